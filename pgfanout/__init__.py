@@ -1,0 +1,40 @@
+"""Live web pages from PostgreSQL NOTIFY: server-sent events for Flask and WSGI, in threads."""
+
+from .backends.memory import MemoryHub
+from .backends.postgres import Executor, PostgresHub
+from .errors import (
+    HubClosedError,
+    HubConfigurationError,
+    HubTimeoutError,
+    InvalidEventError,
+    PayloadTooLargeError,
+    PgFanoutError,
+    TooManyStreamsError,
+    TooManyStreamsForUserError,
+)
+from .event import CLOSE_EVENT, REFRESH_EVENT, Event
+from .hub import NotifyHub
+from .stats import HubStats
+from .streams import StreamLimiter
+from .subscription import Subscription
+
+__all__ = [
+    "CLOSE_EVENT",
+    "REFRESH_EVENT",
+    "Event",
+    "Executor",
+    "HubClosedError",
+    "HubConfigurationError",
+    "HubStats",
+    "HubTimeoutError",
+    "InvalidEventError",
+    "MemoryHub",
+    "NotifyHub",
+    "PayloadTooLargeError",
+    "PgFanoutError",
+    "PostgresHub",
+    "StreamLimiter",
+    "Subscription",
+    "TooManyStreamsError",
+    "TooManyStreamsForUserError",
+]

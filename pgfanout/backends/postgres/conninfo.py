@@ -1,0 +1,49 @@
+"""Connection parameters: the caller's, with what a long-lived session needs added."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from ...errors import HubConfigurationError
+
+__all__ = ["connect", "parse"]
+
+_DEFAULTS: dict[str, Any] = {
+    # Without it a connect to a silent address takes the kernel's two minutes.
+    "connect_timeout": 5,
+    # Neither of these finds a frozen server process; the heartbeat does.
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+
+def parse(conninfo: str) -> dict[str, Any]:
+    """The parameters of a connection string or URL, defaults added where it says nothing.
+
+    Raises `HubConfigurationError`, which does not show the string: it may hold a password.
+    """
+    try:
+        given = conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError:
+        given = None
+    if given is None:  # raised outside the handler, whose error shows parts of the string
+        raise HubConfigurationError("the connection string is neither a URL nor key=value pairs")
+    return {**_DEFAULTS, **given, "client_encoding": "UTF8"}
+
+
+def connect(
+    parameters: dict[str, Any], application_name: str, **overrides: Any
+) -> psycopg.Connection[Any]:
+    """A new autocommit connection. Blocks for `connect_timeout` a host; raises psycopg's errors."""
+    return psycopg.connect(
+        **{**parameters, "application_name": application_name, **overrides},
+        autocommit=True,
+        # Nothing here is worth a server-side statement, and poolers may not keep one.
+        prepare_threshold=None,
+    )

@@ -1,0 +1,85 @@
+"""PostgresHub: a hub whose events PostgreSQL carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...hub import NotifyHub
+from ...topic import check_channel
+from .conninfo import parse
+from .listener import Listener, Sink
+from .publisher import Executor, Publisher
+
+__all__ = ["PostgresHub"]
+
+
+class PostgresHub(NotifyHub):
+    """A hub on PostgreSQL's NOTIFY, with one LISTEN connection for the process.
+
+    `conninfo` is a connection string or URL of the server itself (or of a pooler in session
+    mode). `executor` is what publishes go through when they name none; without either, the hub
+    opens a connection of its own for them. `postgres_channel` carries all events; hubs that are
+    to hear each other have the same one.
+
+    Every `heartbeat` seconds the listener makes sure that its server answers, within
+    `heartbeat_timeout` seconds: a connection that died without a word is found in the sum of the
+    two. Raises `HubConfigurationError` for a connection string that can't be read,
+    `InvalidEventError` for an impossible channel name. `history` is not available yet.
+    """
+
+    def __init__(
+        self,
+        conninfo: str,
+        executor: Executor | None = None,
+        *,
+        buffer_size: int = 32,
+        postgres_channel: str = "pgfanout_events",
+        history: bool = False,
+        heartbeat: float = 5.0,
+        heartbeat_timeout: float = 5.0,
+    ) -> None:
+        if history:
+            raise NotImplementedError("this version has no history")
+        if heartbeat <= 0 or heartbeat_timeout <= 0:
+            raise ValueError("heartbeat and heartbeat_timeout are seconds above 0")
+        self._parameters = parse(conninfo)
+        self._executor = executor
+        self._postgres_channel = check_channel(postgres_channel)
+        self._heartbeat = heartbeat
+        self._heartbeat_timeout = heartbeat_timeout
+        self._listener: Listener | None = None
+        self._publisher: Publisher | None = None
+        super().__init__(buffer_size=buffer_size)
+
+    def __repr__(self) -> str:
+        # No connection string: it may hold a password.
+        return f"<PostgresHub on {self._postgres_channel!r}>"
+
+    def _new_listener(self) -> Listener:
+        sink = Sink(self._listening, self._not_listening, self._receive, self._malformed)
+        self._listener = Listener(
+            self._parameters,
+            self._postgres_channel,
+            sink,
+            heartbeat=self._heartbeat,
+            heartbeat_timeout=self._heartbeat_timeout,
+        )
+        return self._listener
+
+    def _send(self, texts: Sequence[str], executor: Any) -> None:
+        assert self._publisher is not None
+        self._publisher.send(texts, self._executor if executor is None else executor)
+
+    def _close_sender(self, timeout: float) -> None:
+        assert self._publisher is not None
+        self._publisher.close(timeout)
+
+    def _renew(self) -> None:
+        super()._renew()
+        if self._listener is not None:
+            self._listener.abandon()
+        if self._publisher is not None:
+            self._publisher.abandon()
+        self._listener = None
+        self._publisher = Publisher(self._parameters, self._postgres_channel)

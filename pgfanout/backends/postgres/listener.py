@@ -1,0 +1,175 @@
+"""The listener: one session that LISTENs, for as long as the hub lives.
+
+An outer loop that connects again after whatever went wrong, an inner one that hands on what
+arrives. LISTEN comes before anything is announced, so that a page which loads its state when it
+is told to refresh can't miss what is committed while it loads.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from ...errors import HubConfigurationError
+from . import conninfo, diagnosis
+from .publisher import abandon
+from .watchdog import Watchdog
+
+__all__ = ["Listener", "Sink"]
+
+logger = logging.getLogger("pgfanout")
+
+_FIRST_DELAY = 0.1
+_LONGEST_DELAY = 5.0
+_PROOF_TIME = 3.0
+
+
+@dataclass(frozen=True)
+class Sink:
+    """Where a listener reports, in its own thread."""
+
+    listening: Callable[[], None]
+    not_listening: Callable[[str], None]
+    receive: Callable[[Sequence[str]], None]
+    malformed: Callable[[str], None]
+
+
+class Listener:
+    """Listens until it is stopped. `run` is the thread; `stop` alone is for other threads."""
+
+    def __init__(
+        self,
+        parameters: dict[str, Any],
+        channel: str,
+        sink: Sink,
+        *,
+        heartbeat: float,
+        heartbeat_timeout: float,
+    ) -> None:
+        self._parameters = parameters
+        self._channel = channel
+        self._sink = sink
+        self._heartbeat = heartbeat
+        self._heartbeat_timeout = heartbeat_timeout
+        self._pulse = f"pgfanout_{secrets.token_hex(8)}"  # a channel that nobody else listens to
+        self._watchdog = Watchdog()
+        self._connection: psycopg.Connection[Any] | None = None
+        self._has_listened = False
+        self._delay = _FIRST_DELAY
+        self._server_words = ""
+
+    def run(self) -> None:
+        """Listen until `stop`. Raises `HubConfigurationError` before the first success only."""
+        while not self._watchdog.stopped:
+            try:
+                self._session()
+            except Exception as error:
+                if not self._watchdog.stopped:
+                    self._lost(error)
+
+    def stop(self) -> None:
+        """Make `run` return: within milliseconds, or `connect_timeout` while it connects."""
+        self._watchdog.stop()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the parent's connection."""
+        abandon(self._connection)
+
+    def _session(self) -> None:
+        """Connect, LISTEN, prove it, hand on what arrives until the connection is lost."""
+        self._server_words = ""
+        connection = self._connection = conninfo.connect(
+            {"target_session_attrs": "read-write", **self._parameters}, "pgfanout-listener"
+        )
+        try:
+            connection.add_notice_handler(self._notice)
+            with self._watchdog.watch(connection.fileno()):
+                self._listen(connection)
+                early = self._prove(connection)
+                self._announce()  # the gap before what came after it
+                self._sink.receive(early)
+                while not self._watchdog.stopped:
+                    self._receive(connection)
+        finally:
+            connection.close()
+
+    def _listen(self, connection: psycopg.Connection[Any]) -> None:
+        with self._watchdog.limit(self._heartbeat_timeout):
+            diagnosis.check_encoding(connection)
+            for channel in (self._channel, self._pulse):
+                connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+
+    def _prove(self, connection: psycopg.Connection[Any]) -> list[str]:
+        """Have a second session notify, wait for it, and return what else arrived meanwhile.
+
+        A pooler in transaction mode accepts LISTEN and delivers nothing; a notification to
+        oneself would come back all the same, with the answer to the statement.
+        """
+        with conninfo.connect(self._parameters, "pgfanout-probe") as probe:
+            probe.execute("SELECT pg_notify(%s, 'proof')", (self._pulse,))
+        texts: list[str] = []
+        deadline = time.monotonic() + _PROOF_TIME
+        while (left := deadline - time.monotonic()) > 0:
+            arrived, pulse = self._take(connection, left)
+            texts += arrived
+            if pulse:
+                return texts
+        raise HubConfigurationError(diagnosis.NOTHING_ARRIVES)
+
+    def _announce(self) -> None:
+        if self._has_listened:
+            logger.warning("listening again; every subscription was told to refresh")
+        else:
+            logger.debug("listening on %s", self._channel)
+        self._has_listened = True
+        self._delay = _FIRST_DELAY
+        self._sink.listening()
+
+    def _receive(self, connection: psycopg.Connection[Any]) -> None:
+        """Hand on what arrives until the next heartbeat, then make sure that the server lives."""
+        deadline = time.monotonic() + self._heartbeat
+        while (left := deadline - time.monotonic()) > 0 and not self._watchdog.stopped:
+            self._sink.receive(self._take(connection, left)[0])
+        with self._watchdog.limit(self._heartbeat_timeout):
+            connection.execute("SELECT pg_notify(%s, 'heartbeat')", (self._pulse,))
+            pulse = False
+            while not pulse:
+                texts, pulse = self._take(connection, self._heartbeat_timeout)
+                self._sink.receive(texts)
+
+    def _take(self, connection: psycopg.Connection[Any], timeout: float) -> tuple[list[str], bool]:
+        """One batch, waiting for it: the events' texts, and whether our pulse was among them."""
+        try:
+            # Run to its end: leaving it in between would lose the rest of the batch.
+            batch = list(connection.notifies(timeout=timeout, stop_after=1))
+        except UnicodeDecodeError:
+            self._sink.malformed("bytes that are not UTF-8")
+            return [], False
+        texts = [notify.payload for notify in batch if notify.channel == self._channel]
+        return texts, any(notify.channel == self._pulse for notify in batch)
+
+    def _lost(self, error: Exception) -> None:
+        """After a failure: give up for what waiting won't cure, else wait a little."""
+        words = diagnosis.words(error, self._server_words)
+        self._sink.not_listening(words)
+        if not self._has_listened and diagnosis.is_incurable(error):
+            raise HubConfigurationError(diagnosis.advice(error, words)) from None
+        if not isinstance(error, (psycopg.Error, HubConfigurationError)):
+            logger.exception("the listener failed, and goes on with a new connection")
+        pause = self._delay * random.uniform(0.5, 1.0)
+        log = logger.warning if self._has_listened else logger.debug
+        log("not listening (%s), trying again in %.1f s", words, pause)
+        self._delay = min(self._delay * 2, _LONGEST_DELAY)
+        self._watchdog.wait_stopped(pause)
+
+    def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        # Why a server ends a session arrives as a notice, not with the exception.
+        self._server_words = notice.message_primary or ""

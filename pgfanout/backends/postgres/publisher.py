@@ -1,0 +1,146 @@
+"""Publisher: events out, through whatever can execute a statement."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import select
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import psycopg
+
+from . import conninfo
+
+__all__ = ["Executor", "Publisher"]
+
+logger = logging.getLogger("pgfanout")
+
+
+class Executor(Protocol):
+    """What a publish can go through: a psycopg connection or cursor.
+
+    A `psycopg_pool.ConnectionPool` (a connection is borrowed) and the block object of
+    `conn.transaction()` do as well.
+    """
+
+    def execute(self, query: Any, params: Any = None, /) -> Any:
+        """Run one statement, with %s for parameters."""
+
+
+# As bytes, since the text then doesn't pass through the connection's client encoding; a function
+# in FROM yields the array in its order.
+_NOTIFY = (
+    "SELECT pg_notify(%s, convert_from(envelope, 'UTF8')) FROM unnest(%s::bytea[]) AS envelope"
+)
+
+
+class Publisher:
+    """Sends through the executor it is given, or through a connection of its own.
+
+    That connection is opened by the first publish that needs it. `_turn` lets one thread use it
+    at a time, over its I/O by nature; it guards nothing else, and no other lock is taken in it.
+    """
+
+    def __init__(self, parameters: dict[str, Any], channel: str) -> None:
+        self._parameters = parameters
+        self._channel = channel
+        self._turn = threading.Lock()
+        self._connection: psycopg.Connection[Any] | None = None
+        self._closed = False
+
+    def send(self, texts: Sequence[str], executor: Any) -> None:
+        """Notify each text, in one statement. Blocks for a round trip, raises psycopg's errors."""
+        params = (self._channel, [text.encode() for text in texts])
+        if executor is None:
+            self._send_by_own_connection(params)
+        elif hasattr(executor, "execute"):
+            _execute(executor, params)
+        elif callable(borrow := getattr(executor, "connection", None)):
+            with borrow() as connection:
+                _execute(connection, params)
+        elif borrow is not None and hasattr(borrow, "execute"):
+            _execute(borrow, params)
+        else:
+            raise TypeError(
+                "an executor is a psycopg connection, cursor, pool or transaction,"
+                f" not {type(executor).__name__}"
+            )
+
+    def close(self, timeout: float) -> None:
+        """Close the own connection, if there is one.
+
+        Waits `timeout` seconds at most for a publish that is under way; one that takes longer
+        closes the connection when it is done.
+        """
+        self._closed = True
+        if not self._turn.acquire(timeout=timeout):
+            logger.warning("a publish did not end within %g s and is left behind", timeout)
+            return
+        try:
+            if self._connection is not None:
+                self._connection.close()
+        finally:
+            self._turn.release()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the parent's connection without a word to its server."""
+        abandon(self._connection)
+
+    def _send_by_own_connection(self, params: tuple[Any, ...]) -> None:
+        with self._turn:
+            if self._connection is None or _hung_up(self._connection):
+                self._connection = self._connect()
+            try:
+                self._connection.execute(_NOTIFY, params)
+            finally:
+                if self._closed:  # the hub's close must not leave a session behind
+                    self._connection.close()
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        if self._connection is not None:
+            self._connection.close()
+        return conninfo.connect(
+            self._parameters, "pgfanout-publisher", target_session_attrs="read-write"
+        )
+
+
+def abandon(connection: psycopg.Connection[Any] | None) -> None:
+    """In a forked child: drop the inherited socket, and never touch the session it belongs to.
+
+    The descriptor's number stays taken, by the null device, since libpq's object still has it.
+    """
+    if connection is None or connection.closed:
+        return
+    _abandoned.append(connection)
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        os.dup2(null, connection.fileno(), inheritable=False)
+    finally:
+        os.close(null)
+
+
+_abandoned: list[psycopg.Connection[Any]] = []
+"""Kept, so that nothing finalises them."""
+
+
+def _execute(executor: Executor, params: tuple[Any, ...]) -> None:
+    result = executor.execute(_NOTIFY, params)
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError("an executor has to be synchronous; this one needs to be awaited")
+
+
+def _hung_up(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the server has said something to an idle connection: nearly always good-bye.
+
+    It costs no round trip, and spares the first publish after a restart of the server an error.
+    """
+    if connection.closed:
+        return True
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))

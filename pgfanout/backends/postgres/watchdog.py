@@ -1,0 +1,98 @@
+"""Watchdog: bounds the time that a connection may take to answer."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["Watchdog"]
+
+
+class Watchdog:
+    """Cuts a connection that has not answered in time, or that has to stop now.
+
+    libpq waits for an answer without a limit, and closing a connection under the thread that
+    waits on it is unsafe. Shutting its socket down by another descriptor is safe: the waiting
+    thread gets an error and closes the connection itself.
+
+    `_changed` guards the attributes below it; a shutdown doesn't block, so it is done inside.
+    The thread is started by `watch` and ends with its block.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._socket: socket.socket | None = None
+        self._deadline: float | None = None
+        self._stopped = False
+
+    @contextmanager
+    def watch(self, descriptor: int) -> Iterator[None]:
+        """Watch a connection's socket while the block runs."""
+        duplicate = socket.socket(fileno=os.dup(descriptor))
+        with self._changed:
+            self._socket = duplicate
+            self._deadline = None
+            if self._stopped:
+                self._cut()
+        thread = threading.Thread(target=self._guard, name="pgfanout-watchdog", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._socket = None
+                self._changed.notify_all()
+            duplicate.close()
+            thread.join()
+
+    @contextmanager
+    def limit(self, seconds: float) -> Iterator[None]:
+        """Cut the connection unless the block is done in time."""
+        with self._changed:
+            self._deadline = time.monotonic() + seconds
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._deadline = None
+
+    def stop(self) -> None:
+        """Cut the connection now, and each later one at once."""
+        with self._changed:
+            self._stopped = True
+            self._cut()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped
+
+    def wait_stopped(self, seconds: float) -> bool:
+        """Sleep, but not beyond `stop`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._stopped, seconds)
+
+    def _guard(self) -> None:
+        with self._changed:
+            while self._socket is not None:
+                now = time.monotonic()
+                if self._deadline is None:
+                    self._changed.wait()
+                elif self._deadline > now:
+                    self._changed.wait(self._deadline - now)
+                else:
+                    self._deadline = None
+                    self._cut()
+
+    def _cut(self) -> None:
+        if self._socket is not None:
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it is cut already
+        self._changed.notify_all()

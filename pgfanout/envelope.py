@@ -1,0 +1,149 @@
+"""The NOTIFY envelope: an event and its tenant as JSON text, and the limit on its size.
+
+    {"channel": "orders", "tenant_id": "7d0e...", "payload": {"id": 42}, "type": "...", "id": "..."}
+
+A decoder ignores fields that it doesn't know. `type` and `id` may be missing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import Final
+
+from .errors import InvalidEventError, PayloadTooLargeError, PgFanoutError
+from .event import Event, check_label, check_type, refuse_constant
+from .topic import Topic
+
+__all__ = ["NOTIFY_LIMIT", "MalformedEnvelopeError", "decode", "encode", "new_id", "payload_json"]
+
+NOTIFY_LIMIT: Final = 7999
+"""Bytes of UTF-8 in a NOTIFY payload (https://www.postgresql.org/docs/current/sql-notify.html)."""
+
+
+class MalformedEnvelopeError(PgFanoutError, ValueError):
+    """A notification that is no envelope. The message tells why and shows nothing of it."""
+
+
+def encode(event: Event, tenant: str) -> str:
+    """The NOTIFY text of an event. Raises `PayloadTooLargeError`."""
+    fields = [
+        f'"channel":{_text(event.channel)}',
+        f'"tenant_id":"{tenant}"',
+        f'"payload":{event.payload.decode()}',
+    ]
+    if event.type:
+        fields.append(f'"type":{_text(event.type)}')
+    if event.id:
+        fields.append(f'"id":{_text(event.id)}')
+    text = "{" + ",".join(fields) + "}"
+    size = len(text) if text.isascii() else len(text.encode())
+    if size > NOTIFY_LIMIT:
+        raise PayloadTooLargeError(size, NOTIFY_LIMIT)
+    return text
+
+
+def decode(text: str) -> tuple[Topic, Event]:
+    """The event of a NOTIFY text and the topic it goes to. Raises `MalformedEnvelopeError`.
+
+    The payload's bytes are those that were sent, so no number loses a digit on the way.
+    """
+    try:
+        topic, event = _event(_members(text))
+    except InvalidEventError as error:
+        problem = f"invalid {error.field}"
+    except RecursionError:
+        problem = "nested too deeply"
+    except (ValueError, StopIteration, IndexError):
+        problem = "not a JSON object"
+    except KeyError as error:
+        problem = f"{error.args[0]} is missing or of the wrong kind"
+    else:
+        return topic, event
+    # Raised outside the handler: a JSON error carries the whole text.
+    raise MalformedEnvelopeError(problem)
+
+
+def payload_json(payload: object) -> bytes:
+    """A payload as JSON in UTF-8: `bytes` as they are (`Event` checks them), anything else dumped.
+
+    Raises `InvalidEventError`.
+    """
+    if isinstance(payload, bytes):
+        return payload
+    try:
+        text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        # These messages name a type or a rule, never the value.
+        problem = str(error)
+    else:
+        try:
+            return text.encode()
+        except UnicodeEncodeError:  # a lone surrogate can be written as an escape only
+            return json.dumps(payload, allow_nan=False, separators=(",", ":")).encode()
+    raise InvalidEventError("payload", f"not serialisable as JSON: {problem}")
+
+
+def new_id() -> str:
+    """An id that no other publish has: PostgreSQL folds notifications that are identical."""
+    return uuid.uuid4().hex
+
+
+def _event(members: Mapping[str, str]) -> tuple[Topic, Event]:
+    topic = Topic.of(_string(members, "channel"), _string(members, "tenant_id"))
+    kind = check_type(_string(members, "type", default=""))
+    name = check_label("id", _string(members, "id", default=""))
+    return topic, Event.checked(topic.channel, members["payload"].encode(), kind, name)
+
+
+def _string(members: Mapping[str, str], name: str, default: str | None = None) -> str:
+    raw = members.get(name)
+    if raw is None and default is not None:
+        return default
+    value = json.loads(members[name])
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, str):
+        raise KeyError(name)
+    return value
+
+
+_scan = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=refuse_constant).scan_once  # type: ignore[attr-defined]
+_skip = re.compile(r"[ \t\n\r]*").match
+
+
+def _members(text: str) -> dict[str, str]:
+    """The members of a JSON object, each value as its JSON text. Raises what a JSON parser does."""
+    at = _expect(text, 0, "{")
+    members: dict[str, str] = {}
+    if text[at] == "}":
+        return _end(text, at + 1, members)
+    while True:
+        name, at = scanstring(text, _expect(text, at, '"'), True)
+        start = _expect(text, at, ":")
+        _, at = _scan(text, start)
+        members[name] = text[start:at]
+        at = _skip(text, at).end()  # type: ignore[union-attr]
+        if text[at] == "}":
+            return _end(text, at + 1, members)
+        at = _expect(text, at, ",")
+
+
+def _expect(text: str, at: int, token: str) -> int:
+    """The place after a token and the blanks around it; a string's blanks are its own."""
+    at = _skip(text, at).end()  # type: ignore[union-attr]
+    if text[at] != token:
+        raise ValueError("unexpected token")
+    return at + 1 if token == '"' else _skip(text, at + 1).end()  # type: ignore[union-attr]
+
+
+def _end(text: str, at: int, members: dict[str, str]) -> dict[str, str]:
+    if _skip(text, at).end() != len(text):  # type: ignore[union-attr]
+        raise ValueError("text after the object")
+    return members
+
+
+_text = json.JSONEncoder(ensure_ascii=False).encode

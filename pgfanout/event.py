@@ -1,0 +1,155 @@
+"""Event, and the two control events that a hub puts between them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from .errors import InvalidEventError
+from .topic import check_channel
+
+__all__ = [
+    "CLOSE_EVENT",
+    "REFRESH_EVENT",
+    "Event",
+    "check_json",
+    "check_label",
+    "check_type",
+    "refuse_constant",
+]
+
+_RESERVED: Final = frozenset({"close", "refresh"})
+
+# Lines of an event stream end at CR LF, LF or CR, and an id with NUL is ignored by a browser
+# (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation).
+_UNSAFE: Final = re.compile("[\r\n\x00]")
+
+# An escaped NUL, behind an even number of backslashes.
+_ESCAPED_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+class Event:
+    """Something that happened on a channel.
+
+    `payload` is JSON text as UTF-8 bytes, `type` the server-sent event's name (empty: the
+    browser's "message"), `id` its id (empty: none). Everything is checked when the event is
+    made: `InvalidEventError` tells what is wrong. An event does not change afterwards, so
+    threads may share it.
+    """
+
+    __slots__ = ("channel", "frame", "id", "payload", "type")
+
+    channel: str
+    payload: bytes
+    type: str
+    id: str
+    frame: bytes | None
+    """The event as bytes of an event stream, once a stream has encoded it; shared by all."""
+
+    def __init__(self, channel: str, payload: bytes, type: str = "", id: str = "") -> None:
+        check_json(payload)
+        self._set(check_channel(channel), payload, check_type(type), check_label("id", id))
+
+    @classmethod
+    def checked(cls, channel: str, payload: bytes, type: str, id: str) -> Event:
+        """An event from parts that were checked already: the decoder's short cut."""
+        event = cls.__new__(cls)
+        event._set(channel, payload, type, id)
+        return event
+
+    def _set(self, channel: str, payload: bytes, type: str, id: str) -> None:
+        put = object.__setattr__
+        put(self, "channel", channel)
+        put(self, "payload", payload)
+        put(self, "type", type)
+        put(self, "id", id)
+        put(self, "frame", None)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "frame":
+            raise AttributeError(f"an Event does not change: {name} can't be set")
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"an Event does not change: {name} can't be deleted")
+
+    def json(self) -> Any:
+        """The payload, decoded."""
+        return json.loads(self.payload)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Event):
+            return NotImplemented
+        return self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[str, bytes, str, str]:
+        return (self.channel, self.payload, self.type, self.id)
+
+    def __repr__(self) -> str:
+        # The payload stays out: a repr ends up in logs.
+        return (
+            f"<Event channel={self.channel!r} type={self.type!r} id={self.id!r}"
+            f" payload of {len(self.payload)} bytes>"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Event.checked, self._key())
+
+
+def check_type(type: str) -> str:
+    """The type itself, when it is a label and not one of the hub's own types."""
+    if check_label("type", type) in _RESERVED:
+        raise InvalidEventError("type", f"{type!r} is reserved for the hub")
+    return type
+
+
+def check_label(field: str, value: str) -> str:
+    """The value itself, when it can stand in one line of an event stream."""
+    if not isinstance(value, str):
+        raise InvalidEventError(field, f"a str is needed, not {type(value).__name__}")
+    if _UNSAFE.search(value):
+        raise InvalidEventError(field, f"{value[:80]!r} has CR, LF or NUL")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidEventError(field, f"{value[:80]!r} is not valid Unicode") from None
+    return value
+
+
+def check_json(payload: bytes) -> None:
+    """Raises `InvalidEventError` unless the bytes are JSON (RFC 8259) in UTF-8, without NUL."""
+    if not isinstance(payload, bytes):
+        raise InvalidEventError("payload", f"bytes are needed, not {type(payload).__name__}")
+    try:
+        json.loads(payload.decode(), parse_constant=refuse_constant, parse_int=str, parse_float=str)
+    except UnicodeDecodeError as error:
+        problem = f"not UTF-8 at byte {error.start}"
+    except json.JSONDecodeError as error:
+        problem = f"not JSON at character {error.pos}: {error.msg}"
+    except ValueError as error:
+        problem = f"not JSON: {error}"
+    except RecursionError:
+        problem = "nested too deeply"
+    else:
+        if b"\\u0000" not in payload or not _ESCAPED_NUL.search(payload):
+            return
+        problem = "it has a NUL character, which PostgreSQL's text can't hold"
+    # Raised outside the handler, so that no traceback carries the payload.
+    raise InvalidEventError("payload", problem)
+
+
+def refuse_constant(constant: str) -> Any:
+    """What a JSON parser does with NaN and Infinity, which RFC 8259 does not have."""
+    raise ValueError(f"{constant} is no JSON value")
+
+
+CLOSE_EVENT: Final = Event.checked("", b"{}", "close", "")
+"""The last event of a subscription: the hub or the subscription was closed."""
+
+REFRESH_EVENT: Final = Event.checked("", b"{}", "refresh", "")
+"""Events may have been lost at this place: load the current state anew."""

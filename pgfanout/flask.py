@@ -1,0 +1,180 @@
+"""PgFanout: the Flask extension."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+import flask
+
+from .backends.postgres import PostgresHub
+from .errors import HubConfigurationError, PgFanoutError
+from .hub import NotifyHub
+from .streams import StreamEndpoint, StreamLimiter
+
+__all__ = ["PgFanout"]
+
+_DEFAULTS: dict[str, Any] = {
+    "PGFANOUT_DATABASE_URL": None,
+    "PGFANOUT_POSTGRES_CHANNEL": "pgfanout_events",
+    "PGFANOUT_BUFFER_SIZE": 32,
+    "PGFANOUT_HISTORY": False,
+    "PGFANOUT_HEARTBEAT": 5.0,
+    "PGFANOUT_HEARTBEAT_TIMEOUT": 5.0,
+    "PGFANOUT_MAX_STREAMS": 5000,
+    "PGFANOUT_MAX_STREAMS_PER_USER": 10,
+    "PGFANOUT_THREAD_RESERVE": 2,
+    "PGFANOUT_KEEPALIVE": 15.0,
+    "PGFANOUT_CLIENT_TIMEOUT": 30.0,
+    "PGFANOUT_START_TIMEOUT": 5.0,
+    "PGFANOUT_RETRY_AFTER": 5.0,
+    "PGFANOUT_DETACH": "never",
+}
+
+
+class PgFanout:
+    """Live updates for Flask applications.
+
+    `PgFanout(app)`, or `PgFanout()` and `init_app(app)` for as many applications as you like:
+    each has a hub of its own, made from its configuration, unless `PgFanout(hub=...)` brings
+    one. The methods use the current application; outside an application context that is the
+    one application given, where there is only one.
+    """
+
+    def __init__(self, app: flask.Flask | None = None, *, hub: NotifyHub | None = None) -> None:
+        self._own_hub = hub
+        self._apps: list[flask.Flask] = []
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: flask.Flask) -> None:
+        """Make the application's hub and caps from its configuration. Connects to nothing.
+
+        Raises `HubConfigurationError` when `PGFANOUT_DATABASE_URL` is missing or unreadable.
+        """
+        for key, default in _DEFAULTS.items():
+            app.config.setdefault(key, default)
+        hub = self._own_hub if self._own_hub is not None else _hub(app.config)
+        app.extensions["pgfanout"] = _endpoint(hub, app.config)
+        self._apps.append(app)
+
+    @property
+    def hub(self) -> NotifyHub:
+        """The current application's hub."""
+        return self._endpoint.hub
+
+    @property
+    def limiter(self) -> StreamLimiter:
+        """The current application's caps."""
+        return self._endpoint.limiter
+
+    def stream(
+        self,
+        channels: str | Iterable[str],
+        tenant_id: str | uuid.UUID,
+        user_id: Hashable = None,
+    ) -> flask.Response:
+        """A response that carries the events of one channel of a tenant, or of several.
+
+        Make sure first that the current user may see this tenant: the library can't know. With a
+        `user_id`, `PGFANOUT_MAX_STREAMS_PER_USER` holds for this user. The response needs neither
+        the request's context nor anything that is torn down with it. May wait for the hub to
+        listen; raises `InvalidEventError`, `HubConfigurationError`, `HubClosedError`.
+        """
+        answer = self._endpoint.answer(flask.request.environ, channels, tenant_id, user_id)
+        return flask.Response(answer.body, answer.status, answer.headers, direct_passthrough=True)
+
+    def publish(
+        self,
+        channel: str,
+        tenant_id: str | uuid.UUID,
+        payload: Any,
+        *,
+        type: str = "",
+        executor: Any = None,
+    ) -> None:
+        """`NotifyHub.publish` of the current application's hub."""
+        self.hub.publish(channel, tenant_id, payload, type=type, executor=executor)
+
+    def publish_many(self, events: Iterable[Sequence[Any]], *, executor: Any = None) -> None:
+        """`NotifyHub.publish_many` of the current application's hub."""
+        self.hub.publish_many(events, executor=executor)
+
+    def healthz(self, timeout: float = 1.0) -> flask.Response:
+        """200 when the hub listens, 503 when not, with the reason as JSON.
+
+        Starts the hub when nobody did, and waits `timeout` seconds at most for it.
+        """
+        reason = ""
+        try:
+            self.hub.start(timeout)
+        except PgFanoutError as error:
+            reason = str(error)
+        stats = self.hub.stats()
+        body = flask.json.dumps(
+            {
+                "listening": stats.listening,
+                "since": stats.since,
+                "reconnects": stats.reconnects,
+                "streams": self.limiter.open,
+                "error": "" if stats.listening else reason or stats.last_error,
+            }
+        )
+        return flask.Response(
+            body, 200 if stats.listening else 503, content_type="application/json"
+        )
+
+    @property
+    def _endpoint(self) -> StreamEndpoint:
+        app = self._app()
+        endpoint = app.extensions.get("pgfanout")
+        if not isinstance(endpoint, StreamEndpoint):
+            raise RuntimeError(
+                "this Flask application has no PgFanout: call fanout.init_app(app) first"
+            )
+        return endpoint
+
+    def _app(self) -> flask.Flask:
+        if flask.has_app_context():
+            app: flask.Flask = flask.current_app._get_current_object()  # type: ignore[attr-defined]
+            return app
+        if len(self._apps) == 1:
+            return self._apps[0]
+        raise RuntimeError(
+            f"PgFanout has {len(self._apps)} applications, and no application context tells"
+            " which one is meant: use it within `with app.app_context():`"
+        )
+
+
+def _hub(config: flask.Config) -> NotifyHub:
+    url = config["PGFANOUT_DATABASE_URL"]
+    if not url:
+        raise HubConfigurationError(
+            "PGFANOUT_DATABASE_URL is not set: give the PostgreSQL server's URL in the"
+            " application's configuration before init_app, or a hub by PgFanout(hub=...)"
+        )
+    return PostgresHub(
+        url,
+        buffer_size=config["PGFANOUT_BUFFER_SIZE"],
+        postgres_channel=config["PGFANOUT_POSTGRES_CHANNEL"],
+        history=config["PGFANOUT_HISTORY"],
+        heartbeat=config["PGFANOUT_HEARTBEAT"],
+        heartbeat_timeout=config["PGFANOUT_HEARTBEAT_TIMEOUT"],
+    )
+
+
+def _endpoint(hub: NotifyHub, config: flask.Config) -> StreamEndpoint:
+    limiter = StreamLimiter(
+        config["PGFANOUT_MAX_STREAMS"],
+        config["PGFANOUT_MAX_STREAMS_PER_USER"],
+        thread_reserve=config["PGFANOUT_THREAD_RESERVE"],
+    )
+    return StreamEndpoint(
+        hub,
+        limiter,
+        keepalive=config["PGFANOUT_KEEPALIVE"],
+        client_timeout=config["PGFANOUT_CLIENT_TIMEOUT"],
+        start_timeout=config["PGFANOUT_START_TIMEOUT"],
+        retry_after=config["PGFANOUT_RETRY_AFTER"],
+    )

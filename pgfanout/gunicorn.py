@@ -1,0 +1,89 @@
+"""Hooks for gunicorn.conf.py.
+
+    from pgfanout.gunicorn import post_worker_init, worker_exit
+
+With them streams end with `close` and the worker leaves at once, whatever stops it; and streams
+leave some of the worker's threads to ordinary requests. gunicorn itself runs no hook before it
+waits for its threads, so a thread watches the worker from within.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from .errors import HubClosedError, HubConfigurationError, HubTimeoutError
+from .hub import NotifyHub, live_hubs
+from .streams.limiter import set_server_threads
+from .streams.stream import live_streams
+
+__all__ = ["post_worker_init", "worker_exit"]
+
+logger = logging.getLogger("pgfanout")
+
+_WATCH_INTERVAL = 0.05
+_FAREWELL_TIME = 1.0
+_CLOSE_TIME = 0.5
+
+
+def post_worker_init(worker: Any) -> None:
+    """Keep streams below the worker's threads, start its hubs, and watch for its end."""
+    threads = _threads(worker)
+    set_server_threads(threads)
+    if threads is not None:
+        worker.log.info(
+            "pgfanout: this worker has %d threads and a stream keeps one, so streams are limited"
+            " to fewer (PGFANOUT_THREAD_RESERVE, 2 by default, stay free for ordinary requests)",
+            threads,
+        )
+    for hub in live_hubs():
+        threading.Thread(
+            target=_start, args=(hub, worker), name="pgfanout-starter", daemon=True
+        ).start()
+    threading.Thread(target=_watch, args=(worker,), name="pgfanout-watcher", daemon=True).start()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Close what is still open when the worker leaves without having been told to stop."""
+    _say_goodbye()
+
+
+def _threads(worker: Any) -> int | None:
+    """The threads that answer requests, where each request has one of them."""
+    kind = type(worker).__name__
+    if kind == "ThreadWorker":
+        return int(worker.cfg.threads)
+    return 1 if kind == "SyncWorker" else None
+
+
+def _start(hub: NotifyHub, worker: Any) -> None:
+    """Have the hub listen before the first page asks, however long its server takes."""
+    while worker.alive:
+        try:
+            return hub.start()
+        except HubTimeoutError as error:
+            logger.warning("still not listening: %s", error)
+        except HubConfigurationError as error:
+            return logger.error("the hub can't listen, the next stream tries again: %s", error)
+        except HubClosedError:
+            return None
+    return None
+
+
+def _watch(worker: Any) -> None:
+    while worker.alive:
+        time.sleep(_WATCH_INTERVAL)
+    _say_goodbye()
+
+
+def _say_goodbye() -> None:
+    """End every stream with `close`; cut the ones whose client doesn't take it."""
+    for hub in live_hubs():
+        hub.close(timeout=_CLOSE_TIME)
+    deadline = time.monotonic() + _FAREWELL_TIME
+    while live_streams() and time.monotonic() < deadline:
+        time.sleep(_WATCH_INTERVAL)
+    for stream in live_streams():
+        stream.cut()

@@ -1,0 +1,264 @@
+"""NotifyHub: the one object that a process publishes and subscribes through.
+
+It knows no database. A backend sends texts and runs a listener that hands texts back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import uuid
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+from . import envelope
+from .event import REFRESH_EVENT, Event
+from .lifecycle import Lifecycle, Listener
+from .registry import Registry
+from .stats import HubStats
+from .subscription import Subscription
+from .topic import Topic, topics
+
+__all__ = ["NotifyHub", "live_hubs"]
+
+logger = logging.getLogger("pgfanout")
+
+_live: weakref.WeakSet[NotifyHub] = weakref.WeakSet()
+
+
+def live_hubs() -> list[NotifyHub]:
+    """The hubs of this process: what a server's shutdown hook has to close."""
+    return list(_live)
+
+
+class NotifyHub(ABC):
+    """Subscribe, publish, start, close. Making one opens nothing and starts nothing.
+
+    Every method may be called from any thread. `close` must not be called from a signal handler,
+    which could interrupt the very code whose lock it needs: let the handler raise `SystemExit`.
+
+    A hub that was made, or even started, before a `fork` works in the child: everything is made
+    anew there. Subscriptions stay with the process that made them.
+    """
+
+    def __init__(self, *, buffer_size: int = 32) -> None:
+        if buffer_size < 1:
+            raise ValueError(f"buffer_size has to be at least 1, not {buffer_size}")
+        self._buffer_size = buffer_size
+        self._complain_at: float
+        self._renew()
+        _live.add(self)
+        # A hook can't be taken back; it holds no more than a weak reference.
+        os.register_at_fork(after_in_child=_Renewal(self))
+
+    # What a backend adds.
+
+    @abstractmethod
+    def _new_listener(self) -> Listener:
+        """A listener that calls `_listening`, `_not_listening`, `_receive` and `_gap`."""
+
+    @abstractmethod
+    def _send(self, texts: Sequence[str], executor: Any) -> None:
+        """Send the texts, all or none, in their order."""
+
+    def _close_sender(self, timeout: float) -> None:  # noqa: B027
+        """Let go what `_send` holds, within `timeout` seconds."""
+
+    # What it offers.
+
+    def start(self, timeout: float = 10.0) -> None:
+        """Start the listener's thread and wait, `timeout` seconds at most, until it listens.
+
+        Idempotent; `subscribe` does it when nobody did. Raises `HubConfigurationError` at once
+        for what waiting won't cure, `HubTimeoutError` for what it might have cured, and
+        `HubClosedError`. Once the hub has listened, nothing stops it but `close`.
+        """
+        self._lifecycle.check_open()
+        self._lifecycle.start(timeout)
+
+    def run(self) -> None:
+        """Listen in the calling thread until `close`; the hub is closed when it returns.
+
+        It waits for a server as long as it takes. Raises `HubConfigurationError`, `HubClosedError`.
+        """
+        try:
+            self._lifecycle.run()
+        finally:
+            self.close()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Give every subscription `CLOSE_EVENT`, then stop the listener.
+
+        Idempotent, from any thread. Waits `timeout` seconds at most for the listener's thread
+        and for a publish that is under way, and logs a warning for what takes longer.
+        """
+        for consumer in self._registry.seal():
+            consumer.end()
+        deadline = time.monotonic() + timeout
+        self._lifecycle.close(timeout)
+        self._close_sender(max(0.0, deadline - time.monotonic()))
+
+    def subscribe(
+        self,
+        channels: str | Iterable[str],
+        tenant_id: str | uuid.UUID,
+        *,
+        start_timeout: float = 10.0,
+    ) -> Subscription:
+        """A subscription to one channel of a tenant, or to several.
+
+        What is committed after it returns is delivered, or told as a gap. Starts the hub when
+        nobody did; that, and that alone, may wait. Raises `InvalidEventError`, `HubClosedError`
+        and what `start` raises.
+        """
+        wanted = topics(channels, tenant_id)
+        self.start(start_timeout)
+        registry = self._registry
+        subscription = Subscription(self._buffer_size, registry.remove)
+        registry.add(subscription, wanted)
+        return subscription
+
+    def publish(
+        self,
+        channel: str,
+        tenant_id: str | uuid.UUID,
+        payload: Any,
+        *,
+        type: str = "",
+        executor: Any = None,
+    ) -> None:
+        """Send one event: a payload that JSON can hold, or `bytes` that are JSON already.
+
+        With an `executor` whose connection is in a transaction, the event is delivered when it
+        commits, and never when it rolls back. Blocks for a round trip. Raises
+        `InvalidEventError` and `PayloadTooLargeError` before anything is sent, `HubClosedError`,
+        and the executor's own errors.
+        """
+        self.publish_many([(channel, tenant_id, payload, type)], executor=executor)
+
+    def publish_many(self, events: Iterable[Sequence[Any]], *, executor: Any = None) -> None:
+        """Send many events in one round trip, all or none, in their order.
+
+        Each is `(channel, tenant_id, payload)` or `(channel, tenant_id, payload, type)`.
+        Everything is checked before anything is sent; raises what `publish` raises.
+        """
+        self._lifecycle.check_open()
+        texts = [_text(*event) for event in events]
+        if texts:
+            self._send(texts, executor)
+
+    def stats(self) -> HubStats:
+        """A snapshot of the hub's state and counters. Never waits."""
+        lifecycle = self._lifecycle
+        return HubStats(
+            listening=lifecycle.listening,
+            since=lifecycle.since,
+            reconnects=lifecycle.reconnects,
+            last_error=lifecycle.last_error,
+            received=self._received,
+            undecodable=self._undecodable,
+            deliveries=self._deliveries,
+            refreshes=self._refreshes,
+            gaps=self._gaps,
+            subscriptions=len(self._registry),
+        )
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._lifecycle.closed
+
+    @property
+    def listening(self) -> bool:
+        """Whether notifications arrive now."""
+        return self._lifecycle.listening
+
+    def __enter__(self) -> NotifyHub:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # What the listener calls, in its thread. The counters are written by that thread alone.
+
+    def _listening(self) -> None:
+        """Notifications arrive from now on. What came before, after the first time, is a gap."""
+        if self._lifecycle.now_listening():
+            self._gap()
+
+    def _not_listening(self, error: str) -> None:
+        self._lifecycle.not_listening(error)
+
+    def _gap(self) -> None:
+        """Tell every subscription that events may have been lost here."""
+        self._gaps += 1
+        for consumer in self._registry.all():
+            consumer.offer(REFRESH_EVENT)
+
+    def _receive(self, texts: Iterable[str]) -> None:
+        """Hand each text's event to the subscriptions of its topic."""
+        for text in texts:
+            self._received += 1
+            try:
+                topic, event = envelope.decode(text)
+            except envelope.MalformedEnvelopeError as error:
+                self._malformed(error)
+            else:
+                self._dispatch(topic, event)
+
+    def _dispatch(self, topic: Topic, event: Event) -> None:
+        consumers = self._registry.of(topic)
+        for consumer in consumers:
+            if not consumer.offer(event):
+                self._refreshes += 1
+        self._deliveries += len(consumers)
+
+    def _malformed(self, error: Exception | str) -> None:
+        """A notification that nobody can read may have been anyone's event: that's a gap."""
+        self._undecodable += 1
+        now = time.monotonic()
+        if now >= self._complain_at:
+            # Any role that can connect can notify: it must not be able to fill the log.
+            self._complain_at = now + 10.0
+            logger.warning(
+                "a notification was no event (%s), %d so far; everyone is told to refresh."
+                " Does something else notify this channel?",
+                error,
+                self._undecodable,
+            )
+        self._gap()
+
+    def _renew(self) -> None:
+        self._registry = Registry()
+        self._lifecycle = Lifecycle(self._new_listener)
+        self._received = self._undecodable = self._deliveries = 0
+        self._refreshes = self._gaps = 0
+        self._complain_at = 0.0
+
+
+class _Renewal:
+    """Makes a hub's state anew in a forked child, where the parent's threads don't exist and its
+    locks may be held for ever."""
+
+    def __init__(self, hub: NotifyHub) -> None:
+        self._hub = weakref.ref(hub)
+
+    def __call__(self) -> None:
+        hub = self._hub()
+        if hub is not None:
+            hub._renew()
+
+
+def _text(channel: str, tenant_id: str | uuid.UUID, payload: Any, type: str = "") -> str:
+    topic = Topic.of(channel, tenant_id)
+    event = Event(channel, envelope.payload_json(payload), type, envelope.new_id())
+    return envelope.encode(event, topic.tenant)

@@ -1,0 +1,183 @@
+"""Lifecycle: the listener's thread, from the first start to the close."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from .errors import HubClosedError, HubConfigurationError, HubTimeoutError
+
+__all__ = ["Lifecycle", "Listener"]
+
+logger = logging.getLogger("pgfanout")
+
+
+class Listener(Protocol):
+    """What blocks in the hub's thread and hands on what arrives."""
+
+    def run(self) -> None:
+        """Listen until `stop`. Raises `HubConfigurationError` for what waiting won't cure, but
+        only before it has listened for the first time."""
+
+    def stop(self) -> None:
+        """Make `run` return soon. From any thread, idempotent, never waits."""
+
+
+class _Attempt:
+    """One listener and the thread that runs it; `error` is how it failed, when it did."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.thread = threading.current_thread()
+        self.error: HubConfigurationError | None = None
+        self.ended = False
+
+
+class Lifecycle:
+    """New, trying to listen, listening, healing, closed.
+
+    `_changed` guards every attribute below it, and is notified when one of them changes. The
+    listener runs, stops and is joined without it.
+    """
+
+    def __init__(self, new_listener: Callable[[], Listener]) -> None:
+        self._new_listener = new_listener
+        self._changed = threading.Condition()
+        self._attempt: _Attempt | None = None
+        self._waiting = 0
+        self._has_listened = False
+        self._closed = False
+        self.listening = False
+        self.since = time.time()
+        self.reconnects = 0
+        self.last_error = ""
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def check_open(self) -> None:
+        """Raises `HubClosedError` after `close`."""
+        if self._closed:
+            raise HubClosedError
+
+    def start(self, timeout: float) -> None:
+        """See `NotifyHub.start`."""
+        if self._has_listened and not self._closed:
+            return
+        with self._changed:
+            self._waiting += 1
+            attempt = self._begin()
+            try:
+                self._await(attempt, timeout)
+            finally:
+                self._waiting -= 1
+                forsaken = not self._waiting and not self._has_listened
+                if forsaken and self._attempt is attempt:
+                    self._attempt = None
+        if forsaken:
+            attempt.listener.stop()
+        if attempt.error is not None:
+            raise HubConfigurationError(str(attempt.error))
+        self.check_open()
+        if not self._has_listened:
+            raise HubTimeoutError(
+                f"not listening after {timeout:g} s: {self.last_error or 'no answer yet'}"
+            )
+
+    def run(self) -> None:
+        """See `NotifyHub.run`."""
+        with self._changed:
+            self.check_open()
+            attempt = self._attempt
+            if attempt is None:
+                attempt = self._attempt = _Attempt(self._new_listener())
+                mine = True
+            else:
+                mine = False
+        if mine:
+            self._run(attempt)
+        else:
+            with self._changed:
+                self._changed.wait_for(lambda: attempt.ended)
+        if attempt.error is not None:
+            raise HubConfigurationError(str(attempt.error))
+
+    def close(self, timeout: float) -> None:
+        """See `NotifyHub.close`."""
+        with self._changed:
+            self._closed = True
+            self._set_listening(False)
+            attempt = self._attempt
+        if attempt is None:
+            return
+        attempt.listener.stop()
+        if attempt.thread is threading.current_thread():
+            return
+        with self._changed:
+            ended = self._changed.wait_for(lambda: attempt.ended, timeout)
+        if not ended:
+            logger.warning(
+                "%s did not stop within %g s and is left behind", attempt.thread.name, timeout
+            )
+
+    def now_listening(self) -> bool:
+        """The listener's word that it listens. Whether it had listened before."""
+        with self._changed:
+            if not self._speaks_for_us():
+                return False
+            again = self._has_listened
+            self._has_listened = True
+            self.reconnects += again
+            self._set_listening(not self._closed)
+        return again
+
+    def not_listening(self, error: str) -> None:
+        """The listener's word that it doesn't listen (any more), and why."""
+        with self._changed:
+            if self._speaks_for_us():
+                self.last_error = error
+                self._set_listening(False)
+
+    def _speaks_for_us(self) -> bool:
+        # A listener that start gave up on may still be on its way out.
+        return self._attempt is not None and self._attempt.thread is threading.current_thread()
+
+    def _begin(self) -> _Attempt:
+        self.check_open()
+        if self._attempt is None:
+            attempt = self._attempt = _Attempt(self._new_listener())
+            attempt.thread = threading.Thread(
+                target=self._run, args=(attempt,), name="pgfanout-listener", daemon=True
+            )
+            # Started under the lock, so that nobody can wait for a thread that never ran; the
+            # new thread's first steps don't need the lock.
+            attempt.thread.start()
+        return self._attempt
+
+    def _await(self, attempt: _Attempt, timeout: float) -> None:
+        self._changed.wait_for(
+            lambda: self._has_listened or self._closed or attempt.ended, max(0.0, timeout)
+        )
+
+    def _run(self, attempt: _Attempt) -> None:
+        try:
+            attempt.listener.run()
+        except HubConfigurationError as error:
+            attempt.error = error
+        finally:
+            with self._changed:
+                attempt.ended = True
+                if self._attempt is attempt and not self._closed:
+                    self._attempt = None
+                self._changed.notify_all()
+
+    def _set_listening(self, listening: bool) -> None:
+        if listening is not self.listening:
+            self.listening = listening
+            self.since = time.time()
+        self._changed.notify_all()

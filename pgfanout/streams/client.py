@@ -1,0 +1,47 @@
+"""The client's socket under a WSGI response, where the server lets an application have it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["ClientSocket"]
+
+
+class ClientSocket:
+    """What a stream does with its client's socket besides writing, which the server does.
+
+    Servers that give no socket, and sockets that aren't plain TCP, get a ClientSocket as well,
+    whose methods do nothing. Every method may be called from any thread, and never waits.
+    """
+
+    def __init__(self, environ: Mapping[str, Any]) -> None:
+        found = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+        self._socket = found if isinstance(found, socket.socket) else None
+
+    def limit_silence(self, seconds: float) -> None:
+        """Have the kernel give up a client that has acknowledged nothing for so long.
+
+        A client that vanishes without a FIN, or stops reading, holds its thread for many minutes
+        otherwise (TCP_USER_TIMEOUT, RFC 5482; Linux has it, elsewhere nothing is set).
+        """
+        option = getattr(socket, "TCP_USER_TIMEOUT", None)
+        if option is None or self._socket is None:
+            return
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.IPPROTO_TCP, option, round(seconds * 1000))
+
+    def expect_no_request(self) -> None:
+        """End what comes from the client: a server that stops need not wait for more of it."""
+        self._shutdown(socket.SHUT_RD)
+
+    def cut(self) -> None:
+        """End the connection, so that a thread which writes to it gets an error at once."""
+        self._shutdown(socket.SHUT_RDWR)
+
+    def _shutdown(self, how: int) -> None:
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(how)

@@ -1,0 +1,127 @@
+"""StreamEndpoint: from a WSGI request to the answer that carries its stream."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import uuid
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import HubTimeoutError, PgFanoutError, TooManyStreamsError, TooManyStreamsForUserError
+from ..hub import NotifyHub
+from . import sse
+from .client import ClientSocket
+from .limiter import StreamLimiter
+from .stream import EventStream
+
+__all__ = ["Answer", "StreamEndpoint"]
+
+logger = logging.getLogger("pgfanout")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What to return to the server: any framework can make its response of it."""
+
+    status: str
+    """Code and reason, as WSGI's `start_response` takes them."""
+    headers: list[tuple[str, str]]
+    body: Iterable[bytes]
+    """Has a `close` that has to be called at the end, which every WSGI server does."""
+
+
+class StreamEndpoint:
+    """Opens streams of one hub within the caps of one limiter.
+
+    `keepalive` and `client_timeout` are seconds: of silence before a keepalive comment, and
+    before a client that acknowledges nothing is let go. `start_timeout` is how long the first
+    stream waits for the hub to listen. A refused client is asked to come back after about
+    `retry_after` seconds.
+    """
+
+    def __init__(
+        self,
+        hub: NotifyHub,
+        limiter: StreamLimiter | None = None,
+        *,
+        keepalive: float = 15.0,
+        client_timeout: float = 30.0,
+        start_timeout: float = 5.0,
+        retry_after: float = 5.0,
+    ) -> None:
+        self.hub = hub
+        self.limiter = limiter if limiter is not None else StreamLimiter()
+        self.keepalive = keepalive
+        self.client_timeout = client_timeout
+        self.start_timeout = start_timeout
+        self.retry_after = retry_after
+
+    def answer(
+        self,
+        environ: Mapping[str, Any],
+        channels: str | Iterable[str],
+        tenant_id: str | uuid.UUID,
+        user_id: Hashable = None,
+    ) -> Answer:
+        """The answer to a request for the events of one channel of a tenant, or of several.
+
+        The caller has made sure that this client may see this tenant. May wait for the hub to
+        listen. A full server, or one whose database is away, answers so that browsers try again.
+        Raises `InvalidEventError`, `HubConfigurationError` and `HubClosedError`.
+        """
+        if environ.get("REQUEST_METHOD") == "HEAD":
+            return Answer("200 OK", list(sse.HEADERS), [])
+        try:
+            body = self._open(environ, channels, tenant_id, user_id)
+        except (TooManyStreamsError, HubTimeoutError) as error:
+            logger.warning("a stream was refused: %s", error)
+            return self._refusal(environ, error)
+        return Answer("200 OK", list(sse.HEADERS), body)
+
+    def _open(
+        self,
+        environ: Mapping[str, Any],
+        channels: str | Iterable[str],
+        tenant_id: str | uuid.UUID,
+        user_id: Hashable,
+    ) -> EventStream:
+        release = self.limiter.acquire(user_id)
+        try:
+            return self._stream(environ, channels, tenant_id, release)
+        except BaseException:
+            release()
+            raise
+
+    def _stream(
+        self,
+        environ: Mapping[str, Any],
+        channels: str | Iterable[str],
+        tenant_id: str | uuid.UUID,
+        release: Callable[[], None],
+    ) -> EventStream:
+        subscription = self.hub.subscribe(channels, tenant_id, start_timeout=self.start_timeout)
+        client = ClientSocket(environ)
+        client.limit_silence(self.client_timeout)
+        return EventStream(
+            subscription,
+            keepalive=self.keepalive,
+            resumed=bool(sse.last_event_id(environ)),
+            client=client,
+            on_close=release,
+        )
+
+    def _refusal(self, environ: Mapping[str, Any], error: PgFanoutError) -> Answer:
+        seconds = self.retry_after * random.uniform(0.5, 1.5)
+        if sse.wants_events(environ):
+            # An EventSource gives up for good on any status but 200.
+            return Answer("200 OK", list(sse.HEADERS), [sse.retry(seconds)])
+        user = isinstance(error, TooManyStreamsForUserError)
+        status = "429 Too Many Requests" if user else "503 Service Unavailable"
+        headers = [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Retry-After", str(math.ceil(seconds))),
+        ]
+        return Answer(status, headers, [f"{error}\n".encode()])

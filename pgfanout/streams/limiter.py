@@ -1,0 +1,111 @@
+"""StreamLimiter: how many streams a process and a user may have."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Hashable
+
+from ..errors import TooManyStreamsError, TooManyStreamsForUserError
+
+__all__ = ["StreamLimiter", "set_server_threads", "thread_cap"]
+
+_server_threads: int | None = None
+
+
+def set_server_threads(threads: int | None) -> None:
+    """Tell how many threads the server of this process answers requests with.
+
+    A stream keeps its thread, and a request beyond them waits without an answer; so every
+    limiter of the process stays below this number from now on. None: no such limit.
+    """
+    global _server_threads
+    _server_threads = threads
+
+
+def thread_cap(reserve: int) -> int | None:
+    """How many of the server's threads streams may take; None where there's no limit."""
+    if _server_threads is None:
+        return None
+    # A small pool can't spare the whole reserve, but never gives its last thread away.
+    return max(_server_threads - reserve, min(1, _server_threads - 1), 0)
+
+
+class StreamLimiter:
+    """Counts streams, and refuses the one too many.
+
+    At most `max_streams` in the process and `max_streams_per_user` for each user; where the
+    server's threads are known, at least `thread_reserve` of them (or all but one, in a small
+    pool) stay free for ordinary requests.
+
+    `_lock` guards the counter; it is held for nothing else.
+    """
+
+    def __init__(
+        self,
+        max_streams: int = 5000,
+        max_streams_per_user: int = 10,
+        *,
+        thread_reserve: int = 2,
+    ) -> None:
+        if max_streams < 0 or max_streams_per_user < 0:
+            raise ValueError("the limits are numbers of streams, 0 or more")
+        if thread_reserve < 1:
+            raise ValueError("thread_reserve has to be at least 1")
+        self.max_streams = max_streams
+        self.max_streams_per_user = max_streams_per_user
+        self.thread_reserve = thread_reserve
+        self._lock = threading.Lock()
+        self._open = 0
+        self._open_by_user: Counter[Hashable] = Counter()
+
+    @property
+    def open(self) -> int:
+        """Streams that are open now."""
+        return self._open
+
+    @property
+    def limit(self) -> int:
+        """How many may be open: `max_streams`, or what the server's threads allow."""
+        cap = thread_cap(self.thread_reserve)
+        return self.max_streams if cap is None else min(self.max_streams, cap)
+
+    def acquire(self, user_id: Hashable = None) -> Callable[[], None]:
+        """Count one stream in; what is returned counts it out again, once however often called.
+
+        A `user_id` of None has no limit of its own. Raises `TooManyStreamsError` and
+        `TooManyStreamsForUserError`; never waits.
+        """
+        limit = self.limit
+        with self._lock:
+            if self._open >= limit:
+                raise TooManyStreamsError(limit)
+            if user_id is not None:
+                if self._open_by_user[user_id] >= self.max_streams_per_user:
+                    raise TooManyStreamsForUserError(self.max_streams_per_user)
+                self._open_by_user[user_id] += 1
+            self._open += 1
+        return _Release(self, user_id)
+
+    def _release(self, release: _Release) -> None:
+        with self._lock:
+            if release.done:
+                return
+            release.done = True
+            self._open -= 1
+            if release.user_id is not None:
+                self._open_by_user[release.user_id] -= 1
+                if not self._open_by_user[release.user_id]:
+                    del self._open_by_user[release.user_id]
+
+
+class _Release:
+    """A place that one stream has; calling it gives the place back."""
+
+    def __init__(self, limiter: StreamLimiter, user_id: Hashable) -> None:
+        self.user_id = user_id
+        self.done = False
+        self._limiter = limiter
+
+    def __call__(self) -> None:
+        self._limiter._release(self)

@@ -1,0 +1,85 @@
+"""Event to bytes, by the WHATWG event-stream format.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from ..event import Event
+
+__all__ = [
+    "HEADERS",
+    "KEEPALIVE",
+    "encode",
+    "encode_all",
+    "last_event_id",
+    "opening",
+    "retry",
+    "wants_events",
+]
+
+HEADERS: Final = (
+    ("Content-Type", "text/event-stream"),
+    # no-transform: a compressing proxy would hold events back.
+    ("Cache-Control", "no-cache, no-transform"),
+    # nginx passes each write on at once.
+    ("X-Accel-Buffering", "no"),
+)
+
+KEEPALIVE: Final = b": keepalive\n\n"
+"""A comment: browsers ignore it, and nobody in between finds the connection idle."""
+
+_START_ID: Final = "start"
+
+_line_ends = re.compile(b"\r\n|\n|\r")
+
+
+def encode(event: Event) -> bytes:
+    """An event's frame. Encoded once; every stream shares the bytes."""
+    if event.frame is None:
+        event.frame = _encode(event)
+    return event.frame
+
+
+def encode_all(events: Iterable[Event]) -> bytes:
+    """The frames of several events, for one write."""
+    return b"".join(map(encode, events))
+
+
+def opening() -> bytes:
+    """What a stream starts with.
+
+    The comment makes the response's head leave. The id, which dispatches nothing, makes a
+    browser send `Last-Event-ID` when it reconnects, even if no event came meanwhile: that's how
+    a reconnect is told from a first visit.
+    """
+    return b": open\nid: " + _START_ID.encode() + b"\n\n"
+
+
+def retry(seconds: float) -> bytes:
+    """How long a browser is to wait before it reconnects."""
+    return b"retry: %d\n\n" % round(seconds * 1000)
+
+
+def last_event_id(environ: Mapping[str, Any]) -> str:
+    """`Last-Event-ID` of a WSGI request: not empty when a browser reconnects."""
+    return str(environ.get("HTTP_LAST_EVENT_ID", ""))
+
+
+def wants_events(environ: Mapping[str, Any]) -> bool:
+    """Whether an EventSource asks: it says so, and gives up for good on any status but 200."""
+    return "text/event-stream" in str(environ.get("HTTP_ACCEPT", "")).lower()
+
+
+def _encode(event: Event) -> bytes:
+    lines = []
+    if event.id:
+        lines.append(b"id: " + event.id.encode())
+    if event.type:
+        lines.append(b"event: " + event.type.encode())
+    lines += [b"data: " + line for line in _line_ends.split(event.payload)]
+    return b"\n".join(lines) + b"\n\n"

@@ -1,0 +1,101 @@
+"""EventStream: the iterable that a WSGI server drains, one thread for each."""
+
+from __future__ import annotations
+
+import queue
+import random
+import weakref
+from collections.abc import Callable, Iterator
+
+from ..event import CLOSE_EVENT, REFRESH_EVENT
+from ..subscription import Subscription
+from . import sse
+from .client import ClientSocket
+
+__all__ = ["EventStream", "live_streams"]
+
+_live: weakref.WeakSet[EventStream] = weakref.WeakSet()
+
+
+def live_streams() -> list[EventStream]:
+    """The streams that have not ended: what a server that stops has to wait for."""
+    return list(_live)
+
+
+def _nothing() -> None:
+    pass
+
+
+class EventStream:
+    """A subscription as the body of a response.
+
+    Each item is everything that waits, so that it leaves in one write, or a keepalive comment
+    after `keepalive` seconds of silence (up to a tenth less, so that many streams don't write at
+    once). It ends after the subscription's end, telling browsers to come back after a random part
+    of `retry_spread` seconds.
+
+    A `resumed` stream (one whose request had a `Last-Event-ID`) starts with a refresh: what was
+    missed can't be known.
+
+    An iterator class and no generator: a server calls `close` also on a response that it never
+    iterated, such as that to HEAD, and that must end the subscription.
+    """
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        *,
+        keepalive: float = 15.0,
+        resumed: bool = False,
+        retry_spread: float = 3.0,
+        client: ClientSocket | None = None,
+        on_close: Callable[[], None] = _nothing,
+    ) -> None:
+        if keepalive <= 0:
+            raise ValueError("keepalive has to be a number of seconds above 0")
+        self._subscription = subscription
+        self._keepalive = keepalive
+        self._resumed = resumed
+        self._retry_spread = retry_spread
+        self._client = client
+        self._on_close = on_close
+        self._next = self._open
+        _live.add(self)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        """The next bytes to send; waits for them, `keepalive` seconds at most."""
+        return self._next()
+
+    def close(self) -> None:
+        """Close the subscription and give the stream's place back. Idempotent, never waits."""
+        self._subscription.close()
+        self._on_close()
+        _live.discard(self)
+
+    def cut(self) -> None:
+        """End the client's connection under a thread that may be stuck in writing to it."""
+        if self._client is not None:
+            self._client.cut()
+
+    def _open(self) -> bytes:
+        self._next = self._follow
+        return sse.opening() + (sse.encode(REFRESH_EVENT) if self._resumed else b"")
+
+    def _follow(self) -> bytes:
+        try:
+            events = self._subscription.get_all(self._keepalive * random.uniform(0.9, 1.0))
+        except queue.Empty:
+            return sse.KEEPALIVE
+        if events[-1] is not CLOSE_EVENT:
+            return sse.encode_all(events)
+        self._next = self._end
+        farewell = sse.retry(random.uniform(0.1, 1.0) * self._retry_spread)
+        return sse.encode_all(events[:-1]) + farewell + sse.encode(CLOSE_EVENT)
+
+    def _end(self) -> bytes:
+        if self._client is not None:
+            self._client.expect_no_request()
+        raise StopIteration

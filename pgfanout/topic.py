@@ -1,0 +1,82 @@
+"""Topic: what events are routed by, a channel of one tenant."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+from .errors import InvalidEventError
+
+__all__ = ["CHANNEL_LIMIT", "Topic", "check_channel", "topics"]
+
+CHANNEL_LIMIT = 63
+"""Bytes of UTF-8 in a channel, as many as in a PostgreSQL identifier."""
+
+# Unicode's control characters: C0, DEL and C1.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+class Topic(NamedTuple):
+    """A channel of one tenant. `of` validates; events of a topic reach that tenant alone."""
+
+    channel: str
+    tenant: str
+
+    @classmethod
+    def of(cls, channel: str, tenant_id: str | uuid.UUID) -> Topic:
+        """The topic of a channel and a tenant (a UUID, or its text in any usual form).
+
+        Raises `InvalidEventError`.
+        """
+        return cls(check_channel(channel), _tenant(tenant_id))
+
+
+def topics(channels: str | Iterable[str], tenant_id: str | uuid.UUID) -> list[Topic]:
+    """The topics of one channel or of several, each once. Raises `InvalidEventError`."""
+    names = [channels] if isinstance(channels, str) else list(channels)
+    if not names:
+        raise InvalidEventError("channel", "at least one is needed")
+    return list(dict.fromkeys(Topic.of(name, tenant_id) for name in names))
+
+
+def check_channel(channel: str) -> str:
+    """The channel itself, when it is 1 to 63 bytes of UTF-8 without control characters."""
+    if not isinstance(channel, str):
+        raise InvalidEventError("channel", f"a str is needed, not {type(channel).__name__}")
+    return _check_channel(channel)
+
+
+@lru_cache(maxsize=1024)
+def _check_channel(channel: str) -> str:
+    if not channel:
+        raise InvalidEventError("channel", "it is empty")
+    try:
+        size = len(channel.encode())
+    except UnicodeEncodeError:
+        raise InvalidEventError("channel", f"{channel!r} is not valid Unicode") from None
+    if size > CHANNEL_LIMIT:
+        raise InvalidEventError(
+            "channel", f"{channel[:80]!r} has {size} bytes of UTF-8, {CHANNEL_LIMIT} are possible"
+        )
+    if _CONTROL.search(channel):
+        raise InvalidEventError("channel", f"{channel!r} has a control character")
+    return channel
+
+
+def _tenant(tenant_id: str | uuid.UUID) -> str:
+    if isinstance(tenant_id, uuid.UUID):
+        return str(tenant_id)
+    if not isinstance(tenant_id, str):
+        raise InvalidEventError("tenant", f"a UUID is needed, not {type(tenant_id).__name__}")
+    return _tenant_from_text(tenant_id)
+
+
+@lru_cache(maxsize=4096)
+def _tenant_from_text(text: str) -> str:
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise InvalidEventError("tenant", f"{text[:80]!r} is not a UUID") from None

@@ -92,8 +92,7 @@ class Event:
     def __repr__(self) -> str:
         # The payload stays out: a repr ends up in logs.
         return (
-            f"<Event channel={self.channel!r} type={self.type!r} id={self.id!r}"
-            f" payload of {len(self.payload)} bytes>"
+            f"<Event channel={self.channel!r} type={self.type!r} id={self.id!r} payload of {len(self.payload)} bytes>"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -121,18 +121,14 @@ class PgFanout:
                 "error": "" if stats.listening else reason or stats.last_error,
             }
         )
-        return flask.Response(
-            body, 200 if stats.listening else 503, content_type="application/json"
-        )
+        return flask.Response(body, 200 if stats.listening else 503, content_type="application/json")
 
     @property
     def _endpoint(self) -> StreamEndpoint:
         app = self._app()
         endpoint = app.extensions.get("pgfanout")
         if not isinstance(endpoint, StreamEndpoint):
-            raise RuntimeError(
-                "this Flask application has no PgFanout: call fanout.init_app(app) first"
-            )
+            raise RuntimeError("this Flask application has no PgFanout: call fanout.init_app(app) first")
         return endpoint
 
     def _app(self) -> flask.Flask:

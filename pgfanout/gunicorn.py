@@ -39,9 +39,7 @@ def post_worker_init(worker: Any) -> None:
             threads,
         )
     for hub in live_hubs():
-        threading.Thread(
-            target=_start, args=(hub, worker), name="pgfanout-starter", daemon=True
-        ).start()
+        threading.Thread(target=_start, args=(hub, worker), name="pgfanout-starter", daemon=True).start()
     threading.Thread(target=_watch, args=(worker,), name="pgfanout-watcher", daemon=True).start()
 
 

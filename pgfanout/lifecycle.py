@@ -70,8 +70,8 @@ class Lifecycle:
         if self._has_listened and not self._closed:
             return
         with self._changed:
-            self._waiting += 1
             attempt = self._begin()
+            self._waiting += 1
             try:
                 self._await(attempt, timeout)
             finally:
@@ -85,25 +85,26 @@ class Lifecycle:
             raise HubConfigurationError(str(attempt.error))
         self.check_open()
         if not self._has_listened:
-            raise HubTimeoutError(
-                f"not listening after {timeout:g} s: {self.last_error or 'no answer yet'}"
-            )
+            raise HubTimeoutError(f"not listening after {timeout:g} s: {self.last_error or 'no answer yet'}")
 
     def run(self) -> None:
         """See `NotifyHub.run`."""
         with self._changed:
             self.check_open()
             attempt = self._attempt
+            mine = attempt is None
             if attempt is None:
                 attempt = self._attempt = _Attempt(self._new_listener())
-                mine = True
+            self._waiting += 1  # so that no start whose time is over stops it
+        try:
+            if mine:
+                self._run(attempt)
             else:
-                mine = False
-        if mine:
-            self._run(attempt)
-        else:
+                with self._changed:
+                    self._changed.wait_for(lambda: attempt.ended)
+        finally:
             with self._changed:
-                self._changed.wait_for(lambda: attempt.ended)
+                self._waiting -= 1
         if attempt.error is not None:
             raise HubConfigurationError(str(attempt.error))
 
@@ -121,9 +122,7 @@ class Lifecycle:
         with self._changed:
             ended = self._changed.wait_for(lambda: attempt.ended, timeout)
         if not ended:
-            logger.warning(
-                "%s did not stop within %g s and is left behind", attempt.thread.name, timeout
-            )
+            logger.warning("%s did not stop within %g s and is left behind", attempt.thread.name, timeout)
 
     def now_listening(self) -> bool:
         """The listener's word that it listens. Whether it had listened before."""
@@ -150,19 +149,16 @@ class Lifecycle:
     def _begin(self) -> _Attempt:
         self.check_open()
         if self._attempt is None:
-            attempt = self._attempt = _Attempt(self._new_listener())
-            attempt.thread = threading.Thread(
-                target=self._run, args=(attempt,), name="pgfanout-listener", daemon=True
-            )
+            attempt = _Attempt(self._new_listener())
+            attempt.thread = threading.Thread(target=self._run, args=(attempt,), name="pgfanout-listener", daemon=True)
             # Started under the lock, so that nobody can wait for a thread that never ran; the
             # new thread's first steps don't need the lock.
             attempt.thread.start()
+            self._attempt = attempt
         return self._attempt
 
     def _await(self, attempt: _Attempt, timeout: float) -> None:
-        self._changed.wait_for(
-            lambda: self._has_listened or self._closed or attempt.ended, max(0.0, timeout)
-        )
+        self._changed.wait_for(lambda: self._has_listened or self._closed or attempt.ended, max(0.0, timeout))
 
     def _run(self, attempt: _Attempt) -> None:
         try:

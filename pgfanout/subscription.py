@@ -73,9 +73,7 @@ class Subscription:
     use it, and `close` it while another one waits.
     """
 
-    def __init__(
-        self, buffer_size: int, on_close: Callable[[Subscription], object] | None = None
-    ) -> None:
+    def __init__(self, buffer_size: int, on_close: Callable[[Subscription], object] | None = None) -> None:
         if buffer_size < 1:
             raise ValueError(f"buffer_size has to be at least 1, not {buffer_size}")
         self._backlog = _Backlog(buffer_size)

@@ -18,6 +18,9 @@ CHANNEL_LIMIT = 63
 # Unicode's control characters: C0, DEL and C1.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
+# Its own digits only: `uuid.UUID` takes whatever `int` takes, "0x", blanks and underscores too.
+_UUID = re.compile(r"(?:urn:uuid:)?\{?[0-9a-fA-F-]+\}?")
+
 
 class Topic(NamedTuple):
     """A channel of one tenant. `of` validates; events of a topic reach that tenant alone."""
@@ -58,9 +61,7 @@ def _check_channel(channel: str) -> str:
     except UnicodeEncodeError:
         raise InvalidEventError("channel", f"{channel!r} is not valid Unicode") from None
     if size > CHANNEL_LIMIT:
-        raise InvalidEventError(
-            "channel", f"{channel[:80]!r} has {size} bytes of UTF-8, {CHANNEL_LIMIT} are possible"
-        )
+        raise InvalidEventError("channel", f"{channel[:80]!r} has {size} bytes of UTF-8, {CHANNEL_LIMIT} are possible")
     if _CONTROL.search(channel):
         raise InvalidEventError("channel", f"{channel!r} has a control character")
     return channel
@@ -77,6 +78,8 @@ def _tenant(tenant_id: str | uuid.UUID) -> str:
 @lru_cache(maxsize=4096)
 def _tenant_from_text(text: str) -> str:
     try:
-        return str(uuid.UUID(text))
+        if _UUID.fullmatch(text):
+            return str(uuid.UUID(text))
     except ValueError:
-        raise InvalidEventError("tenant", f"{text[:80]!r} is not a UUID") from None
+        pass
+    raise InvalidEventError("tenant", f"{text[:80]!r} is not a UUID")

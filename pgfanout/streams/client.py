@@ -13,8 +13,8 @@ __all__ = ["ClientSocket"]
 class ClientSocket:
     """What a stream does with its client's socket besides writing, which the server does.
 
-    Servers that give no socket, and sockets that aren't plain TCP, get a ClientSocket as well,
-    whose methods do nothing. Every method may be called from any thread, and never waits.
+    Servers that give no socket get a ClientSocket as well, whose methods do nothing. Every method
+    may be called from any thread, and never waits.
     """
 
     def __init__(self, environ: Mapping[str, Any]) -> None:
@@ -30,7 +30,7 @@ class ClientSocket:
         option = getattr(socket, "TCP_USER_TIMEOUT", None)
         if option is None or self._socket is None:
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, OverflowError):  # infinity: nothing to set
             self._socket.setsockopt(socket.IPPROTO_TCP, option, round(seconds * 1000))
 
     def expect_no_request(self) -> None:
@@ -44,4 +44,5 @@ class ClientSocket:
     def _shutdown(self, how: int) -> None:
         if self._socket is not None:
             with contextlib.suppress(OSError):
-                self._socket.shutdown(how)
+                # Of the socket itself: a TLS socket's own method would go on in clear text.
+                socket.socket.shutdown(self._socket, how)

@@ -52,6 +52,8 @@ class StreamEndpoint:
         start_timeout: float = 5.0,
         retry_after: float = 5.0,
     ) -> None:
+        if keepalive <= 0:
+            raise ValueError("keepalive has to be a number of seconds above 0")
         self.hub = hub
         self.limiter = limiter if limiter is not None else StreamLimiter()
         self.keepalive = keepalive
@@ -102,9 +104,9 @@ class StreamEndpoint:
         tenant_id: str | uuid.UUID,
         release: Callable[[], None],
     ) -> EventStream:
-        subscription = self.hub.subscribe(channels, tenant_id, start_timeout=self.start_timeout)
         client = ClientSocket(environ)
         client.limit_silence(self.client_timeout)
+        subscription = self.hub.subscribe(channels, tenant_id, start_timeout=self.start_timeout)
         return EventStream(
             subscription,
             keepalive=self.keepalive,

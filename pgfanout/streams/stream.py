@@ -14,12 +14,13 @@ from .client import ClientSocket
 
 __all__ = ["EventStream", "live_streams"]
 
-_live: weakref.WeakSet[EventStream] = weakref.WeakSet()
+# No WeakSet: listing one fails when another thread opens or closes a stream meanwhile.
+_live: weakref.WeakKeyDictionary[EventStream, None] = weakref.WeakKeyDictionary()
 
 
 def live_streams() -> list[EventStream]:
     """The streams that have not ended: what a server that stops has to wait for."""
-    return list(_live)
+    return [stream for ref in _live.keyrefs() if (stream := ref()) is not None]
 
 
 def _nothing() -> None:
@@ -60,7 +61,7 @@ class EventStream:
         self._client = client
         self._on_close = on_close
         self._next = self._open
-        _live.add(self)
+        _live[self] = None
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -73,7 +74,7 @@ class EventStream:
         """Close the subscription and give the stream's place back. Idempotent, never waits."""
         self._subscription.close()
         self._on_close()
-        _live.discard(self)
+        _live.pop(self, None)
 
     def cut(self) -> None:
         """End the client's connection under a thread that may be stuck in writing to it."""

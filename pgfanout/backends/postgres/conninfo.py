@@ -37,9 +37,7 @@ def parse(conninfo: str) -> dict[str, Any]:
     return {**_DEFAULTS, **given, "client_encoding": "UTF8"}
 
 
-def connect(
-    parameters: dict[str, Any], application_name: str, **overrides: Any
-) -> psycopg.Connection[Any]:
+def connect(parameters: dict[str, Any], application_name: str, **overrides: Any) -> psycopg.Connection[Any]:
     """A new autocommit connection. Blocks for `connect_timeout` a host; raises psycopg's errors."""
     return psycopg.connect(
         **{**parameters, "application_name": application_name, **overrides},

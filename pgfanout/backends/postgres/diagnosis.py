@@ -17,9 +17,7 @@ NOTHING_ARRIVES = (
     " session mode."
 )
 
-_STANDBY = (
-    "the server is a standby or read-only, where LISTEN is impossible: connect to the primary"
-)
+_STANDBY = "the server is a standby or read-only, where LISTEN is impossible: connect to the primary"
 
 # libpq gives no SQLSTATE for a connection that was refused, so its words have to do. In another
 # language than English a refused start ends by its time-out, with the same words in it.

@@ -163,7 +163,7 @@ class Listener:
         if not self._has_listened and diagnosis.is_incurable(error):
             raise HubConfigurationError(diagnosis.advice(error, words)) from None
         if not isinstance(error, (psycopg.Error, HubConfigurationError)):
-            logger.exception("the listener failed, and goes on with a new connection")
+            logger.error("the listener failed, and goes on with a new connection", exc_info=error)
         pause = self._delay * random.uniform(0.5, 1.0)
         log = logger.warning if self._has_listened else logger.debug
         log("not listening (%s), trying again in %.1f s", words, pause)

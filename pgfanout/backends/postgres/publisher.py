@@ -32,9 +32,7 @@ class Executor(Protocol):
 
 # As bytes, since the text then doesn't pass through the connection's client encoding; a function
 # in FROM yields the array in its order.
-_NOTIFY = (
-    "SELECT pg_notify(%s, convert_from(envelope, 'UTF8')) FROM unnest(%s::bytea[]) AS envelope"
-)
+_NOTIFY = "SELECT pg_notify(%s, convert_from(envelope, 'UTF8')) FROM unnest(%s::bytea[]) AS envelope"
 
 
 class Publisher:
@@ -65,8 +63,7 @@ class Publisher:
             _execute(borrow, params)
         else:
             raise TypeError(
-                "an executor is a psycopg connection, cursor, pool or transaction,"
-                f" not {type(executor).__name__}"
+                f"an executor is a psycopg connection, cursor, pool or transaction, not {type(executor).__name__}"
             )
 
     def close(self, timeout: float) -> None:
@@ -102,9 +99,7 @@ class Publisher:
     def _connect(self) -> psycopg.Connection[Any]:
         if self._connection is not None:
             self._connection.close()
-        return conninfo.connect(
-            self._parameters, "pgfanout-publisher", target_session_attrs="read-write"
-        )
+        return conninfo.connect(self._parameters, "pgfanout-publisher", target_session_attrs="read-write")
 
 
 def abandon(connection: psycopg.Connection[Any] | None) -> None:

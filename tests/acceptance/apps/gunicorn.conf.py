@@ -1,0 +1,1 @@
+from pgfanout.gunicorn import post_worker_init, worker_exit  # noqa: F401

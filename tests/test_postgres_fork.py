@@ -1,0 +1,154 @@
+"""A hub that was made, or started, before a fork works on both sides of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import traceback
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgfanout import MemoryHub, PostgresHub
+
+from .support.wait import eventually
+
+TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
+LONG = 20.0
+
+# Forking a process with threads is what these tests are about.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+
+
+def in_child(work: Callable[[], Any]) -> Any:
+    """What the function returns in a forked child; the child ends without any clean-up."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)
+        try:
+            answer = work()
+        except BaseException:
+            answer = traceback.format_exc()
+        os.write(writer, json.dumps(answer).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        answer = json.loads(pipe.read())
+    os.waitpid(pid, 0)
+    return answer
+
+
+def listener_pids(url: str) -> list[int]:
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgfanout-listener'"
+            " AND datname = current_database()"
+        )
+        return [pid for (pid,) in rows]
+
+
+def test_a_started_hub_listens_anew_in_the_child_and_goes_on_in_the_parent(
+    fresh_database_url: str,
+) -> None:
+    with PostgresHub(fresh_database_url) as hub:
+        mine = hub.subscribe("orders", TENANT)
+        hub.publish("orders", TENANT, "before")
+        assert mine.get(LONG).json() == "before"
+        parents = listener_pids(fresh_database_url)
+
+        def child() -> Any:
+            with hub.subscribe("orders", TENANT) as subscription:
+                hub.publish("orders", TENANT, "child")
+                heard = subscription.get(LONG).json()
+            counted = hub.stats().received
+            pids = listener_pids(fresh_database_url)
+            hub.close()
+            return [heard, counted, len(pids)]
+
+        assert in_child(child) == ["child", 1, 2]
+        assert mine.get(LONG).json() == "child"
+        hub.publish("orders", TENANT, "after")
+        assert mine.get(LONG).json() == "after"
+        eventually(lambda: listener_pids(fresh_database_url) == parents)
+        assert hub.stats().reconnects == 0
+
+
+def test_a_child_that_forgets_the_hub_leaves_the_parents_sessions_alone(
+    fresh_database_url: str,
+) -> None:
+    with PostgresHub(fresh_database_url) as hub:
+        mine = hub.subscribe("orders", TENANT)
+        hub.publish("orders", TENANT, 1)
+        assert mine.get(LONG).json() == 1
+
+        def child() -> Any:
+            hub.close()
+            return hub.closed
+
+        assert in_child(child) is True
+        hub.publish("orders", TENANT, 2)
+        assert mine.get(LONG).json() == 2
+        assert hub.stats().reconnects == 0
+
+
+def test_a_child_holds_no_socket_of_the_parents_sessions(fresh_database_url: str) -> None:
+    """Else the server would take a parent that was killed for alive."""
+    with PostgresHub(fresh_database_url) as hub:
+        hub.start()
+        hub.publish("orders", TENANT, 1)
+
+        def sockets() -> list[str]:
+            names = []
+            for number in os.listdir("/proc/self/fd"):
+                try:
+                    names.append(os.readlink(f"/proc/self/fd/{number}"))
+                except FileNotFoundError:
+                    pass
+            return sorted(name for name in names if name.startswith("socket"))
+
+        before = set(sockets())
+        hub_sockets = 3  # the listener's, the watchdog's duplicate of it, the publisher's
+        left = set(in_child(sockets))
+    assert left < before
+    assert len(before) >= hub_sockets - 1
+
+
+@pytest.mark.parametrize("make", [MemoryHub, None], ids=["memory", "postgres"])
+def test_a_fork_in_the_middle_of_publishing_leaves_no_lock_behind(make: Any, fresh_database_url: str) -> None:
+    hub = make() if make else PostgresHub(fresh_database_url)
+    with hub:
+        mine = hub.subscribe("orders", TENANT)
+        stop = threading.Event()
+
+        def publish() -> None:
+            while not stop.is_set():
+                hub.publish("orders", TENANT, "noise")
+
+        def churn() -> None:
+            while not stop.is_set():
+                hub.subscribe("orders", uuid.uuid4()).close()
+
+        threads = [threading.Thread(target=work) for work in (publish, publish, churn)]
+        for thread in threads:
+            thread.start()
+
+        def child() -> Any:
+            with hub.subscribe("quiet", TENANT) as subscription:
+                hub.publish("quiet", TENANT, "heard")
+                heard = subscription.get(LONG).json()
+            hub.close()
+            return heard
+
+        try:
+            assert [in_child(child) for _ in range(5)] == ["heard"] * 5
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(LONG)
+        assert mine.get(LONG) is not None

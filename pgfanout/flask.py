@@ -29,7 +29,6 @@ _DEFAULTS: dict[str, Any] = {
     "PGFANOUT_CLIENT_TIMEOUT": 30.0,
     "PGFANOUT_START_TIMEOUT": 5.0,
     "PGFANOUT_RETRY_AFTER": 5.0,
-    "PGFANOUT_DETACH": "never",
 }
 
 

@@ -32,10 +32,15 @@ def post_worker_init(worker: Any) -> None:
     """Keep streams below the worker's threads, start its hubs, and watch for its end."""
     threads = _threads(worker)
     set_server_threads(threads)
-    if threads is not None:
+    if threads == 1:
+        worker.log.warning(
+            "pgfanout: this worker has one thread, which a stream would keep, so every stream is"
+            " refused: use worker_class = 'gthread' with several threads"
+        )
+    elif threads is not None:
         worker.log.info(
-            "pgfanout: this worker has %d threads and a stream keeps one, so streams are limited"
-            " to fewer (PGFANOUT_THREAD_RESERVE, 2 by default, stay free for ordinary requests)",
+            "pgfanout: each stream keeps one of this worker's %d threads, so PGFANOUT_THREAD_RESERVE"
+            " of them (2 by default) are left to ordinary requests",
             threads,
         )
     for hub in live_hubs():

@@ -15,7 +15,7 @@ from ..hub import NotifyHub
 from . import sse
 from .client import ClientSocket
 from .limiter import StreamLimiter
-from .stream import EventStream
+from .stream import EventStream, close_forgotten
 
 __all__ = ["Answer", "StreamEndpoint"]
 
@@ -90,6 +90,7 @@ class StreamEndpoint:
         tenant_id: str | uuid.UUID,
         user_id: Hashable,
     ) -> EventStream:
+        close_forgotten()
         release = self.limiter.acquire(user_id)
         try:
             return self._stream(environ, channels, tenant_id, release)

@@ -12,15 +12,31 @@ from ..subscription import Subscription
 from . import sse
 from .client import ClientSocket
 
-__all__ = ["EventStream", "live_streams"]
+__all__ = ["EventStream", "close_forgotten", "live_streams"]
 
 # No WeakSet: listing one fails when another thread opens or closes a stream meanwhile.
 _live: weakref.WeakKeyDictionary[EventStream, None] = weakref.WeakKeyDictionary()
+
+# What a finaliser leaves here is closed later: it may run in the middle of anything, with locks
+# held that closing needs. This queue's `put` is made to be called there.
+_forgotten: queue.SimpleQueue[tuple[Subscription, Callable[[], None]]] = queue.SimpleQueue()
 
 
 def live_streams() -> list[EventStream]:
     """The streams that have not ended: what a server that stops has to wait for."""
     return [stream for ref in _live.keyrefs() if (stream := ref()) is not None]
+
+
+def close_forgotten() -> None:
+    """Close the streams that were dropped without a `close`, such as those of a response that an
+    `after_request` function failed on."""
+    while True:
+        try:
+            subscription, on_close = _forgotten.get_nowait()
+        except queue.Empty:
+            return
+        subscription.close()
+        on_close()
 
 
 def _nothing() -> None:
@@ -52,6 +68,7 @@ class EventStream:
         client: ClientSocket | None = None,
         on_close: Callable[[], None] = _nothing,
     ) -> None:
+        self._closed = True  # as long as there is nothing to close
         if keepalive <= 0:
             raise ValueError("keepalive has to be a number of seconds above 0")
         self._subscription = subscription
@@ -61,6 +78,7 @@ class EventStream:
         self._client = client
         self._on_close = on_close
         self._next = self._open
+        self._closed = False
         _live[self] = None
 
     def __iter__(self) -> Iterator[bytes]:
@@ -74,7 +92,12 @@ class EventStream:
         """Close the subscription and give the stream's place back. Idempotent, never waits."""
         self._subscription.close()
         self._on_close()
+        self._closed = True
         _live.pop(self, None)
+
+    def __del__(self) -> None:
+        if not self._closed:
+            _forgotten.put((self._subscription, self._on_close))
 
     def cut(self) -> None:
         """End the client's connection under a thread that may be stuck in writing to it."""

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.support import nginx
 from tests.support.gunicorn import GunicornServer
+from tests.support.need import need
+from tests.support.nginx import NginxServer
+from tests.support.ports import free_port
+
+from .apps.names import block
 
 CONFIG = Path(__file__).parent / "apps" / "gunicorn.conf.py"
 
@@ -31,3 +40,53 @@ def serve(fresh_database_url: str) -> Iterator[Serve]:
             return stack.enter_context(server)
 
         yield start
+
+
+_CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, headless."""
+    binary = shutil.which("chromium") or shutil.which("chromium-browser") or ""
+    need(binary, "no chromium is installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=_CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A window of its own; what its scripts fail at fails the test."""
+    context = browser.new_context()
+    context.set_default_timeout(20_000)
+    page = context.new_page()
+    failures: list[str] = []
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    yield page
+    context.close()
+    assert failures == []
+
+
+@pytest.fixture
+def proxy() -> Callable[[str], NginxServer]:
+    """Makes an nginx of the documented configuration in front of the given server."""
+    need(not nginx.missing_reason(), nginx.missing_reason())
+
+    def make(url: str) -> NginxServer:
+        site = block("docs/deployment.md", "upstream app {")
+        port = free_port()
+        site = site.replace("127.0.0.1:8000", urlsplit(url).netloc)
+        site = site.replace("listen 80;", f"listen 127.0.0.1:{port};")
+        return NginxServer(site, port=port)
+
+    return make

@@ -267,7 +267,7 @@ def test_a_reconnecting_browser_is_told_to_refresh(serve: Serve, follow: Follow)
     again = follow(server, last_event_id=seen.last_event_id)
     assert again.next_event(LONG).type == "refresh"
     publish(server, 2)
-    assert again.next_event(LONG).data == "2"
+    assert again.events_until(lambda event: event.data == "2", LONG)
 
 
 def test_a_browser_that_got_no_event_yet_still_knows_that_it_reconnects(serve: Serve, follow: Follow) -> None:

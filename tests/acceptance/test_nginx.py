@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from urllib.parse import urlsplit
-
-import pytest
 
 from pgfanout import PostgresHub
-from tests.support import nginx
-from tests.support.need import need
 from tests.support.nginx import NginxServer
-from tests.support.ports import free_port
 from tests.support.sse import EventSource
 from tests.support.wait import eventually
 
+from .apps.names import TENANT
 from .conftest import Serve
-from .test_readme import block
 
-TENANT = "11111111-1111-4111-8111-111111111111"
 LONG = 20.0
-
-
-@pytest.fixture
-def proxy() -> Callable[[str], NginxServer]:
-    """Makes an nginx of the documented configuration in front of the given server."""
-    need(not nginx.missing_reason(), nginx.missing_reason())
-
-    def make(url: str) -> NginxServer:
-        site = block("docs/deployment.md", "upstream app {")
-        port = free_port()
-        site = site.replace("127.0.0.1:8000", urlsplit(url).netloc)
-        site = site.replace("listen 80;", f"listen 127.0.0.1:{port};")
-        return NginxServer(site, port=port)
-
-    return make
 
 
 def test_events_pass_at_once_and_close_arrives(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import urllib.request
 from pathlib import Path
@@ -13,17 +12,10 @@ import pytest
 from pgfanout import REFRESH_EVENT
 from tests.support.sse import EventSource
 
+from .apps.names import block
 from .conftest import Serve
 
-ROOT = Path(__file__).parents[2]
 LONG = 20.0
-
-
-def block(document: str, start: str) -> str:
-    """The code block of a document that starts with the given line."""
-    blocks = re.findall(r"```\w+\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
-    (found,) = [text for text in blocks if text.startswith(start)]
-    return found
 
 
 def test_the_ten_lines_serve_events(serve: Serve, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ...errors import HubConfigurationError
 from ...hub import NotifyHub
 from ...topic import check_channel
 from .conninfo import parse
@@ -40,7 +41,7 @@ class PostgresHub(NotifyHub):
         heartbeat_timeout: float = 5.0,
     ) -> None:
         if history:
-            raise NotImplementedError("this version has no history")
+            raise HubConfigurationError("this version has no history")
         if heartbeat <= 0 or heartbeat_timeout <= 0:
             raise ValueError("heartbeat and heartbeat_timeout are seconds above 0")
         self._parameters = parse(conninfo)

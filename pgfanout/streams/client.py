@@ -33,6 +33,18 @@ class ClientSocket:
         with contextlib.suppress(OSError, OverflowError):  # infinity: nothing to set
             self._socket.setsockopt(socket.IPPROTO_TCP, option, round(seconds * 1000))
 
+    def has_left(self) -> bool:
+        """Whether the client has closed its side, as one does that leaves a page."""
+        if self._socket is None:
+            return False
+        try:
+            # Of the socket itself: a TLS socket's own method would decrypt, and refuses flags.
+            return not socket.socket.recv(self._socket, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def expect_no_request(self) -> None:
         """End what comes from the client: a server that stops need not wait for more of it."""
         self._shutdown(socket.SHUT_RD)

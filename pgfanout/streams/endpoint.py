@@ -15,7 +15,7 @@ from ..hub import NotifyHub
 from . import sse
 from .client import ClientSocket
 from .limiter import StreamLimiter
-from .stream import EventStream, close_forgotten
+from .stream import EventStream, close_abandoned, close_forgotten
 
 __all__ = ["Answer", "StreamEndpoint"]
 
@@ -90,13 +90,21 @@ class StreamEndpoint:
         tenant_id: str | uuid.UUID,
         user_id: Hashable,
     ) -> EventStream:
-        close_forgotten()
-        release = self.limiter.acquire(user_id)
+        release = self._acquire(user_id)
         try:
             return self._stream(environ, channels, tenant_id, release)
         except BaseException:
             release()
             raise
+
+    def _acquire(self, user_id: Hashable) -> Callable[[], None]:
+        close_forgotten()
+        try:
+            return self.limiter.acquire(user_id)
+        except TooManyStreamsError:
+            if not close_abandoned():
+                raise
+        return self.limiter.acquire(user_id)
 
     def _stream(
         self,

@@ -12,7 +12,7 @@ from ..subscription import Subscription
 from . import sse
 from .client import ClientSocket
 
-__all__ = ["EventStream", "close_forgotten", "live_streams"]
+__all__ = ["EventStream", "close_abandoned", "close_forgotten", "live_streams"]
 
 # No WeakSet: listing one fails when another thread opens or closes a stream meanwhile.
 _live: weakref.WeakKeyDictionary[EventStream, None] = weakref.WeakKeyDictionary()
@@ -25,6 +25,17 @@ _forgotten: queue.SimpleQueue[tuple[Subscription, Callable[[], None]]] = queue.S
 def live_streams() -> list[EventStream]:
     """The streams that have not ended: what a server that stops has to wait for."""
     return [stream for ref in _live.keyrefs() if (stream := ref()) is not None]
+
+
+def close_abandoned() -> bool:
+    """Close the streams whose client has left, and tell whether there were any.
+
+    Their threads would notice at the next write, a keepalive at the latest.
+    """
+    abandoned = [stream for stream in live_streams() if stream.client_has_left()]
+    for stream in abandoned:
+        stream.close()
+    return bool(abandoned)
 
 
 def close_forgotten() -> None:
@@ -98,6 +109,10 @@ class EventStream:
     def __del__(self) -> None:
         if not self._closed:
             _forgotten.put((self._subscription, self._on_close))
+
+    def client_has_left(self) -> bool:
+        """Whether the client has closed the connection; False where that can't be known."""
+        return self._client is not None and self._client.has_left()
 
     def cut(self) -> None:
         """End the client's connection under a thread that may be stuck in writing to it."""

@@ -9,7 +9,9 @@ waits for its threads, so a thread watches the worker from within.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import threading
 import time
 from typing import Any
@@ -55,10 +57,10 @@ def worker_exit(server: Any, worker: Any) -> None:
 
 def _threads(worker: Any) -> int | None:
     """The threads that answer requests, where each request has one of them."""
-    kind = type(worker).__name__
-    if kind == "ThreadWorker":
+    kinds = {kind.__name__ for kind in type(worker).__mro__}
+    if "ThreadWorker" in kinds:
         return int(worker.cfg.threads)
-    return 1 if kind == "SyncWorker" else None
+    return 1 if "SyncWorker" in kinds else None
 
 
 def _start(hub: NotifyHub, worker: Any) -> None:
@@ -78,13 +80,31 @@ def _start(hub: NotifyHub, worker: Any) -> None:
 def _watch(worker: Any) -> None:
     while worker.alive:
         time.sleep(_WATCH_INTERVAL)
+    _end_idle_connections(worker)
     _say_goodbye()
+
+
+def _end_idle_connections(worker: Any) -> None:
+    """Newer gunicorns keep connections without a request for 2 s when they stop.
+
+    What has arrived on one is still read and answered.
+    """
+    for connection in list(getattr(worker, "keepalived_conns", ())):
+        if type(connection.sock) is socket.socket:
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RD)
 
 
 def _say_goodbye() -> None:
     """End every stream with `close`; cut the ones whose client doesn't take it."""
-    for hub in live_hubs():
-        hub.close(timeout=_CLOSE_TIME)
+    closing = [
+        threading.Thread(target=hub.close, args=(_CLOSE_TIME,), name="pgfanout-closer", daemon=True)
+        for hub in live_hubs()
+    ]
+    for thread in closing:
+        thread.start()
+    for thread in closing:
+        thread.join(_CLOSE_TIME)
     deadline = time.monotonic() + _FAREWELL_TIME
     while live_streams() and time.monotonic() < deadline:
         time.sleep(_WATCH_INTERVAL)

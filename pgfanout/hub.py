@@ -27,12 +27,13 @@ __all__ = ["NotifyHub", "live_hubs"]
 
 logger = logging.getLogger("pgfanout")
 
-_live: weakref.WeakSet[NotifyHub] = weakref.WeakSet()
+# No WeakSet: listing one fails when another thread makes or drops a hub meanwhile.
+_live: weakref.WeakKeyDictionary[NotifyHub, None] = weakref.WeakKeyDictionary()
 
 
 def live_hubs() -> list[NotifyHub]:
     """The hubs of this process: what a server's shutdown hook has to close."""
-    return list(_live)
+    return [hub for ref in _live.keyrefs() if (hub := ref()) is not None]
 
 
 class NotifyHub(ABC):
@@ -51,7 +52,7 @@ class NotifyHub(ABC):
         self._buffer_size = buffer_size
         self._complain_at: float
         self._renew()
-        _live.add(self)
+        _live[self] = None
         # A hook can't be taken back; it holds no more than a weak reference.
         os.register_at_fork(after_in_child=_Renewal(self))
 

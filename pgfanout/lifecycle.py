@@ -47,6 +47,7 @@ class Lifecycle:
         self._new_listener = new_listener
         self._changed = threading.Condition()
         self._attempt: _Attempt | None = None
+        self._running: list[_Attempt] = []  # with those that start gave up on
         self._waiting = 0
         self._has_listened = False
         self._closed = False
@@ -95,6 +96,7 @@ class Lifecycle:
             mine = attempt is None
             if attempt is None:
                 attempt = self._attempt = _Attempt(self._new_listener())
+                self._running.append(attempt)
             self._waiting += 1  # so that no start whose time is over stops it
         try:
             if mine:
@@ -113,16 +115,15 @@ class Lifecycle:
         with self._changed:
             self._closed = True
             self._set_listening(False)
-            attempt = self._attempt
-        if attempt is None:
-            return
-        attempt.listener.stop()
-        if attempt.thread is threading.current_thread():
-            return
+            running = list(self._running)
+        for attempt in running:
+            attempt.listener.stop()
+        me = threading.current_thread()
+        others = [attempt for attempt in running if attempt.thread is not me]
         with self._changed:
-            ended = self._changed.wait_for(lambda: attempt.ended, timeout)
+            ended = self._changed.wait_for(lambda: all(attempt.ended for attempt in others), timeout)
         if not ended:
-            logger.warning("%s did not stop within %g s and is left behind", attempt.thread.name, timeout)
+            logger.warning("the listener's thread did not stop within %g s and is left behind", timeout)
 
     def now_listening(self) -> bool:
         """The listener's word that it listens. Whether it had listened before."""
@@ -155,6 +156,7 @@ class Lifecycle:
             # new thread's first steps don't need the lock.
             attempt.thread.start()
             self._attempt = attempt
+            self._running.append(attempt)
         return self._attempt
 
     def _await(self, attempt: _Attempt, timeout: float) -> None:
@@ -168,6 +170,7 @@ class Lifecycle:
         finally:
             with self._changed:
                 attempt.ended = True
+                self._running.remove(attempt)
                 if self._attempt is attempt and not self._closed:
                     self._attempt = None
                 self._changed.notify_all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -38,16 +39,25 @@ class ClientSocket:
         if self._socket is None:
             return False
         try:
+            # Asked first, since `recv` of a socket with a time-out waits, whatever its flags.
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            if not poll.poll(0):
+                return False
             # Of the socket itself: a TLS socket's own method would decrypt, and refuses flags.
             return not socket.socket.recv(self._socket, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
-        except OSError:
+        except (OSError, ValueError):  # ValueError: it is closed, and has no descriptor
             return True
 
     def expect_no_request(self) -> None:
-        """End what comes from the client: a server that stops need not wait for more of it."""
-        self._shutdown(socket.SHUT_RD)
+        """End what comes from the client: a server that stops need not wait for more of it.
+
+        Not below TLS, whose own end would be missing then.
+        """
+        if type(self._socket) is socket.socket:
+            self._shutdown(socket.SHUT_RD)
 
     def cut(self) -> None:
         """End the connection, so that a thread which writes to it gets an error at once."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import HubTimeoutError, PgFanoutError, TooManyStreamsError, TooManyStreamsForUserError
+from ..errors import HubClosedError, HubTimeoutError, PgFanoutError, TooManyStreamsError, TooManyStreamsForUserError
 from ..hub import NotifyHub
 from . import sse
 from .client import ClientSocket
@@ -72,13 +72,13 @@ class StreamEndpoint:
 
         The caller has made sure that this client may see this tenant. May wait for the hub to
         listen. A full server, or one whose database is away, answers so that browsers try again.
-        Raises `InvalidEventError`, `HubConfigurationError` and `HubClosedError`.
+        So does one that is stopping. Raises `InvalidEventError` and `HubConfigurationError`.
         """
         if environ.get("REQUEST_METHOD") == "HEAD":
             return Answer("200 OK", list(sse.HEADERS), [])
         try:
             body = self._open(environ, channels, tenant_id, user_id)
-        except (TooManyStreamsError, HubTimeoutError) as error:
+        except (TooManyStreamsError, HubTimeoutError, HubClosedError) as error:
             logger.warning("a stream was refused: %s", error)
             return self._refusal(environ, error)
         return Answer("200 OK", list(sse.HEADERS), body)

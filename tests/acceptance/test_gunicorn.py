@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -102,32 +101,6 @@ def test_the_head_is_what_browsers_and_proxies_need(serve: Serve, follow: Follow
     assert source.headers["content-type"] == "text/event-stream"
     assert source.headers["cache-control"] == "no-cache, no-transform"
     assert source.headers["x-accel-buffering"] == "no"
-
-
-def test_a_publish_becomes_a_frame_within_milliseconds(
-    serve: Serve, follow: Follow, record_property: Callable[[str, object], None]
-) -> None:
-    server = serve()
-    source = follow(server)
-    parts = urlsplit(server.url)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=LONG)
-    times = []
-    for number in range(200):
-        begin = time.perf_counter()
-        connection.request(
-            "POST",
-            f"/publish?tenant={TENANT}",
-            json.dumps(number),
-            {"Content-Type": "application/json"},
-        )
-        connection.getresponse().read()
-        assert source.next_event(LONG).data == str(number)
-        times.append(time.perf_counter() - begin)
-    connection.close()
-    median = statistics.median(times) * 1000
-    worst = max(times) * 1000
-    record_property("post_to_frame_median_ms", median)
-    print(f"\nPOST to frame, 200 times: median {median:.2f} ms, maximum {worst:.2f} ms")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from ...errors import HubConfigurationError
 
-__all__ = ["connect", "parse"]
+__all__ = ["connect", "parse", "same_server"]
 
 _DEFAULTS: dict[str, Any] = {
     # Without it a connect to a silent address takes the kernel's two minutes.
@@ -20,6 +20,8 @@ _DEFAULTS: dict[str, Any] = {
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
+    # LISTEN and NOTIFY are impossible on a standby; of several hosts, the primary is meant.
+    "target_session_attrs": "read-write",
 }
 
 
@@ -37,10 +39,19 @@ def parse(conninfo: str) -> dict[str, Any]:
     return {**_DEFAULTS, **given, "client_encoding": "UTF8"}
 
 
-def connect(parameters: dict[str, Any], application_name: str, **overrides: Any) -> psycopg.Connection[Any]:
+def same_server(parameters: dict[str, Any], connection: psycopg.Connection[Any]) -> dict[str, Any]:
+    """The parameters for the very server of a connection, of all the hosts that they name."""
+    info = connection.info
+    there = {**parameters, "host": info.host, "port": info.port}
+    if info.hostaddr:
+        there["hostaddr"] = info.hostaddr
+    return there
+
+
+def connect(parameters: dict[str, Any], application_name: str) -> psycopg.Connection[Any]:
     """A new autocommit connection. Blocks for `connect_timeout` a host; raises psycopg's errors."""
     return psycopg.connect(
-        **{**parameters, "application_name": application_name, **overrides},
+        **{**parameters, "application_name": application_name},
         autocommit=True,
         # Nothing here is worth a server-side statement, and poolers may not keep one.
         prepare_threshold=None,

@@ -29,6 +29,7 @@ _INCURABLE: tuple[tuple[str, str], ...] = (
     (r"authentication failed for user", "check how the server authenticates this user"),
     (r"no pg_hba\.conf entry", "the server's pg_hba.conf has to allow this user and host"),
     (r"server does not support SSL|certificate verify failed", "check sslmode and certificates"),
+    (r"invalid .*value|invalid port number|invalid integer value", "check the connection string"),
     (r"session is read-only|server is in hot standby mode", _STANDBY),
 )
 

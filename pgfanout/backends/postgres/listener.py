@@ -28,7 +28,7 @@ __all__ = ["Listener", "Sink"]
 logger = logging.getLogger("pgfanout")
 
 _FIRST_DELAY = 0.1
-_LONGEST_DELAY = 5.0
+_LONGEST_DELAY = 1.5  # longer, and the hub would not be back within 2 s of its server
 _PROOF_TIME = 3.0
 
 
@@ -73,7 +73,7 @@ class Listener:
                 self._session()
             except Exception as error:
                 if not self._watchdog.stopped:
-                    self._lost(error)
+                    self._survive(error)
 
     def stop(self) -> None:
         """Make `run` return: within milliseconds, or `connect_timeout` while it connects."""
@@ -82,13 +82,12 @@ class Listener:
     def abandon(self) -> None:
         """In a forked child: let go of the parent's connection."""
         abandon(self._connection)
+        self._watchdog.abandon()
 
     def _session(self) -> None:
         """Connect, LISTEN, prove it, hand on what arrives until the connection is lost."""
         self._server_words = ""
-        connection = self._connection = conninfo.connect(
-            {"target_session_attrs": "read-write", **self._parameters}, "pgfanout-listener"
-        )
+        connection = self._connection = conninfo.connect(self._parameters, "pgfanout-listener")
         try:
             connection.add_notice_handler(self._notice)
             with self._watchdog.watch(connection.fileno()):
@@ -113,7 +112,11 @@ class Listener:
         A pooler in transaction mode accepts LISTEN and delivers nothing; a notification to
         oneself would come back all the same, with the answer to the statement.
         """
-        with conninfo.connect(self._parameters, "pgfanout-probe") as probe:
+        with (
+            conninfo.connect(conninfo.same_server(self._parameters, connection), "pgfanout-probe") as probe,
+            self._watchdog.watch_too(probe.fileno()),
+            self._watchdog.limit(self._heartbeat_timeout),
+        ):
             probe.execute("SELECT pg_notify(%s, 'proof')", (self._pulse,))
         texts: list[str] = []
         deadline = time.monotonic() + _PROOF_TIME
@@ -122,6 +125,12 @@ class Listener:
             texts += arrived
             if pulse:
                 return texts
+        # A stalled server isn't a pooler: what it owes comes with its next answer.
+        with self._watchdog.limit(self._heartbeat_timeout):
+            connection.execute("SELECT 1")
+            arrived, pulse = self._take(connection, 0.1)
+        if pulse:
+            return texts + arrived
         raise HubConfigurationError(diagnosis.NOTHING_ARRIVES)
 
     def _announce(self) -> None:
@@ -140,10 +149,12 @@ class Listener:
             self._sink.receive(self._take(connection, left)[0])
         with self._watchdog.limit(self._heartbeat_timeout):
             connection.execute("SELECT pg_notify(%s, 'heartbeat')", (self._pulse,))
-            pulse = False
-            while not pulse:
+        pulse = False
+        while not pulse:
+            # Whatever arrives shows that the server lives; handing it on is not its time.
+            with self._watchdog.limit(self._heartbeat_timeout):
                 texts, pulse = self._take(connection, self._heartbeat_timeout)
-                self._sink.receive(texts)
+            self._sink.receive(texts)
 
     def _take(self, connection: psycopg.Connection[Any], timeout: float) -> tuple[list[str], bool]:
         """One batch, waiting for it: the events' texts, and whether our pulse was among them."""
@@ -155,6 +166,15 @@ class Listener:
             return [], False
         texts = [notify.payload for notify in batch if notify.channel == self._channel]
         return texts, any(notify.channel == self._pulse for notify in batch)
+
+    def _survive(self, error: Exception) -> None:
+        """`_lost`, whatever the application's log handlers do."""
+        try:
+            self._lost(error)
+        except HubConfigurationError:
+            raise
+        except Exception:
+            self._watchdog.wait_stopped(self._delay)
 
     def _lost(self, error: Exception) -> None:
         """After a failure: give up for what waiting won't cure, else wait a little."""
@@ -172,4 +192,5 @@ class Listener:
 
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
         # Why a server ends a session arrives as a notice, not with the exception.
-        self._server_words = notice.message_primary or ""
+        if notice.severity_nonlocalized in ("FATAL", "PANIC"):
+            self._server_words = notice.message_primary or ""

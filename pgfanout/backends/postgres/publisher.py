@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -48,19 +49,22 @@ class Publisher:
         self._turn = threading.Lock()
         self._connection: psycopg.Connection[Any] | None = None
         self._closed = False
+        self._unreachable_at = float("-inf")
 
     def send(self, texts: Sequence[str], executor: Any) -> None:
         """Notify each text, in one statement. Blocks for a round trip, raises psycopg's errors."""
         params = (self._channel, [text.encode() for text in texts])
+        connection = getattr(executor, "connection", executor)  # a cursor's, a transaction's
         if executor is None:
             self._send_by_own_connection(params)
+        elif isinstance(connection, psycopg.Connection):
+            # A cursor of our own: the caller's may be in use, on the server's side, or raw.
+            psycopg.Cursor(connection).execute(_NOTIFY, params)
         elif hasattr(executor, "execute"):
             _execute(executor, params)
-        elif callable(borrow := getattr(executor, "connection", None)):
-            with borrow() as connection:
-                _execute(connection, params)
-        elif borrow is not None and hasattr(borrow, "execute"):
-            _execute(borrow, params)
+        elif callable(connection):  # a pool's
+            with connection() as borrowed:
+                _execute(borrowed, params)
         else:
             raise TypeError(
                 f"an executor is a psycopg connection, cursor, pool or transaction, not {type(executor).__name__}"
@@ -87,7 +91,11 @@ class Publisher:
         abandon(self._connection)
 
     def _send_by_own_connection(self, params: tuple[Any, ...]) -> None:
+        arrived = time.monotonic()
         with self._turn:
+            if self._unreachable_at > arrived:
+                # Who waited while another found out need not wait for it once more.
+                raise psycopg.OperationalError("the server can't be reached, as another thread's publish has found")
             if self._connection is None or _hung_up(self._connection):
                 self._connection = self._connect()
             try:
@@ -99,7 +107,11 @@ class Publisher:
     def _connect(self) -> psycopg.Connection[Any]:
         if self._connection is not None:
             self._connection.close()
-        return conninfo.connect(self._parameters, "pgfanout-publisher", target_session_attrs="read-write")
+        try:
+            return conninfo.connect(self._parameters, "pgfanout-publisher")
+        except psycopg.OperationalError:
+            self._unreachable_at = time.monotonic()
+            raise
 
 
 def abandon(connection: psycopg.Connection[Any] | None) -> None:

@@ -26,6 +26,7 @@ class Watchdog:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._socket: socket.socket | None = None
+        self._other: socket.socket | None = None
         self._deadline: float | None = None
         self._stopped = False
 
@@ -48,6 +49,27 @@ class Watchdog:
                 self._changed.notify_all()
             duplicate.close()
             thread.join()
+
+    @contextmanager
+    def watch_too(self, descriptor: int) -> Iterator[None]:
+        """Within `watch`: cut a second connection together with the first."""
+        other = socket.socket(fileno=os.dup(descriptor))
+        with self._changed:
+            self._other = other
+            if self._stopped:
+                self._cut()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._other = None
+            other.close()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the duplicates. The lock may be held for ever."""
+        for duplicate in (self._socket, self._other):
+            if duplicate is not None:
+                duplicate.close()
 
     @contextmanager
     def limit(self, seconds: float) -> Iterator[None]:
@@ -90,9 +112,10 @@ class Watchdog:
                     self._cut()
 
     def _cut(self) -> None:
-        if self._socket is not None:
-            try:
-                self._socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it is cut already
+        for watched in (self._socket, self._other):
+            if watched is not None:
+                try:
+                    watched.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass  # it is cut already
         self._changed.notify_all()

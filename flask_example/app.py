@@ -1,0 +1,54 @@
+"""create_app: the application, on the server that DATABASE_URL names or on an embedded one."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, current_app, jsonify
+from psycopg import OperationalError
+from werkzeug.exceptions import HTTPException
+
+from pgfanout import PgFanoutError
+
+from . import embedded
+from .orders import Orders
+from .routes import board, fanout
+
+__all__ = ["create_app"]
+
+
+def create_app(database_url: str | None = None) -> Flask:
+    """The board's application. Without a URL it uses `embedded.database_url()`.
+
+    It connects to the database at the first request; only an embedded server is started here.
+    """
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = 16 * 1024
+    app.config["PGFANOUT_DATABASE_URL"] = database_url or embedded.database_url()
+    fanout.init_app(app)
+    with app.app_context():
+        app.extensions["orders"] = Orders(app.config["PGFANOUT_DATABASE_URL"], fanout.hub)
+    app.register_blueprint(board)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(OperationalError, _no_database)
+    app.register_error_handler(PgFanoutError, _no_hub)
+    app.after_request(_self_contained)
+    return app
+
+
+def _http_error(error: HTTPException) -> tuple[Response, int]:
+    return jsonify(error=error.description), error.code or 500
+
+
+def _no_database(error: OperationalError) -> tuple[Response, int]:
+    return jsonify(error="the database does not answer"), 503
+
+
+def _no_hub(error: PgFanoutError) -> tuple[Response, int]:
+    """The hub can't listen, or is closed because the server is going away."""
+    current_app.logger.warning("%s", error)
+    return jsonify(error="there are no live updates at the moment"), 503
+
+
+def _self_contained(response: Response) -> Response:
+    """The page loads nothing from elsewhere, and a title can't become a script."""
+    response.headers["Content-Security-Policy"] = "default-src 'self'; img-src 'self' data:"
+    return response

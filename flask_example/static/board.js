@@ -1,0 +1,308 @@
+// The order board: one Shop for each tenant on the page.
+
+import { Feed } from "./feed.js";
+
+const SHOWN = 6; // cards in a column; the rest is a number below them
+const MOVE = { duration: 460, easing: "cubic-bezier(.2, .75, .2, 1)" };
+const REFRESHED_FOR = 2_500;
+const HIDDEN_FOR = 30_000;
+
+const NEXT = { new: "preparing", preparing: "ready", ready: "delivered" };
+const ACTION = { new: "Prepare", preparing: "Ready", ready: "Deliver" };
+const STATE = {
+  connecting: "Connecting",
+  live: "Live",
+  refreshing: "Refreshing",
+  refreshed: "Refreshed",
+  reconnecting: "Reconnecting",
+};
+
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const count = new Intl.NumberFormat("en");
+
+class Shop {
+  #root;
+  #tenant;
+  #feed;
+  #orders = new Map();
+  #cards = new Map();
+  #columns = new Map();
+  #changed = new Set(); // ids whose cards light up with the next drawing
+  #drawing = false;
+  #drawn = false;
+  #events = 0;
+  #refreshes = 0;
+  #state = "connecting";
+  #calmDown = null;
+
+  constructor(root) {
+    this.#root = root;
+    this.#tenant = root.dataset.tenant;
+    for (const column of root.querySelectorAll(".column")) {
+      this.#columns.set(column.dataset.status, column);
+    }
+    this.#feed = new Feed({
+      url: `/events?tenant=${this.#tenant}`,
+      types: ["order.created", "order.updated", "order.deleted"],
+      load: (signal) => request(`/orders?tenant=${this.#tenant}`, { signal, cache: "no-store" }),
+      onState: ({ orders }) => this.#replace(orders),
+      onEvent: (type, order) => this.#apply(type, order),
+      onStatus: (status) => this.#status(status),
+    });
+    this.#listen();
+    this.#feed.open();
+  }
+
+  open() {
+    this.#feed.open();
+  }
+
+  close() {
+    this.#feed.close();
+  }
+
+  // What the feed says.
+
+  #replace(orders) {
+    const before = this.#orders;
+    this.#orders = new Map(orders.map((order) => [order.id, order]));
+    for (const { id, version } of orders) {
+      if (this.#drawn && before.get(id)?.version !== version) this.#changed.add(id);
+    }
+    this.#draw();
+  }
+
+  #apply(type, order) {
+    this.#events += 1;
+    this.#put(".events", many(this.#events, "event", "events"));
+    this.#put(".latency", `${count.format(Math.max(0, Date.now() - order.at))} ms`);
+    const known = this.#orders.get(order.id);
+    if (known && known.version >= order.version) return;
+    if (type === "order.deleted") this.#orders.delete(order.id);
+    else this.#orders.set(order.id, order);
+    this.#changed.add(order.id);
+    this.#draw();
+  }
+
+  #status(status) {
+    if (status === "live" && this.#state === "refreshing") {
+      this.#show("refreshed");
+      this.#calmDown = setTimeout(() => this.#show("live"), REFRESHED_FOR);
+      return;
+    }
+    if (status === "refreshing") {
+      this.#refreshes += 1;
+      this.#put(".refreshes", many(this.#refreshes, "refresh", "refreshes"));
+    }
+    this.#show(status);
+  }
+
+  #show(state) {
+    clearTimeout(this.#calmDown);
+    this.#state = state;
+    this.#root.dataset.state = state;
+    this.#put(".state .text", STATE[state]);
+  }
+
+  #put(selector, text) {
+    this.#root.querySelector(selector).textContent = text;
+  }
+
+  // Drawing: once a frame, however much has changed.
+
+  #draw() {
+    if (this.#drawing) return;
+    this.#drawing = true;
+    requestAnimationFrame(() => {
+      this.#drawing = false;
+      this.#drawNow();
+    });
+  }
+
+  #drawNow() {
+    const before = this.#drawn ? this.#positions() : null;
+    const focused = this.#cardOf(document.activeElement);
+    const shown = this.#arrange();
+    for (const [id, card] of this.#cards) {
+      if (shown.has(id)) continue;
+      card.remove();
+      this.#cards.delete(id);
+    }
+    if (before) this.#animate(before);
+    if (focused?.isConnected && !focused.contains(document.activeElement)) {
+      (focused.querySelector("button:not([hidden])") ?? focused).focus({ preventScroll: true });
+    }
+    this.#changed.clear();
+    this.#drawn = true;
+  }
+
+  // Puts each column's newest cards in their places; returns the ids that are shown.
+  #arrange() {
+    const shown = new Set();
+    for (const [status, column] of this.#columns) {
+      const orders = [...this.#orders.values()].filter((order) => order.status === status);
+      orders.sort((a, b) => b.at - a.at || b.id - a.id);
+      const list = column.querySelector("ol");
+      orders.slice(0, SHOWN).forEach((order, place) => {
+        const card = this.#card(order);
+        if (list.children[place] !== card) list.insertBefore(card, list.children[place] ?? null);
+        shown.add(order.id);
+      });
+      column.querySelector(".count").textContent = count.format(orders.length);
+      const more = column.querySelector(".more");
+      more.hidden = orders.length <= SHOWN;
+      more.textContent = `and ${count.format(orders.length - SHOWN)} more`;
+    }
+    return shown;
+  }
+
+  #card(order) {
+    let card = this.#cards.get(order.id);
+    if (!card) {
+      card = document.getElementById("card").content.firstElementChild.cloneNode(true);
+      card.dataset.id = order.id;
+      card.querySelector(".number").textContent = `#${order.id}`;
+      this.#cards.set(order.id, card);
+    }
+    card.querySelector(".title").textContent = card.title = order.title;
+    const button = card.querySelector("button");
+    const action = ACTION[order.status] ?? "";
+    button.hidden = !action;
+    button.firstElementChild.textContent = action;
+    button.setAttribute("aria-label", `${action}: ${order.title}, number ${order.id}`);
+    return card;
+  }
+
+  #cardOf(element) {
+    return this.#root.contains(element) ? element.closest(".card") : null;
+  }
+
+  #positions() {
+    return new Map([...this.#cards].map(([id, card]) => [id, card.getBoundingClientRect()]));
+  }
+
+  // First, last, invert, play: each card starts where it was and moves to where it is.
+  #animate(before) {
+    for (const id of this.#changed) this.#cards.get(id)?.classList.remove("changed");
+    for (const card of this.#cards.values()) card.getAnimations().forEach((one) => one.cancel());
+    const after = this.#positions();
+    for (const [id, card] of this.#cards) {
+      if (this.#changed.has(id)) card.classList.add("changed");
+      if (!calm.matches) move(card, before.get(id), after.get(id));
+    }
+  }
+
+  // What the visitor does.
+
+  #listen() {
+    const form = this.#root.querySelector("form");
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const title = form.elements.title.value.trim() || this.#surprise();
+      this.#ask("/orders", { tenant: this.#tenant, title }).then((done) => done && form.reset());
+    });
+    this.#root.querySelector(".burst").addEventListener("click", () => {
+      this.#ask("/demo/burst", { tenant: this.#tenant });
+    });
+    this.#root.addEventListener("click", ({ target }) => {
+      const card = target.closest(".card button") && this.#cardOf(target);
+      if (card) this.#advance(Number(card.dataset.id), card.querySelector("button"));
+    });
+  }
+
+  // The card moves when the event comes, here as in every other window.
+  async #advance(id, button) {
+    const order = this.#orders.get(id);
+    if (!order || button.getAttribute("aria-disabled") === "true") return;
+    button.setAttribute("aria-disabled", "true");
+    await this.#ask(`/orders/${id}`, { status: NEXT[order.status] });
+    button.removeAttribute("aria-disabled");
+  }
+
+  async #ask(url, body) {
+    const problem = this.#root.querySelector(".problem");
+    try {
+      await post(url, body);
+      problem.hidden = true;
+      return true;
+    } catch (error) {
+      problem.textContent = error.message;
+      problem.hidden = false;
+      return false;
+    }
+  }
+
+  #surprise() {
+    const menu = this.#root.querySelectorAll("datalist option");
+    return menu[Math.floor(Math.random() * menu.length)].value;
+  }
+}
+
+function many(number, one, more) {
+  return `${count.format(number)} ${number === 1 ? one : more}`;
+}
+
+function move(card, from, to) {
+  if (!from) {
+    card.animate([{ opacity: 0, transform: "scale(.94)" }, { opacity: 1, transform: "none" }], MOVE);
+    return;
+  }
+  const [x, y] = [from.left - to.left, from.top - to.top];
+  if (!x && !y) return;
+  // A card that changes its column passes over the others.
+  const above = x ? 2 : 1;
+  card.animate(
+    [
+      { transform: `translate(${x}px, ${y}px)`, zIndex: above },
+      { transform: "none", zIndex: above },
+    ],
+    MOVE,
+  );
+}
+
+async function request(url, options) {
+  let response;
+  try {
+    response = await fetch(url, options);
+  } catch (error) {
+    throw new Error("The server does not answer.", { cause: error });
+  }
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(body.error ?? `The server answered ${response.status}.`);
+  return body;
+}
+
+function post(url, body) {
+  return request(url, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  });
+}
+
+const shops = [...document.querySelectorAll(".shop")].map((root) => new Shop(root));
+
+document.getElementById("cut").addEventListener("click", async () => {
+  const result = document.getElementById("cut-result");
+  result.textContent = await post("/demo/cut", {}).then(
+    ({ cut }) => (cut ? "Cut. It listens again by itself." : "Nothing was listening."),
+    (error) => error.message,
+  );
+  setTimeout(() => (result.textContent = ""), 4_000);
+});
+
+// A browser opens six connections to a server of HTTP/1.1, for all its windows together, and each
+// stream keeps one. So a page that nobody sees gives its own back.
+let hiding = null;
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(hiding);
+  if (document.hidden) {
+    hiding = setTimeout(() => {
+      shops.forEach((shop) => shop.close());
+      document.documentElement.dataset.asleep = "";
+    }, HIDDEN_FOR);
+  } else if ("asleep" in document.documentElement.dataset) {
+    delete document.documentElement.dataset.asleep;
+    shops.forEach((shop) => shop.open());
+  }
+});

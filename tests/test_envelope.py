@@ -1,0 +1,331 @@
+"""The NOTIFY envelope: what goes in comes out, and nothing that comes in does harm."""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from pgfanout.envelope import NOTIFY_LIMIT, MalformedEnvelopeError, decode, encode, new_id, payload_json
+from pgfanout.errors import InvalidEventError, PayloadTooLargeError
+from pgfanout.event import Event
+from pgfanout.topic import CHANNEL_LIMIT, Topic
+
+TENANT = "7d0e1c4a-1111-4222-8333-abcdefabcdef"
+SECRET = "s3cr3t-m4rk3r"
+
+texts = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
+values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(texts, inner), max_leaves=20)
+channels = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=CHANNEL_LIMIT).filter(
+    lambda channel: len(channel.encode()) <= CHANNEL_LIMIT
+)
+labels = st.text(st.characters(exclude_characters="\r\n\x00", exclude_categories=["Cs"]))
+types = labels.filter(lambda kind: kind not in ("close", "refresh"))
+
+
+def envelope(**changes: Any) -> str:
+    fields = {"channel": "orders", "tenant_id": TENANT, "payload": {"id": 42}, **changes}
+    return json.dumps({name: value for name, value in fields.items() if value is not ...})
+
+
+def problem(text: str) -> str:
+    with pytest.raises(MalformedEnvelopeError) as caught:
+        decode(text)
+    return str(caught.value)
+
+
+def everything_shown(error: BaseException) -> str:
+    """What a log or an error tracker could show of an error and of those behind it."""
+    shown = traceback.format_exception(error)
+    behind: BaseException | None = error
+    while behind is not None:
+        shown += [str(behind), repr(behind), repr(behind.args), repr(vars(behind))]
+        behind = behind.__cause__ or behind.__context__
+    return "".join(shown)
+
+
+def test_an_envelope_is_the_json_that_other_languages_read() -> None:
+    text = encode(Event("orders", b'{"id": 42}', "order.created", "7"), TENANT)
+    assert json.loads(text) == {
+        "channel": "orders",
+        "tenant_id": TENANT,
+        "payload": {"id": 42},
+        "type": "order.created",
+        "id": "7",
+    }
+
+
+def test_an_empty_type_and_an_empty_id_are_left_out() -> None:
+    assert list(json.loads(encode(Event("orders", b"{}"), TENANT))) == ["channel", "tenant_id", "payload"]
+
+
+@given(channels, st.uuids(), values, types, labels)
+@example("a\u2028b", uuid.UUID(TENANT), {"\u2028": "\U0001f600"}, "\u2029", '"\\')
+def test_what_goes_in_comes_out(channel: str, tenant: uuid.UUID, value: Any, kind: str, name: str) -> None:
+    event = Event(channel, payload_json(value), kind, name)
+    try:
+        text = encode(event, str(tenant))
+    except PayloadTooLargeError:
+        assume(False)
+    topic, decoded = decode(text)
+    assert (topic, decoded) == (Topic(channel, str(tenant)), event)
+    assert decoded.json() == value
+
+
+@given(values, st.sampled_from([None, 0, 1, "\t"]), st.booleans())
+def test_the_bytes_of_a_payload_are_passed_through(value: Any, indent: int | str | None, escaped: bool) -> None:
+    payload = json.dumps(value, indent=indent, ensure_ascii=escaped).encode()
+    assume(len(payload) < 7000)
+    assert decode(encode(Event("orders", payload), TENANT))[1].payload == payload
+
+
+@pytest.mark.parametrize("payload", [b"1e400", b"0.10000000000000000000001", b"9" * 5000, b'{"a":1,"a":2}', b"1E+2"])
+def test_no_number_loses_a_digit(payload: bytes) -> None:
+    assert decode(encode(Event("orders", payload), TENANT))[1].payload == payload
+
+
+def test_an_event_without_type_and_id_is_one_of_the_go_hub() -> None:
+    text = f'{{"channel":"orders","tenant_id":"{TENANT.upper()}","payload":{{"id":42}}}}'
+    assert decode(text) == (Topic("orders", TENANT), Event("orders", b'{"id":42}'))
+
+
+def test_null_stands_for_no_type_and_no_id() -> None:
+    assert decode(envelope(type=None, id=None))[1] == Event("orders", b'{"id": 42}')
+
+
+def test_a_payload_may_be_null() -> None:
+    assert decode(envelope(payload=None))[1].payload == b"null"
+
+
+def test_unknown_fields_of_any_kind_are_ignored() -> None:
+    assert decode(envelope(version=2, seq=[1, {"a": None}], note="x", payload="p"))[1] == Event("orders", b'"p"')
+
+
+def test_blanks_between_the_tokens_mean_nothing() -> None:
+    text = f' \r\n{{ \t"channel" : "orders" , "tenant_id"\n:\n"{TENANT}","payload":  [1, 2]  }}\t\n'
+    assert decode(text) == (Topic("orders", TENANT), Event("orders", b"[1, 2]"))
+
+
+def test_names_may_be_written_with_escapes() -> None:
+    text = f'{{"ch\\u0061nnel":"\\u006frders","tenant_id":"{TENANT}","payload":0}}'
+    assert decode(text) == (Topic("orders", TENANT), Event("orders", b"0"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "{", "{}x", "}", "[]", "null", "1", '"x"', "hello", '{"a"}', '{"a":}', '{"a":1', '{"a":1,', '{"a":1,}']
+    + ['{"a":1 "b":2}', "{a:1}", '{"a":NaN}', '{"a":-Infinity}', '{"a', '{"a":1}{}', "\ufeff{}", '{"a":01}', "{\x0b}"],
+)
+def test_what_is_no_json_object_is_malformed(text: str) -> None:
+    assert problem(text) == "not a JSON object"
+
+
+@pytest.mark.parametrize("name", ["channel", "tenant_id", "payload"])
+def test_a_missing_field_is_named(name: str) -> None:
+    assert problem(envelope(**{name: ...})) == f"{name} is missing or of the wrong kind"
+
+
+def test_an_empty_object_is_malformed() -> None:
+    assert problem("{ }") == "channel is missing or of the wrong kind"
+
+
+@pytest.mark.parametrize("name", ["channel", "tenant_id", "type", "id"])
+@pytest.mark.parametrize("value", [1, True, ["x"], {"x": 1}])
+def test_a_field_of_the_wrong_kind_is_named(name: str, value: object) -> None:
+    assert problem(envelope(**{name: value})) == f"{name} is missing or of the wrong kind"
+
+
+@pytest.mark.parametrize("name", ["channel", "tenant_id"])
+def test_null_is_neither_a_channel_nor_a_tenant(name: str) -> None:
+    assert problem(envelope(**{name: None})) == f"{name} is missing or of the wrong kind"
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("channel", {"channel": ""}),
+        ("channel", {"channel": "x" * 64}),
+        ("channel", {"channel": "a\nb"}),
+        ("tenant", {"tenant_id": "me"}),
+        ("type", {"type": "close"}),
+        ("type", {"type": "refresh"}),
+        ("type", {"type": "a\nb"}),
+        ("id", {"id": "a\u0000b"}),
+        ("id", {"id": "\udc00"}),
+    ],
+)
+def test_a_field_that_breaks_its_rule_is_named_and_not_shown(field: str, changes: dict[str, str]) -> None:
+    assert problem(envelope(**changes)) == f"invalid {field}"
+
+
+def test_nobody_can_forge_a_control_event() -> None:
+    assert problem(envelope(type="close", payload={})) == "invalid type"
+
+
+@pytest.mark.parametrize("name", ["payload", "unknown"])
+@pytest.mark.parametrize("depth", [1_000, 3_000, 100_000])
+def test_deep_nesting_is_malformed_or_an_event_and_never_a_crash(name: str, depth: int) -> None:
+    nested = "[" * depth + "]" * depth
+    text = envelope()[:-1] + f',"{name}":{nested}}}'
+    try:
+        decode(text)
+    except MalformedEnvelopeError as error:
+        assert str(error) == "nested too deeply"
+
+
+def test_nesting_without_measure_is_malformed() -> None:
+    assert problem('{"a":' * 100_000) == "nested too deeply"
+
+
+def test_a_number_of_many_digits_is_malformed_as_a_channel() -> None:
+    text = envelope(channel=...)[:-1] + ',"channel":' + "9" * 6000 + "}"
+    # Which of the two depends on Python's own limit for the digits of an int.
+    assert problem(text) in {"not a JSON object", "channel is missing or of the wrong kind"}
+
+
+@given(st.text())
+def test_arbitrary_text_is_an_event_or_malformed(text: str) -> None:
+    decode_or_refuse(text)
+
+
+@given(st.data(), values, types)
+def test_a_damaged_envelope_is_an_event_or_malformed(data: st.DataObject, value: Any, kind: str) -> None:
+    text = envelope(payload=value, type=kind)
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, len(text)))
+    patch = data.draw(st.text(st.sampled_from('{}[]":,\\u0 \n\x00eE+-.tfnN9') | st.characters()))
+    decode_or_refuse(text[:start] + patch + text[end:])
+
+
+@given(st.dictionaries(st.sampled_from(["channel", "tenant_id", "payload", "type", "id", "x"]), values))
+def test_an_object_of_arbitrary_fields_is_an_event_or_malformed(fields: dict[str, Any]) -> None:
+    decode_or_refuse(json.dumps(fields))
+
+
+@given(values)
+def test_what_decodes_is_what_a_json_parser_reads(value: Any) -> None:
+    topic, event = decode(envelope(payload=value, id="7"))
+    assert (topic, event.json(), event.id) == (Topic("orders", TENANT), value, "7")
+
+
+def decode_or_refuse(text: str) -> None:
+    """Nothing but an event or the one error comes of it, and an event keeps every rule."""
+    try:
+        topic, event = decode(text)
+    except MalformedEnvelopeError:
+        return
+    assert Topic.of(topic.channel, topic.tenant) == topic
+    assert Event(topic.channel, b"{}", event.type, event.id).channel == event.channel
+    json.loads(event.payload, parse_int=str)
+
+
+@pytest.mark.parametrize("form", ["{0}", '{{"payload": "{0}"', '{{"payload":"{0}","channel":1}}', '{{"a":"{0}\n"}}'])
+def test_nothing_of_a_malformed_text_is_shown(form: str) -> None:
+    with pytest.raises(MalformedEnvelopeError) as caught:
+        decode(form.format(SECRET))
+    assert SECRET not in everything_shown(caught.value)
+
+
+@pytest.mark.parametrize("name", ["channel", "tenant_id", "type", "id"])
+def test_nothing_of_an_invalid_field_is_shown(name: str) -> None:
+    with pytest.raises(MalformedEnvelopeError) as caught:
+        decode(envelope(**{name: SECRET * 9 + "\n"}))
+    assert SECRET not in everything_shown(caught.value)
+
+
+def filler(size: int, character: str = "x") -> Event:
+    """An event whose envelope has so many bytes."""
+    frame = len(encode(Event("orders", b'""'), TENANT))
+    return Event("orders", f'"{character * ((size - frame) // len(character.encode()))}"'.encode())
+
+
+def test_an_envelope_of_7999_bytes_is_possible() -> None:
+    assert len(encode(filler(NOTIFY_LIMIT), TENANT)) == NOTIFY_LIMIT == 7999
+
+
+def test_one_byte_more_is_refused_with_size_and_limit() -> None:
+    with pytest.raises(PayloadTooLargeError) as caught:
+        encode(filler(8000), TENANT)
+    assert (caught.value.size, caught.value.limit) == (8000, 7999)
+
+
+def test_the_limit_counts_bytes_and_not_characters() -> None:
+    event = filler(9000, "☃")
+    assert len(event.payload.decode()) < NOTIFY_LIMIT
+    with pytest.raises(PayloadTooLargeError):
+        encode(event, TENANT)
+
+
+def test_type_and_id_count_too() -> None:
+    event = filler(NOTIFY_LIMIT)
+    with pytest.raises(PayloadTooLargeError):
+        encode(Event(event.channel, event.payload, "t", "i"), TENANT)
+
+
+def test_nothing_of_a_payload_that_is_too_large_is_shown() -> None:
+    event = Event("orders", json.dumps(SECRET * 1000).encode())
+    with pytest.raises(PayloadTooLargeError) as caught:
+        encode(event, TENANT)
+    assert SECRET not in everything_shown(caught.value)
+
+
+def test_a_payload_is_dumped_without_blanks_and_without_needless_escapes() -> None:
+    assert payload_json({"a": [1, None], "é": "☃"}) == '{"a":[1,null],"é":"☃"}'.encode()
+
+
+def test_bytes_are_taken_as_json_that_is_dumped_already() -> None:
+    payload = b'{"a": 1}'
+    assert payload_json(payload) is payload
+
+
+def test_half_of_a_surrogate_pair_is_written_as_an_escape() -> None:
+    payload = payload_json({"a": "\ud800", "é": 1})
+    assert payload == b'{"a":"\\ud800","\\u00e9":1}'
+    assert decode(encode(Event("orders", payload), TENANT))[1].json() == {"a": "\ud800", "é": 1}
+
+
+def circle() -> list[Any]:
+    inner: list[Any] = [SECRET]
+    inner.append(inner)
+    return inner
+
+
+def nest(depth: int) -> list[Any]:
+    inner: list[Any] = [SECRET]
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        ({"a": {SECRET}}, "set is not JSON serializable"),
+        ({"a": bytearray(SECRET.encode())}, "bytearray is not JSON serializable"),
+        ({(SECRET, 1): 2}, "not tuple"),
+        ([SECRET, float("nan")], "not JSON compliant"),
+        ([SECRET, float("-inf")], "not JSON compliant"),
+        (circle(), "Circular reference"),
+        (nest(100_000), "recursion|Stack overflow"),
+        ([SECRET, 10**5000], "digits"),
+    ],
+    ids=["set", "bytearray", "tuple key", "NaN", "-Infinity", "circle", "nested", "huge"],
+)
+def test_a_payload_that_json_has_no_form_for_is_refused_and_not_shown(payload: Any, words: str) -> None:
+    with pytest.raises(InvalidEventError, match="^invalid payload: not serialisable as JSON: ") as caught:
+        payload_json(payload)
+    assert re.search(words, str(caught.value))
+    assert SECRET not in everything_shown(caught.value)
+
+
+def test_ids_differ_and_can_stand_in_an_event() -> None:
+    ids = {new_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(Event("orders", b"{}", id=name).id == name for name in ids)

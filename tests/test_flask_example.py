@@ -1,0 +1,356 @@
+"""The order board's routes: what they answer, and what they publish."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from flask_example import create_app
+from flask_example.orders import BURST, STATUSES, Orders
+from flask_example.routes import fanout
+from flask_example.tenants import TENANTS
+from pgfanout import Event, NotifyHub, Subscription
+
+CAFE = str(TENANTS[0].id)
+
+
+@pytest.fixture(scope="module")
+def app(database_url: str) -> Iterator[Flask]:
+    app = create_app(database_url)
+    yield app
+    _orders(app).close()
+    _hub(app).close()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def tenant() -> str:
+    return str(uuid.uuid4())
+
+
+@pytest.fixture
+def subscription(app: Flask, tenant: str) -> Iterator[Subscription]:
+    with _hub(app).subscribe("orders", tenant) as subscription:
+        yield subscription
+
+
+def _orders(app: Flask) -> Orders:
+    orders = app.extensions["orders"]
+    assert isinstance(orders, Orders)
+    return orders
+
+
+def _hub(app: Flask) -> NotifyHub:
+    with app.app_context():
+        return fanout.hub
+
+
+def _created(client: FlaskClient, tenant: str, title: str = "Flat white") -> dict[str, Any]:
+    response = client.post("/orders", json={"tenant": tenant, "title": title})
+    assert response.status_code == 201, response.text
+    order: dict[str, Any] = response.get_json()
+    return order
+
+
+def _listed(client: FlaskClient, tenant: str) -> list[dict[str, Any]]:
+    orders: list[dict[str, Any]] = client.get("/orders", query_string={"tenant": tenant}).get_json()["orders"]
+    return orders
+
+
+def _refused(response: TestResponse, status: int, reason: str) -> None:
+    assert response.status_code == status, response.text
+    assert response.mimetype == "application/json"
+    assert reason in response.get_json()["error"]
+
+
+# What it answers.
+
+
+def test_the_page_has_every_tenant_and_every_column(client: FlaskClient) -> None:
+    page = client.get("/").text
+    assert [page.count(f'data-tenant="{tenant.id}"') for tenant in TENANTS] == [1, 1]
+    assert [page.count(f'data-status="{status}"') for status in STATUSES] == [2, 2, 2, 2]
+
+
+def test_the_page_loads_nothing_from_elsewhere(client: FlaskClient) -> None:
+    response = client.get("/")
+    assert response.headers["Content-Security-Policy"] == "default-src 'self'; img-src 'self' data:"
+    assert 'src="http' not in response.text
+    assert 'href="http' not in response.text
+
+
+@pytest.mark.parametrize("name", ["board.js", "feed.js", "board.css"])
+def test_the_page_s_files_are_served(client: FlaskClient, name: str) -> None:
+    with client.get(f"/static/{name}") as response:
+        assert response.status_code == 200
+
+
+def test_an_empty_table_is_seeded_for_the_page_s_tenants(client: FlaskClient) -> None:
+    assert {order["status"] for order in _listed(client, CAFE)} == set(STATUSES)
+
+
+def test_a_new_order_is_answered_and_listed(client: FlaskClient, tenant: str) -> None:
+    order = _created(client, tenant)
+    assert order.keys() == {"id", "title", "status", "version", "at"}
+    assert (order["title"], order["status"], order["version"]) == ("Flat white", "new", 1)
+    assert _listed(client, tenant) == [order]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("  Flat \n\t white ", "Flat white"),
+        ("x" * 80, "x" * 80),
+        ("Käse 🧑‍🍳 <b>'; --", "Käse 🧑‍🍳 <b>'; --"),
+    ],
+)
+def test_a_title_is_one_line_and_otherwise_kept(client: FlaskClient, tenant: str, given: str, kept: str) -> None:
+    assert _created(client, tenant, given)["title"] == kept
+
+
+def test_a_move_is_answered_with_the_next_version(client: FlaskClient, tenant: str) -> None:
+    order = _created(client, tenant)
+    for version, status in enumerate(["preparing", "ready", "delivered", "new"], start=2):
+        response = client.post(f"/orders/{order['id']}", json={"status": status})
+        assert response.status_code == 200
+        moved = response.get_json()
+        assert (moved["id"], moved["status"], moved["version"]) == (order["id"], status, version)
+        assert moved["at"] >= order["at"]
+    assert _listed(client, tenant) == [moved]
+
+
+def test_a_tenant_s_orders_are_its_own(client: FlaskClient, tenant: str) -> None:
+    _created(client, tenant)
+    assert _listed(client, str(uuid.uuid4())) == []
+
+
+def test_a_tenant_may_be_written_in_any_form_of_a_uuid(client: FlaskClient, tenant: str) -> None:
+    order = _created(client, tenant.upper())
+    assert _listed(client, uuid.UUID(tenant).hex) == [order]
+
+
+def test_health_tells_whether_the_hub_listens(client: FlaskClient) -> None:
+    response = client.get("/healthz")
+    assert response.status_code == 200
+    assert response.get_json()["listening"] is True
+
+
+def test_without_a_database_it_says_so_and_is_unhealthy() -> None:
+    app = create_app("postgresql://nobody@127.0.0.1:1/nothing?connect_timeout=1")
+    _orders(app)._pool.timeout = 0.2
+    try:
+        client = app.test_client()
+        assert client.get("/healthz").status_code == 503
+        _refused(client.get("/orders", query_string={"tenant": CAFE}), 503, "database does not answer")
+    finally:
+        _orders(app).close()
+        _hub(app).close()
+
+
+def test_workers_that_start_at_once_make_one_table(fresh_database_url: str) -> None:
+    apps = [create_app(fresh_database_url) for _ in range(4)]
+    counts: list[int] = []
+
+    def ask(app: Flask) -> None:
+        counts.append(len(_listed(app.test_client(), CAFE)))
+
+    threads = [threading.Thread(target=ask, args=(app,)) for app in apps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for app in apps:
+        _orders(app).close()
+        _hub(app).close()
+    assert counts == [8, 8, 8, 8]
+
+
+# What it refuses.
+
+
+@pytest.mark.parametrize("route", ["/orders", "/events"])
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ({}, "tenant is missing"),
+        ({"tenant": ""}, "tenant is missing"),
+        ({"tenant": "cafe"}, "tenant has to be a UUID, not 'cafe'"),
+        ({"tenant": "\x00"}, "tenant has to be a UUID"),
+        ({"tenant": CAFE + "0"}, "tenant has to be a UUID"),
+    ],
+)
+def test_a_query_without_a_proper_tenant(client: FlaskClient, route: str, query: dict[str, str], reason: str) -> None:
+    _refused(client.get(route, query_string=query), 400, reason)
+
+
+@pytest.mark.parametrize("route", ["/orders", "/orders/1", "/demo/burst", "/demo/cut"])
+@pytest.mark.parametrize(
+    ("body", "content_type", "status", "reason"),
+    [
+        (b"tenant=x", "application/x-www-form-urlencoded", 400, "not a JSON object"),
+        (b"", "application/json", 400, "not a JSON object"),
+        (b"{", "application/json", 400, "not a JSON object"),
+        (b"\xff", "application/json", 400, "not a JSON object"),
+        (b"[]", "application/json", 400, "not a JSON object"),
+        (b"null", "application/json", 400, "not a JSON object"),
+        (b"[" * 16_000, "application/json", 400, "not a JSON object"),
+        (b'"' + b"x" * 20_000 + b'"', "application/json", 413, "exceeds the capacity limit"),
+    ],
+)
+def test_a_body_that_is_no_json_object(
+    client: FlaskClient, route: str, body: bytes, content_type: str, status: int, reason: str
+) -> None:
+    _refused(client.post(route, data=body, content_type=content_type), status, reason)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"title": "x"}, "tenant is missing"),
+        ({"tenant": None, "title": "x"}, "tenant is missing"),
+        ({"tenant": 7, "title": "x"}, "tenant has to be a UUID, not 7"),
+        ({"tenant": [], "title": "x"}, "tenant has to be a UUID, not []"),
+        ({"tenant": "x" * 500, "title": "x"}, "tenant has to be a UUID"),
+        ({"tenant": CAFE}, "title is missing"),
+        ({"tenant": CAFE, "title": None}, "title is missing"),
+        ({"tenant": CAFE, "title": 7}, "title has to be a string, not 7"),
+        ({"tenant": CAFE, "title": ["x"]}, "title has to be a string, not ['x']"),
+        ({"tenant": CAFE, "title": ""}, "title is empty"),
+        ({"tenant": CAFE, "title": " \n "}, "title is empty"),
+        ({"tenant": CAFE, "title": "x" * 81}, "title has 81 characters, 80 are possible"),
+        ({"tenant": CAFE, "title": "a\x00b"}, "title has a control character"),
+        ({"tenant": CAFE, "title": "a\x1bb"}, "title has a control character"),
+        ({"tenant": CAFE, "title": "a\ud800b"}, "title has a control character"),
+    ],
+)
+def test_an_order_that_can_t_be_made(client: FlaskClient, body: dict[str, Any], reason: str) -> None:
+    before = _listed(client, CAFE)
+    _refused(client.post("/orders", json=body), 400, reason)
+    assert _listed(client, CAFE) == before
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({}, "status is missing"),
+        ({"status": None}, "status is missing"),
+        ({"status": "lost"}, "status has to be one of new, preparing, ready, delivered, not 'lost'"),
+        ({"status": ""}, "status has to be one of"),
+        ({"status": "New"}, "status has to be one of"),
+        ({"status": ["new"]}, "status has to be one of"),
+        ({"status": {}}, "status has to be one of"),
+    ],
+)
+def test_a_move_that_can_t_be_made(client: FlaskClient, tenant: str, body: dict[str, Any], reason: str) -> None:
+    order = _created(client, tenant)
+    _refused(client.post(f"/orders/{order['id']}", json=body), 400, reason)
+    assert _listed(client, tenant) == [order]
+
+
+@pytest.mark.parametrize("id", ["0", "999999999", "9223372036854775808", "9" * 60])
+def test_an_order_that_does_not_exist(client: FlaskClient, id: str) -> None:
+    _refused(client.post(f"/orders/{id}", json={"status": "new"}), 404, f"there is no order {id}")
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/orders/x", "/orders/-1", "/static/nothing"])
+def test_a_path_that_does_not_exist(client: FlaskClient, path: str) -> None:
+    _refused(client.post(path, json={"status": "new"}) if "orders" in path else client.get(path), 404, "")
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/demo/cut"), ("GET", "/orders/1"), ("PUT", "/orders")])
+def test_a_method_that_does_not_exist(client: FlaskClient, method: str, path: str) -> None:
+    _refused(client.open(path, method=method), 405, "not allowed")
+
+
+# What it publishes.
+
+
+def _next(subscription: Subscription) -> Event:
+    return subscription.get(timeout=5.0)
+
+
+def test_each_change_is_published_as_it_was_answered(
+    client: FlaskClient, tenant: str, subscription: Subscription
+) -> None:
+    order = _created(client, tenant)
+    event = _next(subscription)
+    assert (event.type, event.json()) == ("order.created", order)
+    moved = client.post(f"/orders/{order['id']}", json={"status": "ready"}).get_json()
+    event = _next(subscription)
+    assert (event.type, event.json()) == ("order.updated", moved)
+
+
+def test_a_change_is_not_published_to_another_tenant(
+    client: FlaskClient, tenant: str, subscription: Subscription
+) -> None:
+    _created(client, str(uuid.uuid4()), "theirs")
+    ours = _created(client, tenant, "ours")
+    assert _next(subscription).json() == ours
+
+
+def test_a_stream_carries_the_tenant_s_orders(client: FlaskClient, tenant: str) -> None:
+    with client.get("/events", query_string={"tenant": tenant}, buffered=False) as response:
+        assert (response.status_code, response.mimetype) == (200, "text/event-stream")
+        chunks = iter(response.iter_encoded())
+        next(chunks)
+        order = _created(client, tenant)
+        frame = next(chunks).decode()
+    assert "event: order.created" in frame
+    assert f'"id":{order["id"]}' in frame.replace(" ", "")
+
+
+def test_a_burst_changes_every_order_by_as_much_as_it_says(client: FlaskClient, tenant: str) -> None:
+    response = client.post("/demo/burst", json={"tenant": tenant})
+    assert (response.status_code, response.get_json()) == (200, {"changes": BURST})
+    orders = _listed(client, tenant)
+    assert len(orders) == 12
+    assert sum(order["version"] for order in orders) == BURST
+
+
+def test_bursts_of_one_tenant_at_once_wait_for_each_other(client: FlaskClient, app: Flask, tenant: str) -> None:
+    answers: list[int] = []
+
+    def burst() -> None:
+        answers.append(app.test_client().post("/demo/burst", json={"tenant": tenant}).status_code)
+
+    burst()
+    threads = [threading.Thread(target=burst) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 4
+    assert sum(order["version"] for order in _listed(client, tenant)) == 4 * BURST
+
+
+def test_a_full_board_makes_room_and_says_which_order_went(
+    client: FlaskClient, tenant: str, subscription: Subscription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_example.orders._KEPT", 2)
+    first, second = _created(client, tenant), _created(client, tenant)
+    client.post(f"/orders/{second['id']}", json={"status": "delivered"})
+    third = _created(client, tenant)
+    assert [order["id"] for order in _listed(client, tenant)] == [first["id"], third["id"]]
+    events = [_next(subscription) for _ in range(5)]
+    assert events[4].type == "order.deleted"
+    assert (events[4].json()["id"], events[4].json()["version"]) == (second["id"], 3)
+
+
+def test_a_cut_is_told_as_a_refresh(client: FlaskClient, tenant: str, subscription: Subscription) -> None:
+    response = client.post("/demo/cut", json={})
+    assert response.status_code == 200
+    assert response.get_json()["cut"] >= 1
+    assert _next(subscription).type == "refresh"
+    order = _created(client, tenant)
+    assert _next(subscription).json() == order

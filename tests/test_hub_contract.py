@@ -1,0 +1,585 @@
+"""The contract of a hub, run over every backend: a new one is one more line in BACKENDS."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+import pytest
+
+from pgfanout import (
+    CLOSE_EVENT,
+    REFRESH_EVENT,
+    Event,
+    HubClosedError,
+    InvalidEventError,
+    MemoryHub,
+    NotifyHub,
+    PayloadTooLargeError,
+    PgFanoutError,
+    PostgresHub,
+    Subscription,
+)
+from pgfanout.envelope import NOTIFY_LIMIT
+
+from .support.wait import eventually
+
+PATIENCE = 20.0
+TENANT, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
+
+
+class MakeHub(Protocol):
+    """Makes a hub that the fixture closes."""
+
+    def __call__(self, *, buffer_size: int = 32) -> NotifyHub: ...
+
+
+def memory(request: pytest.FixtureRequest) -> MakeHub:
+    return MemoryHub
+
+
+def postgres(request: pytest.FixtureRequest) -> MakeHub:
+    url: str = request.getfixturevalue("database_url")
+    # A channel for each test, since what was sent to another one may still arrive.
+    channel = f"contract_{uuid.uuid4().hex}"
+
+    def make(*, buffer_size: int = 32) -> NotifyHub:
+        return PostgresHub(url, buffer_size=buffer_size, postgres_channel=channel)
+
+    return make
+
+
+BACKENDS = [memory, postgres]
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda backend: str(backend.__name__))
+def make_hub(request: pytest.FixtureRequest) -> Iterator[MakeHub]:
+    made: list[NotifyHub] = []
+    make_one: MakeHub = request.param(request)
+
+    def make(*, buffer_size: int = 32) -> NotifyHub:
+        hub = make_one(buffer_size=buffer_size)
+        made.append(hub)
+        return hub
+
+    yield make
+    for hub in made:
+        hub.close()
+
+
+@pytest.fixture
+def hub(make_hub: MakeHub) -> NotifyHub:
+    return make_hub()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(24) as pool:
+        yield pool
+
+
+def payloads(subscription: Subscription, count: int) -> list[Any]:
+    """The next so many payloads; no refresh may stand between them."""
+    events = [subscription.get(PATIENCE) for _ in range(count)]
+    assert REFRESH_EVENT not in events
+    return [event.json() for event in events]
+
+
+def settle(hub: NotifyHub) -> None:
+    """Return when everything that was published before has been handed out."""
+    with hub.subscribe("settle", OTHER) as clock:
+        hub.publish("settle", OTHER, "tick")
+        assert clock.get(PATIENCE).json() == "tick"
+
+
+def rest(subscription: Subscription) -> list[Event]:
+    """What waits now."""
+    try:
+        return subscription.get_all(timeout=0)
+    except queue.Empty:
+        return []
+
+
+# Delivery.
+
+
+def test_an_event_arrives_as_it_was_published(hub: NotifyHub) -> None:
+    subscription = hub.subscribe("orders", TENANT)
+    hub.publish("orders", TENANT, {"id": 42, "note": None}, type="order.created")
+    event = subscription.get(PATIENCE)
+    assert (event.channel, event.type, event.json()) == ("orders", "order.created", {"id": 42, "note": None})
+    assert event.id
+
+
+def test_an_event_without_a_type_has_none(hub: NotifyHub) -> None:
+    subscription = hub.subscribe("orders", TENANT)
+    hub.publish("orders", TENANT, 1)
+    assert subscription.get(PATIENCE).type == ""
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        None,
+        "",
+        0.1,
+        [],
+        "100 % %s %(x)s {} $1 ' \" \\ \\\\",
+        "line\r\nline \u2028 \u0085 \t",
+        "é ☃ \U0001f600",
+        "\ud800",
+        {"": [{"deep": [[[True]]]}]},
+        2**70,
+    ],
+    ids=ascii,
+)
+def test_any_payload_arrives_as_it_was(hub: NotifyHub, payload: Any) -> None:
+    subscription = hub.subscribe("orders", TENANT)
+    hub.publish("orders", TENANT, payload)
+    assert subscription.get(PATIENCE).json() == payload
+
+
+@pytest.mark.parametrize("payload", [b'{ "a" : 1.10,\r\n"b":[ ] }', b"123456789012345678901234567890.10", b'"\\u00e9"'])
+def test_json_bytes_arrive_byte_for_byte(hub: NotifyHub, payload: bytes) -> None:
+    subscription = hub.subscribe("orders", TENANT)
+    hub.publish("orders", TENANT, payload)
+    assert subscription.get(PATIENCE).payload == payload
+
+
+@pytest.mark.parametrize("channel", ["a", "x" * 63, 'Öl "%s" \'$1\'\\', "\u2028"], ids=ascii)
+@pytest.mark.parametrize("kind", ["t", "öl: \u2028 %s"], ids=ascii)
+def test_any_channel_and_type_arrive_as_they_were(hub: NotifyHub, channel: str, kind: str) -> None:
+    subscription = hub.subscribe(channel, TENANT)
+    hub.publish(channel, TENANT, 1, type=kind)
+    event = subscription.get(PATIENCE)
+    assert (event.channel, event.type) == (channel, kind)
+
+
+def test_events_arrive_in_the_order_in_which_they_were_published(make_hub: MakeHub) -> None:
+    hub = make_hub(buffer_size=200)
+    subscription = hub.subscribe("orders", TENANT)
+    for number in range(100):
+        hub.publish("orders", TENANT, number)
+    hub.publish_many([("orders", TENANT, number) for number in range(100, 200)])
+    assert payloads(subscription, 200) == list(range(200))
+
+
+def test_all_subscriptions_see_the_same_order_however_many_publish(make_hub: MakeHub, pool: ThreadPoolExecutor) -> None:
+    hub = make_hub(buffer_size=1000)
+    one, other = hub.subscribe("orders", TENANT), hub.subscribe("orders", TENANT)
+
+    def publish(writer: int) -> None:
+        for number in range(50):
+            hub.publish("orders", TENANT, [writer, number])
+
+    for future in [pool.submit(publish, writer) for writer in range(4)]:
+        future.result(PATIENCE)
+    seen = payloads(one, 200)
+    assert seen == payloads(other, 200)
+    for writer in range(4):
+        assert [number for who, number in seen if who == writer] == list(range(50))
+
+
+def test_many_events_of_several_topics_go_in_one_call(hub: NotifyHub) -> None:
+    one, other = hub.subscribe(["orders", "stock"], TENANT), hub.subscribe("orders", OTHER)
+    hub.publish_many([("orders", TENANT, 1), ("orders", OTHER, 2), ("stock", TENANT, 3, "moved")])
+    assert payloads(one, 2) == [1, 3]
+    assert payloads(other, 1) == [2]
+
+
+def test_publishing_nothing_is_allowed(hub: NotifyHub) -> None:
+    hub.publish_many([])
+    assert hub.stats().received == 0
+
+
+def test_two_publishes_of_the_same_are_two_events_with_an_id_each(hub: NotifyHub) -> None:
+    subscription = hub.subscribe("orders", TENANT)
+    hub.publish_many([("orders", TENANT, 1), ("orders", TENANT, 1)])
+    hub.publish("orders", TENANT, 1)
+    events = [subscription.get(PATIENCE) for _ in range(3)]
+    assert [event.json() for event in events] == [1, 1, 1]
+    assert len({event.id for event in events}) == 3
+
+
+def test_every_subscription_of_a_topic_gets_its_events(hub: NotifyHub) -> None:
+    subscriptions = [hub.subscribe("orders", TENANT) for _ in range(5)]
+    hub.publish("orders", TENANT, 1)
+    assert [payloads(each, 1) for each in subscriptions] == [[1]] * 5
+
+
+def test_a_subscription_to_several_channels_gets_all_of_them_in_order(hub: NotifyHub) -> None:
+    subscription = hub.subscribe(iter(["orders", "stock"]), TENANT)
+    hub.publish_many([("stock", TENANT, 1), ("orders", TENANT, 2), ("stock", TENANT, 3)])
+    assert payloads(subscription, 3) == [1, 2, 3]
+
+
+def test_a_channel_that_is_named_twice_delivers_once(hub: NotifyHub) -> None:
+    subscription = hub.subscribe(["orders", "orders"], TENANT)
+    hub.publish_many([("orders", TENANT, 1), ("orders", TENANT, 2)])
+    assert payloads(subscription, 2) == [1, 2]
+
+
+def test_the_tenant_may_be_written_in_any_usual_form(hub: NotifyHub) -> None:
+    subscription = hub.subscribe("orders", TENANT)
+    for number, tenant in enumerate([str(TENANT).upper(), TENANT.hex, f"{{{TENANT}}}", TENANT.urn]):
+        hub.publish("orders", tenant, number)
+    assert payloads(subscription, 4) == [0, 1, 2, 3]
+
+
+def test_no_event_reaches_another_tenant_or_another_channel(hub: NotifyHub) -> None:
+    other_tenant, other_channel = hub.subscribe("orders", OTHER), hub.subscribe("stock", TENANT)
+    hub.publish_many([("orders", TENANT, number) for number in range(50)])
+    hub.publish_many([("orders", OTHER, "mine"), ("stock", TENANT, "mine")])
+    assert payloads(other_tenant, 1) == payloads(other_channel, 1) == ["mine"]
+    settle(hub)
+    assert [rest(other_tenant), rest(other_channel)] == [[], []]
+
+
+# Refusals.
+
+
+REFUSED: list[tuple[str, tuple[Any, ...], type[PgFanoutError]]] = [
+    ("empty channel", ("", TENANT, 1), InvalidEventError),
+    ("long channel", ("é" * 32, TENANT, 1), InvalidEventError),
+    ("control character", ("a\x00", TENANT, 1), InvalidEventError),
+    ("tenant", ("orders", "me", 1), InvalidEventError),
+    ("reserved type", ("orders", TENANT, 1, "close"), InvalidEventError),
+    ("line in type", ("orders", TENANT, 1, "a\r"), InvalidEventError),
+    ("not JSON", ("orders", TENANT, b"{"), InvalidEventError),
+    ("NUL", ("orders", TENANT, {"a": "\x00"}), InvalidEventError),
+    ("not serialisable", ("orders", TENANT, object()), InvalidEventError),
+    ("too large", ("orders", TENANT, "x" * NOTIFY_LIMIT), PayloadTooLargeError),
+]
+
+
+@pytest.mark.parametrize(("event", "error"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
+def test_a_wrong_event_is_refused_and_nothing_is_sent(
+    hub: NotifyHub, event: tuple[Any, ...], error: type[PgFanoutError]
+) -> None:
+    subscription = hub.subscribe("orders", TENANT)
+    with pytest.raises(error):
+        hub.publish_many([("orders", TENANT, "before"), event])
+    with pytest.raises(error):
+        hub.publish(*event[:3], type=(*event, "")[3])
+    hub.publish("orders", TENANT, "after")
+    assert payloads(subscription, 1) == ["after"]
+
+
+def test_the_largest_payload_arrives_and_one_byte_more_is_refused(hub: NotifyHub) -> None:
+    subscription = hub.subscribe("orders", TENANT)
+    with pytest.raises(PayloadTooLargeError) as caught:
+        hub.publish("orders", TENANT, "☃" + "x" * NOTIFY_LIMIT)
+    room = NOTIFY_LIMIT - (caught.value.size - NOTIFY_LIMIT)
+    with pytest.raises(PayloadTooLargeError) as caught:
+        hub.publish("orders", TENANT, "☃" + "x" * (room + 1))
+    assert (caught.value.size, caught.value.limit) == (8000, 7999)
+    hub.publish("orders", TENANT, "☃" + "x" * room)
+    assert payloads(subscription, 1) == ["☃" + "x" * room]
+
+
+@pytest.mark.parametrize(("channels", "tenant"), [("", TENANT), ([], TENANT), ("orders", "me"), ("a\n", TENANT)])
+def test_a_wrong_subscription_is_refused(hub: NotifyHub, channels: Any, tenant: Any) -> None:
+    with pytest.raises(InvalidEventError):
+        hub.subscribe(channels, tenant)
+    assert hub.stats().subscriptions == 0
+
+
+# What others notify.
+
+
+def test_an_envelope_of_the_go_hub_is_an_event(hub: NotifyHub) -> None:
+    subscription = hub.subscribe("orders", TENANT)
+    fields = {"channel": "orders", "tenant_id": str(TENANT), "payload": {"id": 42}, "type": "x", "version": [2]}
+    hub._send([json.dumps(fields)], None)
+    assert subscription.get(PATIENCE) == Event("orders", b'{"id": 42}', "x")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "hello", "{}", "[" * 7000, '{"channel":"orders","tenant_id":7,"payload":1}'], ids=lambda text: text[:9]
+)
+def test_what_is_no_envelope_is_told_as_a_gap_and_the_hub_goes_on(hub: NotifyHub, text: str) -> None:
+    one, other = hub.subscribe("orders", TENANT), hub.subscribe("stock", OTHER)
+    hub._send([text], None)
+    hub.publish_many([("orders", TENANT, 1), ("stock", OTHER, 2)])
+    assert [one.get(PATIENCE), other.get(PATIENCE)] == [REFRESH_EVENT, REFRESH_EVENT]
+    assert [payloads(one, 1), payloads(other, 1)] == [[1], [2]]
+    assert hub.stats().undecodable == 1
+    assert hub.listening
+
+
+@pytest.mark.parametrize("kind", ["close", "refresh"])
+def test_a_control_event_cannot_be_forged(hub: NotifyHub, kind: str) -> None:
+    subscription = hub.subscribe("orders", TENANT)
+    hub._send([json.dumps({"channel": "orders", "tenant_id": str(TENANT), "payload": {}, "type": kind})], None)
+    hub.publish("orders", TENANT, 1)
+    assert subscription.get(PATIENCE) is REFRESH_EVENT  # the gap that every undecodable text is
+    assert payloads(subscription, 1) == [1]
+    assert hub.stats().undecodable == 1
+
+
+# Bounds.
+
+
+def test_who_does_not_read_gets_one_refresh_and_what_came_later(make_hub: MakeHub) -> None:
+    hub = make_hub(buffer_size=3)
+    subscription = hub.subscribe("orders", TENANT)
+    hub.publish_many([("orders", TENANT, number) for number in range(6)])
+    settle(hub)
+    first, *later = rest(subscription)
+    assert first is REFRESH_EVENT
+    assert [event.json() for event in later] == [4, 5]
+    assert hub.stats().refreshes == 1
+
+
+def test_who_does_not_read_costs_nobody_else_anything(make_hub: MakeHub) -> None:
+    hub = make_hub(buffer_size=2)
+    stalled, reading = hub.subscribe("orders", TENANT), hub.subscribe("orders", TENANT)
+    for number in range(20):
+        hub.publish("orders", TENANT, number)
+        assert payloads(reading, 1) == [number]
+    assert stalled.get(0) is REFRESH_EVENT
+
+
+# Coming and going.
+
+
+def test_who_has_left_gets_nothing_more_and_the_others_do(hub: NotifyHub) -> None:
+    leaving, staying = hub.subscribe("orders", TENANT), hub.subscribe("orders", TENANT)
+    leaving.close()
+    hub.publish("orders", TENANT, 1)
+    assert payloads(staying, 1) == [1]
+    assert rest(leaving) == [CLOSE_EVENT]
+    assert hub.stats().subscriptions == 1
+
+
+def test_who_comes_late_gets_what_is_published_from_then_on(hub: NotifyHub) -> None:
+    early = hub.subscribe("orders", TENANT)
+    hub.publish("orders", TENANT, 1)
+    assert payloads(early, 1) == [1]
+    late = hub.subscribe("orders", TENANT)
+    hub.publish("orders", TENANT, 2)
+    assert payloads(early, 1) == payloads(late, 1) == [2]
+
+
+def churn(hub: NotifyHub, stop: threading.Event) -> None:
+    """Come and go on the busy topic until told to stop."""
+    while not stop.is_set():
+        with hub.subscribe(["orders", "stock"], TENANT) as passing:
+            rest(passing)
+
+
+def burst(hub: NotifyHub, pool: ThreadPoolExecutor, count: int) -> None:
+    """Publish so many numbers while 20 threads come and go."""
+    stop = threading.Event()
+    visitors: list[Future[None]] = [pool.submit(churn, hub, stop) for _ in range(20)]
+    try:
+        for start in range(0, count, 50):
+            hub.publish_many([("orders", TENANT, number) for number in range(start, start + 50)])
+        settle(hub)
+    finally:
+        stop.set()
+    for visitor in visitors:
+        visitor.result(PATIENCE)
+
+
+def test_nothing_is_lost_while_20_threads_come_and_go(make_hub: MakeHub, pool: ThreadPoolExecutor) -> None:
+    hub = make_hub(buffer_size=2000)
+    steady = hub.subscribe("orders", TENANT)
+    burst(hub, pool, 1000)
+    assert payloads(steady, 1000) == list(range(1000))
+    assert hub.stats().subscriptions == 1
+
+
+def test_every_gap_is_told_to_a_slow_reader_while_20_threads_come_and_go(
+    make_hub: MakeHub, pool: ThreadPoolExecutor
+) -> None:
+    hub = make_hub(buffer_size=8)
+    reader = pool.submit(list, hub.subscribe("orders", TENANT))
+    burst(hub, pool, 1000)
+    hub.close()
+    *events, end = reader.result(PATIENCE)
+    assert end is CLOSE_EVENT
+    last, gap = -1, False
+    for event in events:
+        if event is REFRESH_EVENT:
+            gap = True
+        else:
+            assert event.json() > last if gap else event.json() == last + 1
+            last, gap = event.json(), False
+    assert gap or last == 999
+
+
+# Starting, running, closing.
+
+
+def listeners() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("pgfanout-listener")}
+
+
+def test_a_new_hub_has_no_thread_and_does_not_listen(make_hub: MakeHub) -> None:
+    before = threading.enumerate()
+    hub = make_hub()
+    assert set(threading.enumerate()) <= set(before)
+    assert (hub.listening, hub.closed, hub.stats().listening) == (False, False, False)
+
+
+def test_start_returns_once_the_hub_listens_and_may_be_called_again(hub: NotifyHub) -> None:
+    before = listeners()
+    hub.start()
+    since = hub.stats().since
+    hub.start(0)
+    assert hub.listening
+    assert hub.stats().since == since
+    assert len(listeners() - before) == 1
+
+
+def test_threads_that_start_and_subscribe_at_once_share_one_listener(hub: NotifyHub, pool: ThreadPoolExecutor) -> None:
+    before = listeners()
+    together = threading.Barrier(16, timeout=PATIENCE)
+
+    def subscribe() -> Subscription:
+        together.wait()
+        return hub.subscribe("orders", TENANT)
+
+    futures = [pool.submit(subscribe) for _ in range(16)]
+    subscriptions = [future.result(PATIENCE) for future in futures]
+    assert len(listeners() - before) == 1
+    hub.publish("orders", TENANT, 1)
+    assert [payloads(each, 1) for each in subscriptions] == [[1]] * 16
+
+
+def test_closing_ends_every_subscription_after_what_it_holds(hub: NotifyHub) -> None:
+    one, other = hub.subscribe("orders", TENANT), hub.subscribe("stock", OTHER)
+    hub.publish("orders", TENANT, 1)
+    settle(hub)
+    hub.close()
+    *events, end = list(one)
+    assert [event.json() for event in events] == [1]
+    assert end is CLOSE_EVENT
+    assert list(other) == [CLOSE_EVENT]
+    assert (hub.closed, hub.listening, hub.stats().subscriptions) == (True, False, 0)
+
+
+def test_closing_wakes_every_thread_that_waits_for_an_event(hub: NotifyHub, pool: ThreadPoolExecutor) -> None:
+    subscription = hub.subscribe("orders", TENANT)
+    futures = [pool.submit(subscription.get) for _ in range(2)] + [pool.submit(hub.subscribe("a", OTHER).get)]
+    hub.close()
+    assert [future.result(PATIENCE) for future in futures] == [CLOSE_EVENT] * 3
+
+
+def test_closing_stops_the_listener(hub: NotifyHub) -> None:
+    before = listeners()
+    hub.start()
+    (listener,) = listeners() - before
+    hub.close()
+    listener.join(PATIENCE)
+    assert not listener.is_alive()
+
+
+def test_closing_may_be_repeated_and_done_by_several_threads(hub: NotifyHub, pool: ThreadPoolExecutor) -> None:
+    hub.start()
+    assert [future.result(PATIENCE) for future in [pool.submit(hub.close) for _ in range(6)]] == [None] * 6
+    hub.close()
+    assert hub.closed
+
+
+def test_a_hub_that_never_started_can_be_closed(hub: NotifyHub) -> None:
+    hub.close()
+    assert hub.closed
+
+
+@pytest.mark.parametrize("started", [False, True], ids=["never started", "started"])
+def test_a_closed_hub_refuses_everything(hub: NotifyHub, started: bool) -> None:
+    if started:
+        hub.start()
+    hub.close()
+    calls: list[Callable[[], object]] = [
+        hub.start,
+        hub.run,
+        lambda: hub.subscribe("orders", TENANT),
+        lambda: hub.publish("orders", TENANT, 1),
+        lambda: hub.publish_many([("orders", TENANT, 1)]),
+    ]
+    for call in calls:
+        with pytest.raises(HubClosedError):
+            call()
+
+
+def test_who_publishes_in_other_threads_learns_of_the_close(hub: NotifyHub, pool: ThreadPoolExecutor) -> None:
+    together = threading.Barrier(5, timeout=PATIENCE)
+
+    def publish() -> None:
+        together.wait()
+        while True:
+            hub.publish("orders", TENANT, 1)
+
+    futures = [pool.submit(publish) for _ in range(4)]
+    hub.start()
+    together.wait()
+    hub.close()
+    assert [type(future.exception(PATIENCE)) for future in futures] == [HubClosedError] * 4
+
+
+def test_who_comes_while_the_hub_closes_gets_the_end_or_is_refused(hub: NotifyHub, pool: ThreadPoolExecutor) -> None:
+    together = threading.Barrier(9, timeout=PATIENCE)
+
+    def come() -> list[Subscription]:
+        came: list[Subscription] = []
+        together.wait()
+        while True:
+            try:
+                came.append(hub.subscribe("orders", TENANT))
+            except HubClosedError:
+                return came
+
+    hub.start()
+    futures = [pool.submit(come) for _ in range(8)]
+    together.wait()
+    hub.close()
+    assert all(each.get(PATIENCE) is CLOSE_EVENT for future in futures for each in future.result(PATIENCE))
+
+
+def test_run_listens_until_the_close(hub: NotifyHub, pool: ThreadPoolExecutor) -> None:
+    future = pool.submit(hub.run)
+    eventually(lambda: hub.listening)
+    subscription = hub.subscribe("orders", TENANT)
+    hub.publish("orders", TENANT, 1)
+    assert payloads(subscription, 1) == [1]
+    assert not future.done()
+    hub.close()
+    assert future.result(PATIENCE) is None
+    assert subscription.get(PATIENCE) is CLOSE_EVENT
+
+
+def test_run_may_join_a_hub_that_was_started_already(hub: NotifyHub, pool: ThreadPoolExecutor) -> None:
+    before = listeners()
+    hub.start()
+    future = pool.submit(hub.run)
+    eventually(lambda: hub._lifecycle._waiting == 1)
+    assert len(listeners() - before) == 1
+    assert not future.done()
+    hub.close()
+    assert future.result(PATIENCE) is None
+
+
+def test_a_with_block_closes_the_hub(make_hub: MakeHub) -> None:
+    with make_hub() as hub:
+        subscription = hub.subscribe("orders", TENANT)
+    assert hub.closed
+    assert list(subscription) == [CLOSE_EVENT]
+
+
+def test_the_counters_tell_what_happened(hub: NotifyHub) -> None:
+    one, other = hub.subscribe("orders", TENANT), hub.subscribe(["orders", "stock"], TENANT)
+    hub.publish_many([("orders", TENANT, 1), ("stock", TENANT, 2), ("nobody", TENANT, 3), ("orders", TENANT, 4)])
+    assert payloads(one, 2) == [1, 4]
+    assert payloads(other, 3) == [1, 2, 4]
+    stats = eventually(lambda: stats if (stats := hub.stats()).deliveries == 5 else None)
+    assert stats is not None
+    assert (stats.received, stats.undecodable, stats.refreshes, stats.gaps) == (4, 0, 0, 0)
+    assert (stats.listening, stats.reconnects, stats.last_error, stats.subscriptions) == (True, 0, "", 2)

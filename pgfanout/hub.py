@@ -13,7 +13,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from . import envelope
 from .event import REFRESH_EVENT, Event
@@ -26,6 +26,8 @@ from .topic import Topic, topics
 __all__ = ["NotifyHub", "live_hubs"]
 
 logger = logging.getLogger("pgfanout")
+
+_Hub = TypeVar("_Hub", bound="NotifyHub")
 
 # No WeakSet: listing one fails when another thread makes or drops a hub meanwhile.
 _live: weakref.WeakKeyDictionary[NotifyHub, None] = weakref.WeakKeyDictionary()
@@ -178,7 +180,7 @@ class NotifyHub(ABC):
         """Whether notifications arrive now."""
         return self._lifecycle.listening
 
-    def __enter__(self) -> NotifyHub:
+    def __enter__(self: _Hub) -> _Hub:
         return self
 
     def __exit__(

@@ -180,7 +180,7 @@ def test_an_event_does_not_change(name: str) -> None:
 
 def test_an_event_takes_no_further_attributes() -> None:
     with pytest.raises(AttributeError):
-        Event("orders", b"{}").colour = "red"  # type: ignore[attr-defined]
+        Event("orders", b"{}").colour = "red"
 
 
 def test_events_of_equal_parts_are_equal_and_hash_alike() -> None:

@@ -84,8 +84,8 @@ def fail(hub: NotifyHub) -> None:
 
 @pytest.fixture
 def hub() -> Iterator[ScriptedHub]:
-    with ScriptedHub() as hub:
-        assert isinstance(hub, ScriptedHub)
+    hub = ScriptedHub()
+    with hub:
         yield hub
 
 
@@ -113,7 +113,7 @@ def waiting(subscription: Subscription) -> list[Event]:
 def test_making_a_hub_starts_nothing() -> None:
     before = threading.enumerate()
     hub = MemoryHub()
-    assert threading.enumerate() == before
+    assert set(threading.enumerate()) <= set(before)
     assert (hub.listening, hub.closed) == (False, False)
 
 
@@ -304,8 +304,8 @@ def test_closing_without_time_tells_what_it_left_behind(caplog: pytest.LogCaptur
 def test_the_end_of_a_with_block_closes() -> None:
     with MemoryHub() as hub:
         subscription = hub.subscribe("orders", TENANT)
-        assert not hub.closed
-    assert hub.closed
+        before = hub.closed
+    assert (before, hub.closed) == (False, True)
     assert list(subscription) == [CLOSE_EVENT]
 
 
@@ -352,6 +352,14 @@ def test_publishing_needs_no_listener(hub: ScriptedHub) -> None:
     hub.publish("orders", TENANT, 1)
     assert len(hub.sent) == 1
     assert not hub.listening
+
+
+def test_what_is_published_before_anyone_listens_is_lost_as_it_is_in_postgresql() -> None:
+    with MemoryHub() as hub:
+        hub.publish("orders", TENANT, "before")
+        subscription = hub.subscribe("orders", TENANT)
+        hub.publish("orders", TENANT, "after")
+        assert subscription.get(PATIENCE).json() == "after"
 
 
 def test_many_events_are_sent_at_once_in_their_order(hub: ScriptedHub) -> None:
@@ -588,7 +596,8 @@ def test_a_snapshot_does_not_change(hub: ScriptedHub) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_hub_that_was_started_before_a_fork_is_a_new_one_in_the_child() -> None:
-    with MemoryHub() as hub:
+    hub = MemoryHub()
+    with hub:
         parents = hub.subscribe("orders", TENANT)
         reading, writing = os.pipe()
         child = os.fork()

@@ -349,7 +349,12 @@ def test_what_was_closed_can_neither_start_nor_run(world: World, began: bool) ->
     if began:
         world.started()
     world.lifecycle.close(PATIENCE)
-    for call in (lambda: world.lifecycle.start(PATIENCE), world.lifecycle.run, world.lifecycle.check_open):
+    calls: list[Callable[[], None]] = [
+        lambda: world.lifecycle.start(PATIENCE),
+        world.lifecycle.run,
+        world.lifecycle.check_open,
+    ]
+    for call in calls:
         with pytest.raises(HubClosedError):
             call()
     assert len(world.listeners) == began

@@ -7,6 +7,7 @@ import queue
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import psycopg
 import psycopg.sql
@@ -46,6 +47,10 @@ def sessions(connection: psycopg.Connection, name: str) -> list[int]:
         (name,),
     )
     return [pid for (pid,) in rows]
+
+
+def nobody_is(connection: psycopg.Connection, name: str) -> bool:
+    return not sessions(connection, name)
 
 
 def end_listener(connection: psycopg.Connection) -> None:
@@ -179,7 +184,7 @@ def test_closing_ends_subscriptions_sessions_and_threads(hub: PostgresHub, conne
     assert subscription.get(LONG) is CLOSE_EVENT
     assert not [t for t in threading.enumerate() if t.name.startswith("pgfanout")]
     for name in ("pgfanout-listener", "pgfanout-publisher"):
-        eventually(lambda name=name: sessions(connection, name) == [])
+        eventually(partial(nobody_is, connection, name))
 
 
 def test_run_listens_in_the_calling_thread_until_close(fresh_database_url: str) -> None:

@@ -7,6 +7,7 @@ import queue
 import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -189,7 +190,9 @@ def test_an_asynchronous_connection_is_refused(hub: PostgresHub, fresh_database_
             with pytest.raises(TypeError, match="synchronous"):
                 hub.publish("orders", TENANT, 1, executor=connection)
 
-    asyncio.run(attempt())
+    # In a thread of its own: the browser tests' driver has a loop running in this one.
+    with ThreadPoolExecutor() as threads:
+        threads.submit(asyncio.run, attempt()).result(LONG)
 
 
 def test_publishing_needs_no_listener(fresh_database_url: str) -> None:
@@ -247,10 +250,10 @@ def test_closing_does_not_wait_for_a_publish_that_hangs(
 ) -> None:
     hub = PostgresHub(fresh_database_url)
     hub.publish("orders", TENANT, 1)
-    (pid,) = connection.execute(
+    ((pid,),) = connection.execute(
         "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgfanout-publisher'"
         " AND datname = current_database()"
-    ).fetchone()
+    ).fetchall()
     thaw = freeze(pid)
     done: queue.Queue[BaseException | None] = queue.Queue()
 
@@ -264,7 +267,8 @@ def test_closing_does_not_wait_for_a_publish_that_hangs(
 
     thread = threading.Thread(target=publish, daemon=True)
     thread.start()
-    eventually(lambda: hub._publisher._turn.locked())
+    assert hub._publisher is not None
+    eventually(hub._publisher._turn.locked)
     hub.close(timeout=0.1)
     assert "a publish did not end" in caplog.text
     thaw()

@@ -41,7 +41,7 @@ SERVERS = pytest.mark.parametrize("key", ["gunicorn.socket", "werkzeug.socket"])
 def test_cutting_ends_both_directions(server: socket.socket, client: socket.socket, key: str) -> None:
     ClientSocket({key: server}).cut()
     assert client.recv(1) == b""
-    with pytest.raises(OSError):
+    with pytest.raises(BrokenPipeError):
         server.sendall(b"x")
 
 
@@ -57,7 +57,9 @@ def test_a_client_from_whom_nothing_is_expected_can_still_be_written_to(
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no TCP_USER_TIMEOUT")
 @SERVERS
-@pytest.mark.parametrize(("seconds", "milliseconds"), [(30, 30_000), (0.25, 250), (0, 0)])
+@pytest.mark.parametrize(
+    ("seconds", "milliseconds"), [(30, 30_000), (0.25, 250), (0, 0), (1e12, 2**31 - 1), (float("inf"), 2**31 - 1)]
+)
 def test_a_silent_client_is_given_up_after_a_time(
     server: socket.socket, key: str, seconds: float, milliseconds: int
 ) -> None:
@@ -66,9 +68,8 @@ def test_a_silent_client_is_given_up_after_a_time(
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no TCP_USER_TIMEOUT")
-@pytest.mark.parametrize("seconds", [-1.0, 1e12, float("inf")])
-def test_a_time_that_the_system_does_not_know_sets_nothing(server: socket.socket, seconds: float) -> None:
-    ClientSocket({"gunicorn.socket": server}).limit_silence(seconds)
+def test_a_time_that_the_system_does_not_know_sets_nothing(server: socket.socket) -> None:
+    ClientSocket({"gunicorn.socket": server}).limit_silence(-1.0)
     assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
 
 
@@ -172,7 +173,9 @@ def test_cutting_a_tls_connection_ends_it(tls: ssl.SSLSocket, client: socket.soc
 
 
 @pytest.mark.parametrize("method", [ClientSocket.cut, ClientSocket.expect_no_request])
-def test_nothing_leaves_a_tls_connection_in_clear_text(tls: ssl.SSLSocket, client: socket.socket, method: object) -> None:
+def test_nothing_leaves_a_tls_connection_in_clear_text(
+    tls: ssl.SSLSocket, client: socket.socket, method: object
+) -> None:
     assert callable(method)
     method(ClientSocket({"gunicorn.socket": tls}))
     client.shutdown(socket.SHUT_WR)

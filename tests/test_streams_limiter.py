@@ -127,6 +127,13 @@ def test_a_user_without_streams_takes_no_memory() -> None:
     assert not limiter._open_by_user
 
 
+def test_a_user_who_gives_one_of_two_places_back_has_the_other_one() -> None:
+    limiter = StreamLimiter(10, 2)
+    first, _ = fill(limiter, "ann")
+    first()
+    assert len(fill(limiter, "ann")) == 1
+
+
 def test_a_user_id_that_cannot_be_counted_takes_no_place() -> None:
     limiter = StreamLimiter()
     with pytest.raises(TypeError):

@@ -20,7 +20,8 @@ scalars = st.none() | st.booleans() | st.integers() | texts
 values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(texts, inner), max_leaves=10)
 blanks = st.text(st.sampled_from(" \t\r\n"), max_size=4)
 labels = st.text(
-    st.characters(exclude_characters="\r\n\x00", exclude_categories=["Cs"]) | st.sampled_from(": \u2028\u2029\x85\x0b\t")
+    st.characters(exclude_characters="\r\n\x00", exclude_categories=["Cs"])
+    | st.sampled_from(": \u2028\u2029\x85\x0b\t")
 )
 types = labels.filter(lambda kind: kind not in ("close", "refresh"))
 
@@ -78,9 +79,7 @@ def test_a_parser_gets_back_what_was_put_in_and_no_forged_line(payload: bytes, k
 
 
 @given(st.lists(st.tuples(payloads(), types, labels.filter(bool)), max_size=8), st.integers(1, 40))
-def test_a_stream_of_frames_is_read_in_order_however_it_is_cut(
-    parts: list[tuple[bytes, str, str]], size: int
-) -> None:
+def test_a_stream_of_frames_is_read_in_order_however_it_is_cut(parts: list[tuple[bytes, str, str]], size: int) -> None:
     stream = sse.encode_all(Event("orders", *part) for part in parts)
     chunks = [stream[start : start + size] for start in range(0, len(stream), size)]
     assert [(event.type, event.last_event_id) for event in parse(chunks)] == [

@@ -238,8 +238,8 @@ def test_the_hubs_end_is_not_reported_back_to_it() -> None:
 def test_the_end_of_a_with_block_closes() -> None:
     told: list[Subscription] = []
     with Subscription(1, told.append) as subscription:
-        assert not subscription.closed
-    assert subscription.closed
+        before = subscription.closed
+    assert (before, subscription.closed) == (False, True)
     assert told == [subscription]
 
 

@@ -104,7 +104,8 @@ def test_gunicorn_serves_and_leaves(tmp_path: Path) -> None:
             assert source.status == 200
             assert source.next_event().data == "served"
             assert source.wait_end() is True
-        workers = eventually(lambda: pids if len(pids := server.worker_pids()) == 2 else [])
+        workers = server.worker_pids()
+        assert len(workers) == 2
         server.signal(signal.SIGTERM)
         assert server.wait(10) == 0
         assert not [pid for pid in workers if psutil.pid_exists(pid)]

@@ -10,6 +10,9 @@ from typing import Any
 
 __all__ = ["ClientSocket"]
 
+_LONGEST = 2**31 - 1
+"""Milliseconds that a socket option can hold."""
+
 
 class ClientSocket:
     """What a stream does with its client's socket besides writing, which the server does.
@@ -31,8 +34,9 @@ class ClientSocket:
         option = getattr(socket, "TCP_USER_TIMEOUT", None)
         if option is None or self._socket is None:
             return
-        with contextlib.suppress(OSError, OverflowError):  # infinity: nothing to set
-            self._socket.setsockopt(socket.IPPROTO_TCP, option, round(seconds * 1000))
+        milliseconds = round(min(seconds * 1000, _LONGEST))
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.IPPROTO_TCP, option, milliseconds)
 
     def has_left(self) -> bool:
         """Whether the client has closed its side, as one does that leaves a page."""

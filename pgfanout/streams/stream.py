@@ -88,7 +88,8 @@ class EventStream:
         self._retry_spread = retry_spread
         self._client = client
         self._on_close = on_close
-        self._next = self._open
+        # No bound method: a cycle would keep a dropped stream until a collection.
+        self._next = EventStream._open
         self._closed = False
         _live[self] = None
 
@@ -97,7 +98,7 @@ class EventStream:
 
     def __next__(self) -> bytes:
         """The next bytes to send; waits for them, `keepalive` seconds at most."""
-        return self._next()
+        return self._next(self)
 
     def close(self) -> None:
         """Close the subscription and give the stream's place back. Idempotent, never waits."""
@@ -120,7 +121,7 @@ class EventStream:
             self._client.cut()
 
     def _open(self) -> bytes:
-        self._next = self._follow
+        self._next = EventStream._follow
         return sse.opening() + (sse.encode(REFRESH_EVENT) if self._resumed else b"")
 
     def _follow(self) -> bytes:
@@ -130,7 +131,7 @@ class EventStream:
             return sse.KEEPALIVE
         if events[-1] is not CLOSE_EVENT:
             return sse.encode_all(events)
-        self._next = self._end
+        self._next = EventStream._end
         farewell = sse.retry(random.uniform(0.1, 1.0) * self._retry_spread)
         return sse.encode_all(events[:-1]) + farewell + sse.encode(CLOSE_EVENT)
 

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -34,7 +35,7 @@ def follow() -> Iterator[Follow]:
     """Opens a stream of a server; closed after the test."""
     with ExitStack() as stack:
 
-        def start(server: GunicornServer, tenant: str = TENANT, query: str = "", **options):
+        def start(server: GunicornServer, tenant: str = TENANT, query: str = "", **options: Any) -> EventSource:
             source = EventSource(f"{server.url}/events?tenant={tenant}{query}", **options)
             stack.callback(source.close)
             return source
@@ -46,7 +47,7 @@ def request(
     server: GunicornServer, method: str, path: str, body: object = None, accept: str = "*/*"
 ) -> tuple[int, dict[str, str], bytes]:
     parts = urlsplit(server.url)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=LONG)
+    connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=LONG)
     try:
         connection.request(
             method,
@@ -79,9 +80,9 @@ def test_forty_streams_share_one_listening_session(serve: Serve, follow: Follow,
     for source in sources:
         assert source.next_event(LONG).data == '"to all"'
     with psycopg.connect(fresh_database_url) as connection:
-        (count,) = connection.execute(
+        ((count,),) = connection.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' OR application_name = 'pgfanout-listener'"
-        ).fetchone()
+        ).fetchall()
     assert count == 1
 
 

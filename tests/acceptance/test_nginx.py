@@ -36,7 +36,9 @@ def test_a_browser_that_leaves_the_proxy_leaves_the_server(
     server = serve(threads=4, env={"PGFANOUT_KEEPALIVE": "0.1"})
     with proxy(server.url) as front, PostgresHub(fresh_database_url) as hub:
         for number in range(12):  # more than the server has threads
-            with eventually(lambda: accepted(f"{front.url}/events?tenant={TENANT}")) as source:
+            source = eventually(lambda: accepted(f"{front.url}/events?tenant={TENANT}"))
+            assert source is not None
+            with source:
                 hub.publish("orders", TENANT, number)
                 assert source.next_event(LONG).data == str(number)
 

@@ -22,13 +22,21 @@ from .processes import REPOSITORY, session
 _START_LIMIT = 60.0
 _STOP_LIMIT = 15.0
 
-# The repository comes last on the path, so that an installed pgfanout is preferred to the one that lies there.
+# The repository comes last on the path, so that an installed pgfanout is preferred to the one that lies there. A worker
+# leaves a mark when it has the application: before that a signal to it can be lost.
 _MAIN = """
-import sys
+import os, sys
 sys.path.remove("")
 sys.path.extend(sys.argv.pop(1).split(":"))
+marks = sys.argv.pop(1)
 sys.argv[0] = "gunicorn"
 from gunicorn.app.wsgiapp import run
+from gunicorn.workers.base import Worker
+load_wsgi = Worker.load_wsgi
+def load_and_leave_a_mark(worker):
+    load_wsgi(worker)
+    open(os.path.join(marks, str(os.getpid())), "w").close()
+Worker.load_wsgi = load_and_leave_a_mark
 run()
 """
 
@@ -104,18 +112,19 @@ class GunicornServer:
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def worker_pids(self) -> list[int]:
-        """The process ids of the workers that are alive."""
+        """The process ids of the workers that are alive and have loaded the application."""
         try:
-            children = psutil.Process(self.pid).children()
-            return [child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE]
+            alive = {child.pid for child in psutil.Process(self.pid).children() if processes.runs(child)}
         except psutil.NoSuchProcess:
             return []
+        return sorted(alive & {int(mark.name) for mark in self._marks.iterdir()})
 
     def start(self) -> None:
-        """Start gunicorn; returns when a worker answers requests."""
+        """Start gunicorn; returns when every worker has loaded the application and one answers."""
         assert not self.is_running, "gunicorn runs already"
         if self._home is None:
             self._home = session.directory("gunicorn")
+            self._marks.mkdir()
         with open(self._log_path, "ab") as log:
             self._process = processes.spawn(self._command(), log=log, env=self._environment(), cwd=self._home)
         self._wait_until_it_answers()
@@ -134,7 +143,7 @@ class GunicornServer:
 
     def stop(self) -> None:
         """End gunicorn and every worker, the hard way when the soft one takes too long. Idempotent."""
-        if self._process is None:
+        if self._process is None or not session.is_ours:
             return
         if self.is_running:
             self.signal(signal.SIGTERM)
@@ -159,12 +168,17 @@ class GunicornServer:
         assert self._home is not None, "gunicorn was never started"
         return self._home / "log"
 
+    @property
+    def _marks(self) -> Path:
+        assert self._home is not None, "gunicorn was never started"
+        return self._home / "workers"
+
     def _log_end(self) -> str:
         return processes.tail(self._log_path)
 
     def _command(self) -> list[str]:
         path = ":".join(str(Path(entry).resolve()) for entry in (*self.pythonpath, REPOSITORY))
-        command = [sys.executable, "-c", _MAIN, path, "--bind", f"{LOOPBACK}:{self.port}"]
+        command = [sys.executable, "-c", _MAIN, path, str(self._marks), "--bind", f"{LOOPBACK}:{self.port}"]
         if self.config is not None:
             command += ["--config", str(REPOSITORY / self.config)]
         for option, value in (
@@ -188,7 +202,7 @@ class GunicornServer:
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + _START_LIMIT
-        while not self._answers():
+        while not (len(self.worker_pids()) >= (self.workers or 1) and self._answers()):
             assert self._process is not None
             if self._process.poll() is not None:
                 self._kill_what_is_left()

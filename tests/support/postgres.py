@@ -154,6 +154,8 @@ class PostgresServer:
 
     def close(self) -> None:
         """End the server, whatever state it is in, and remove its files. Idempotent."""
+        if not session.is_ours:
+            return
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGCONT)
             self._end(self._process)

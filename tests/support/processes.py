@@ -55,10 +55,16 @@ class Session:
     """The scratch directory and the guard of one test run; `session` is the only instance."""
 
     def __init__(self) -> None:
+        self._owner = os.getpid()
         self._lock = threading.Lock()  # guards the three below
         self._token: str | None = None
         self._scratch: Path | None = None
         self._guard: subprocess.Popen[str] | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """False in a child that a test has forked: its parent's servers are not its to stop."""
+        return os.getpid() == self._owner
 
     def begin(self) -> None:
         """Make the scratch directory and start the guard, unless that was done."""
@@ -111,11 +117,13 @@ class Session:
             for process in psutil.process_iter()
             if process.pid not in known
             and (process.pid in children or _belongs(process, token, scratch))
-            and _runs(process)
+            and runs(process)
         ]
 
     def finish(self) -> None:
         """End the guard, which removes the scratch directory; `begin` starts anew."""
+        if not self.is_ours:
+            return
         with self._lock:
             guard, self._guard = self._guard, None
             scratch, self._scratch = self._scratch, None
@@ -170,7 +178,7 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
         family = [*parent.children(recursive=True), parent]
         for member in family:
             _kill(member)
-        eventually(lambda: not any(_runs(member) for member in family), timeout=10.0)
+        eventually(lambda: not any(runs(member) for member in family), timeout=10.0)
     reap(process, 10)
 
 
@@ -194,7 +202,7 @@ def _kill(process: psutil.Process) -> None:
         pass
 
 
-def _runs(process: psutil.Process) -> bool:
+def runs(process: psutil.Process) -> bool:
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -11,5 +11,6 @@ TENANT = "11111111-1111-4111-8111-111111111111"
 def block(document: str, start: str) -> str:
     """The code block of a document that starts with the given line."""
     blocks = re.findall(r"```\w+\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    found: str
     (found,) = [text for text in blocks if text.startswith(start)]
     return found

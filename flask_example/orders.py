@@ -224,9 +224,16 @@ class Orders:
     @staticmethod
     def _batch(connection: Connection[Any], query: str, batch: list[tuple[Any, ...]]) -> list[Order]:
         """One statement for each of the parameters, without a round trip for each."""
+        orders: list[Order] = []
+        if not batch:
+            return orders
         with connection.cursor(row_factory=class_row(Order)) as cursor:
             cursor.executemany(query, batch, returning=True)
-            return [order for _ in cursor.results() for order in cursor]
+            more: bool | None = True
+            while more:
+                orders += cursor.fetchall()
+                more = cursor.nextset()
+        return orders
 
 
 def _seed(connection: Connection[Any], tenant: UUID) -> None:

@@ -53,7 +53,7 @@ class PgFanout:
         Raises `HubConfigurationError` when `PGFANOUT_DATABASE_URL` is missing or unreadable.
         """
         for key, default in _DEFAULTS.items():
-            app.config.setdefault(key, default)
+            app.config[key] = _checked(key, app.config.get(key, default), default)
         hub = self._own_hub if self._own_hub is not None else _hub(app.config)
         app.extensions["pgfanout"] = _endpoint(hub, app.config)
         self._apps.append(app)
@@ -140,6 +140,17 @@ class PgFanout:
             f"PgFanout has {len(self._apps)} applications, and no application context tells"
             " which one is meant: use it within `with app.app_context():`"
         )
+
+
+def _checked(key: str, value: Any, default: Any) -> Any:
+    """A number as its default's kind of number, since settings from the environment are text."""
+    if not isinstance(default, (int, float)) or isinstance(default, bool):
+        return value
+    try:
+        return type(default)(value)
+    except (TypeError, ValueError):
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise HubConfigurationError(f"{key} has to be {kind}, not {value!r}") from None
 
 
 def _hub(config: flask.Config) -> NotifyHub:

@@ -10,7 +10,9 @@ waits for its threads, so a thread watches the worker from within.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import signal
 import socket
 import threading
 import time
@@ -45,6 +47,8 @@ def post_worker_init(worker: Any) -> None:
             " of them (2 by default) are left to ordinary requests",
             threads,
         )
+    _log_with(worker)
+    _quit_safely(worker)
     for hub in live_hubs():
         threading.Thread(target=_start, args=(hub, worker), name="pgfanout-starter", daemon=True).start()
     threading.Thread(target=_watch, args=(worker,), name="pgfanout-watcher", daemon=True).start()
@@ -53,6 +57,27 @@ def post_worker_init(worker: Any) -> None:
 def worker_exit(server: Any, worker: Any) -> None:
     """Close what is still open when the worker leaves without having been told to stop."""
     _say_goodbye()
+
+
+def _log_with(worker: Any) -> None:
+    """Warnings go where the server's do, unless the application has its own arrangement."""
+    if not logger.hasHandlers():
+        for handler in worker.log.error_log.handlers:
+            logger.addHandler(handler)
+
+
+def _quit_safely(worker: Any) -> None:
+    """Replace the handler of SIGINT and SIGQUIT of gthread workers by their base class's.
+
+    Their own shuts the thread pool down from within the signal handler. When the signal arrives
+    while the main thread hands a request to that pool, it waits for a lock that it holds itself,
+    and the worker hangs until the arbiter kills it.
+    """
+    kinds: tuple[Any, ...] = type(worker).__mro__
+    if any(kind.__name__ == "ThreadWorker" for kind in kinds):
+        (base,) = (kind for kind in kinds if kind.__name__ == "Worker")
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, functools.partial(base.handle_quit, worker))
 
 
 def _threads(worker: Any) -> int | None:

@@ -447,7 +447,7 @@ def test_a_hub_that_does_not_listen_refuses_for_now() -> None:
         app = site(PgFanout(hub=hub), PGFANOUT_START_TIMEOUT=0.01)
         response = app.test_client().get("/events", headers={"Accept": "*/*"})
         assert response.status_code == 503
-        assert "not listening" in response.text
+        assert response.text == "live updates are not available at the moment\n"
 
 
 # A stream holds nothing of its request.

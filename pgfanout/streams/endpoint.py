@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import random
@@ -14,7 +15,7 @@ from ..errors import HubClosedError, HubTimeoutError, PgFanoutError, TooManyStre
 from ..hub import NotifyHub
 from . import sse
 from .client import ClientSocket
-from .limiter import StreamLimiter
+from .limiter import StreamLimiter, hooks_are_installed
 from .stream import EventStream, close_abandoned, close_forgotten
 
 __all__ = ["Answer", "StreamEndpoint"]
@@ -76,6 +77,7 @@ class StreamEndpoint:
         """
         if environ.get("REQUEST_METHOD") == "HEAD":
             return Answer("200 OK", list(sse.HEADERS), [])
+        _warn_without_hooks(environ)
         try:
             body = self._open(environ, channels, tenant_id, user_id)
         except (TooManyStreamsError, HubTimeoutError, HubClosedError) as error:
@@ -135,4 +137,19 @@ class StreamEndpoint:
             ("Content-Type", "text/plain; charset=utf-8"),
             ("Retry-After", str(math.ceil(seconds))),
         ]
-        return Answer(status, headers, [f"{error}\n".encode()])
+        # Why the hub doesn't listen is the operator's to know: it is in the log.
+        reason = error if isinstance(error, TooManyStreamsError) else "live updates are not available at the moment"
+        return Answer(status, headers, [f"{reason}\n".encode()])
+
+
+@functools.cache
+def _complain_about_hooks() -> None:
+    logger.warning(
+        "gunicorn runs without pgfanout's hooks, so streams may take every thread and hold up each restart:"
+        " add `from pgfanout.gunicorn import post_worker_init, worker_exit` to gunicorn.conf.py"
+    )
+
+
+def _warn_without_hooks(environ: Mapping[str, Any]) -> None:
+    if str(environ.get("SERVER_SOFTWARE", "")).startswith("gunicorn") and not hooks_are_installed():
+        _complain_about_hooks()

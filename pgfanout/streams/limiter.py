@@ -8,9 +8,10 @@ from collections.abc import Callable, Hashable
 
 from ..errors import TooManyStreamsError, TooManyStreamsForUserError
 
-__all__ = ["StreamLimiter", "set_server_threads", "thread_cap"]
+__all__ = ["StreamLimiter", "hooks_are_installed", "set_server_threads", "thread_cap"]
 
 _server_threads: int | None = None
+_told = False
 
 
 def set_server_threads(threads: int | None) -> None:
@@ -19,8 +20,14 @@ def set_server_threads(threads: int | None) -> None:
     A stream keeps its thread, and a request beyond them waits without an answer; so every
     limiter of the process stays below this number from now on. None: no such limit.
     """
-    global _server_threads
+    global _server_threads, _told
     _server_threads = threads
+    _told = True
+
+
+def hooks_are_installed() -> bool:
+    """Whether `set_server_threads` was called: the server's hooks do, with whatever number."""
+    return _told
 
 
 def thread_cap(reserve: int) -> int | None:

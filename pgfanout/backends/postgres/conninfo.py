@@ -35,7 +35,12 @@ def parse(conninfo: str) -> dict[str, Any]:
     except psycopg.ProgrammingError:
         given = None
     if given is None:  # raised outside the handler, whose error shows parts of the string
-        raise HubConfigurationError("the connection string is neither a URL nor key=value pairs")
+        raise HubConfigurationError(
+            "the connection string has to look like postgresql://user@host/database (without '+' and a driver's name)"
+            " or host=... dbname=..."
+        )
+    if "@" in str(given.get("host", "")):
+        raise HubConfigurationError("the host in the connection URL has an '@': write that of a password as %40")
     return {**_DEFAULTS, **given, "client_encoding": "UTF8"}
 
 

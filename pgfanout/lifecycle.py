@@ -173,6 +173,7 @@ class Lifecycle:
                 self._running.remove(attempt)
                 if self._attempt is attempt and not self._closed:
                     self._attempt = None
+                    self._set_listening(False)
                 self._changed.notify_all()
 
     def _set_listening(self, listening: bool) -> None:

@@ -222,6 +222,36 @@ def test_a_setting_that_makes_no_sense_is_refused_at_once(config: dict[str, Any]
     assert "pgfanout" not in app.extensions
 
 
+@pytest.mark.parametrize(
+    ("key", "text", "number"),
+    [("PGFANOUT_MAX_STREAMS", "70", 70), ("PGFANOUT_KEEPALIVE", "7.5", 7.5), ("PGFANOUT_KEEPALIVE", "7", 7.0)],
+)
+def test_a_number_may_be_given_as_text_as_it_comes_from_the_environment(
+    fanout: PgFanout, key: str, text: str, number: float
+) -> None:
+    app = configured(**{key: text})
+    fanout.init_app(app)
+    assert app.config[key] == number
+    assert type(app.config[key]) is type(number)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kind"),
+    [
+        ("PGFANOUT_MAX_STREAMS", "many", "a whole number"),
+        ("PGFANOUT_MAX_STREAMS", "7.5", "a whole number"),
+        ("PGFANOUT_BUFFER_SIZE", None, "a whole number"),
+        ("PGFANOUT_KEEPALIVE", "15s", "a number"),
+    ],
+)
+def test_what_is_no_number_is_refused_with_setting_and_value(
+    fanout: PgFanout, key: str, value: object, kind: str
+) -> None:
+    with pytest.raises(HubConfigurationError) as caught:
+        fanout.init_app(configured(**{key: value}))
+    assert str(caught.value) == f"{key} has to be {kind}, not {value!r}"
+
+
 def test_a_hub_that_is_brought_needs_no_database_url(fanout: PgFanout, hub: MemoryHub) -> None:
     fanout.init_app(flask.Flask(__name__))
     assert fanout.hub is hub

@@ -14,6 +14,8 @@ import pytest
 from pgfanout import MemoryHub, StreamLimiter
 from pgfanout.errors import HubConfigurationError, InvalidEventError
 from pgfanout.streams import Answer, EventStream, StreamEndpoint, sse
+from pgfanout.streams import endpoint as endpoint_module
+from pgfanout.streams import limiter as limiter_module
 
 from .support.sse import EventStreamParser, parse
 
@@ -222,6 +224,15 @@ def test_a_hub_that_does_not_listen_refuses_and_gives_the_place_back(environ: di
         assert endpoint.limiter.open == 0
 
 
+def test_why_the_hub_does_not_listen_is_told_to_the_operator_and_to_nobody_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with NeverListeningHub() as hub:
+        answer = refused(StreamEndpoint(hub, start_timeout=0.01), OTHER_CLIENT)
+    assert list(answer.body) == [b"live updates are not available at the moment\n"]
+    assert "not listening after 0.01 s: no answer yet" in caplog.text
+
+
 @pytest.mark.parametrize(("environ", "status"), [(BROWSER, "200 OK"), (OTHER_CLIENT, "503 Service Unavailable")])
 def test_a_hub_that_is_closing_sends_its_clients_to_the_next_one(
     endpoint: StreamEndpoint, environ: dict[str, Any], status: str
@@ -246,6 +257,49 @@ def test_what_waiting_will_not_cure_is_raised_and_gives_the_place_back() -> None
         with pytest.raises(HubConfigurationError, match="wrong password"):
             endpoint.answer(BROWSER, "orders", TENANT)
         assert endpoint.limiter.open == 0
+
+
+# The server's hooks.
+
+
+@pytest.fixture
+def no_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server's hooks were called, and nobody was warned of that."""
+    monkeypatch.setattr(limiter_module, "_told", False)
+    endpoint_module._complain_about_hooks.cache_clear()
+
+
+GUNICORN = {**BROWSER, "SERVER_SOFTWARE": "gunicorn/27.0.1"}
+
+
+def hook_warnings(endpoint: StreamEndpoint, environ: dict[str, Any], caplog: pytest.LogCaptureFixture) -> int:
+    """How many lines of the log name the hooks after two streams."""
+    for _ in range(2):
+        close(endpoint.answer(environ, "orders", TENANT))
+    return sum("post_worker_init, worker_exit" in message for message in caplog.messages)
+
+
+@pytest.mark.usefixtures("no_hooks")
+def test_gunicorn_without_the_hooks_is_warned_of_once(
+    endpoint: StreamEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert hook_warnings(endpoint, GUNICORN, caplog) == 1
+
+
+@pytest.mark.usefixtures("no_hooks")
+@pytest.mark.parametrize("environ", [BROWSER, {**BROWSER, "SERVER_SOFTWARE": "Werkzeug/3.1"}], ids=["none", "werkzeug"])
+def test_another_server_needs_no_hooks(
+    endpoint: StreamEndpoint, environ: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert hook_warnings(endpoint, environ, caplog) == 0
+
+
+@pytest.mark.usefixtures("no_hooks")
+def test_gunicorn_with_the_hooks_is_no_reason_for_a_warning(
+    endpoint: StreamEndpoint, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limiter_module, "_told", True)
+    assert hook_warnings(endpoint, GUNICORN, caplog) == 0
 
 
 # Places that nobody uses any more.

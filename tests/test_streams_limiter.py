@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,16 +11,17 @@ import pytest
 
 from pgfanout.errors import TooManyStreamsError, TooManyStreamsForUserError
 from pgfanout.streams import StreamLimiter
-from pgfanout.streams.limiter import set_server_threads, thread_cap
+from pgfanout.streams import limiter as limiter_module
+from pgfanout.streams.limiter import hooks_are_installed, set_server_threads, thread_cap
 
 PATIENCE = 20.0
 
 
 @pytest.fixture(autouse=True)
-def no_known_threads() -> Iterator[None]:
-    set_server_threads(None)
-    yield
-    set_server_threads(None)
+def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server has told its threads, and what a test tells is forgotten after it."""
+    monkeypatch.setattr(limiter_module, "_server_threads", None)
+    monkeypatch.setattr(limiter_module, "_told", False)
 
 
 def fill(limiter: StreamLimiter, user_id: Any = None) -> list[Callable[[], None]]:
@@ -149,6 +150,13 @@ def test_streams_leave_the_reserve_or_at_least_one_thread_free(threads: int, res
     set_server_threads(threads)
     assert thread_cap(reserve) == cap
     assert len(fill(StreamLimiter(thread_reserve=reserve))) == cap < threads
+
+
+@pytest.mark.parametrize("threads", [None, 8])
+def test_the_servers_hooks_are_known_by_what_they_tell_be_it_no_limit(threads: int | None) -> None:
+    before = hooks_are_installed()
+    set_server_threads(threads)
+    assert (before, hooks_are_installed()) == (False, True)
 
 
 def test_without_known_threads_there_is_no_cap_by_them() -> None:

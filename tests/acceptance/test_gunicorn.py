@@ -138,6 +138,11 @@ def test_every_stream_gets_close_and_the_worker_leaves(
     assert took < 2.0 or os.environ.get("PGFANOUT_SLOW_MACHINE")
 
 
+def test_the_interrupt_handler_leaves_the_thread_pool_alone(serve: Serve) -> None:
+    """gthread's own shuts the pool down, and waits for ever when the signal came amid handing it a request."""
+    assert request(serve(), "GET", "/interrupt-handler")[2] == b"Worker.handle_quit"
+
+
 def test_a_worker_that_is_told_to_stop_by_itself_ends_its_streams_too(serve: Serve, follow: Follow) -> None:
     server = serve()
     source = follow(server)

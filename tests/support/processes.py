@@ -27,9 +27,15 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # Every process of the session inherits it, so those whose parent has died are found as well.
 SESSION_VARIABLE = "PGFANOUT_TEST_SESSION"
 
+# SIGINT comes first: PostgreSQL gives its shared memory back.
 _GUARD = """
-import os, shutil, sys
+import shutil, signal, sys
 import psutil
+def send(process, number):
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        pass
 running = {}
 for line in sys.stdin:
     verb, pid = line[0], int(line[1:])
@@ -37,16 +43,15 @@ for line in sys.stdin:
         running.pop(pid, None)
     elif psutil.pid_exists(pid):
         running[pid] = psutil.Process(pid)
+victims = set(running.values())
 for process in running.values():
     try:
-        victims = [process, *process.children(recursive=True)]
+        victims.update(process.children(recursive=True))
     except psutil.NoSuchProcess:
-        continue
-    for victim in victims:
-        try:
-            victim.kill()
-        except psutil.NoSuchProcess:
-            pass
+        pass
+    send(process, signal.SIGINT)
+for victim in psutil.wait_procs(victims, timeout=3)[1]:
+    send(victim, signal.SIGKILL)
 shutil.rmtree(sys.argv[1], ignore_errors=True)
 """
 

@@ -1,6 +1,7 @@
 """The smallest application with a stream, its threads visible from outside."""
 
 import os
+import signal
 
 import flask
 
@@ -38,6 +39,12 @@ def healthz() -> flask.Response:
 @app.get("/streams")
 def streams() -> str:
     return str(fanout.limiter.open)
+
+
+@app.get("/interrupt-handler")
+def interrupt_handler() -> str:
+    handler = signal.getsignal(signal.SIGINT)
+    return str(getattr(getattr(handler, "func", handler), "__qualname__", handler))
 
 
 @app.get("/")

@@ -79,7 +79,7 @@ class PgFanout:
         Make sure first that the current user may see this tenant: the library can't know. With a
         `user_id`, `PGFANOUT_MAX_STREAMS_PER_USER` holds for this user. The response needs neither
         the request's context nor anything that is torn down with it. May wait for the hub to
-        listen; raises `InvalidEventError`, `HubConfigurationError`, `HubClosedError`.
+        listen; raises `InvalidEventError` and `HubConfigurationError`.
         """
         answer = self._endpoint.answer(flask.request.environ, channels, tenant_id, user_id)
         return flask.Response(answer.body, answer.status, answer.headers, direct_passthrough=True)

@@ -62,7 +62,7 @@ class NotifyHub(ABC):
 
     @abstractmethod
     def _new_listener(self) -> Listener:
-        """A listener that calls `_listening`, `_not_listening`, `_receive` and `_gap`."""
+        """A listener that calls `_listening`, `_not_listening`, `_receive` and `_malformed`."""
 
     @abstractmethod
     def _send(self, texts: Sequence[str], executor: Any) -> None:

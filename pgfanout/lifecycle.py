@@ -40,7 +40,8 @@ class Lifecycle:
     """New, trying to listen, listening, healing, closed.
 
     `_changed` guards every attribute below it, and is notified when one of them changes. The
-    listener runs, stops and is joined without it.
+    listener runs, stops and is joined without it. Single flags are also read without it: such an
+    answer was true a moment ago, which is all that any answer can be.
     """
 
     def __init__(self, new_listener: Callable[[], Listener]) -> None:

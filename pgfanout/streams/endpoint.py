@@ -31,7 +31,7 @@ class Answer:
     """Code and reason, as WSGI's `start_response` takes them."""
     headers: list[tuple[str, str]]
     body: Iterable[bytes]
-    """Has a `close` that has to be called at the end, which every WSGI server does."""
+    """A stream has a `close` that has to be called at the end, which every WSGI server does."""
 
 
 class StreamEndpoint:

@@ -64,7 +64,7 @@ class Publisher:
             _execute(executor, params)
         elif callable(connection):  # a pool's
             with connection() as borrowed:
-                _execute(borrowed, params)
+                self.send(texts, borrowed)
         else:
             raise TypeError(
                 f"an executor is a psycopg connection, cursor, pool or transaction, not {type(executor).__name__}"

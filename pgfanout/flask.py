@@ -22,6 +22,7 @@ _DEFAULTS: dict[str, Any] = {
     "PGFANOUT_HISTORY": False,
     "PGFANOUT_HEARTBEAT": 5.0,
     "PGFANOUT_HEARTBEAT_TIMEOUT": 5.0,
+    "PGFANOUT_MAX_RECONNECT_DELAY": 1.5,
     "PGFANOUT_MAX_STREAMS": 5000,
     "PGFANOUT_MAX_STREAMS_PER_USER": 10,
     "PGFANOUT_THREAD_RESERVE": 2,
@@ -167,6 +168,7 @@ def _hub(config: flask.Config) -> NotifyHub:
         history=config["PGFANOUT_HISTORY"],
         heartbeat=config["PGFANOUT_HEARTBEAT"],
         heartbeat_timeout=config["PGFANOUT_HEARTBEAT_TIMEOUT"],
+        max_reconnect_delay=config["PGFANOUT_MAX_RECONNECT_DELAY"],
     )
 
 

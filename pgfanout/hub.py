@@ -164,9 +164,12 @@ class NotifyHub(ABC):
             last_error=lifecycle.last_error,
             received=self._received,
             undecodable=self._undecodable,
-            deliveries=self._deliveries,
+            delivered=self._delivered,
             refreshes=self._refreshes,
             gaps=self._gaps,
+            dead_connections=self._dead_connections,
+            queue_usage=self._queue_usage,
+            stalled_readers=self._registry.stalled,
             subscriptions=len(self._registry),
         )
 
@@ -198,8 +201,13 @@ class NotifyHub(ABC):
         if self._lifecycle.now_listening():
             self._gap()
 
-    def _not_listening(self, error: str) -> None:
+    def _not_listening(self, error: str, dead: bool = False) -> None:
+        """Nothing arrives from now on; `dead` when that was found by a heartbeat only."""
+        self._dead_connections += dead
         self._lifecycle.not_listening(error)
+
+    def _heartbeat(self, queue_usage: float) -> None:
+        self._queue_usage = queue_usage
 
     def _gap(self) -> None:
         """Tell every subscription that events may have been lost here."""
@@ -223,7 +231,7 @@ class NotifyHub(ABC):
         for consumer in consumers:
             if not consumer.offer(event):
                 self._refreshes += 1
-        self._deliveries += len(consumers)
+        self._delivered += len(consumers)
 
     def _malformed(self, error: Exception | str) -> None:
         """A notification that nobody can read may have been anyone's event: that's a gap."""
@@ -243,8 +251,9 @@ class NotifyHub(ABC):
     def _renew(self) -> None:
         self._registry = Registry()
         self._lifecycle = Lifecycle(self._new_listener)
-        self._received = self._undecodable = self._deliveries = 0
-        self._refreshes = self._gaps = 0
+        self._received = self._undecodable = self._delivered = 0
+        self._refreshes = self._gaps = self._dead_connections = 0
+        self._queue_usage = 0.0
         self._complain_at = 0.0
 
 

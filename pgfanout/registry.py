@@ -26,9 +26,11 @@ class Consumer(Protocol):
 class Registry:
     """Topic to consumers, and consumer to topics.
 
-    `_lock` guards the three attributes below it. It is held for operations on dicts and tuples
+    `_lock` guards the attributes below it. It is held for operations on dicts and tuples
     alone: what is done with a consumer is done outside. The tuples are never changed but
     replaced, so a reader goes on with the one it got while others come and leave.
+
+    `stalled` counts the consumers that were removed for having stalled.
     """
 
     def __init__(self) -> None:
@@ -36,6 +38,7 @@ class Registry:
         self._consumers: dict[Topic, tuple[Consumer, ...]] = {}
         self._topics: dict[Consumer, tuple[Topic, ...]] = {}
         self._sealed = False
+        self.stalled = 0
 
     def add(self, consumer: Consumer, topics: Iterable[Topic]) -> None:
         """Route the topics' events to a consumer. Raises `HubClosedError` once sealed."""
@@ -47,10 +50,12 @@ class Registry:
             for topic in topics:
                 self._consumers[topic] = (*self._consumers.get(topic, ()), consumer)
 
-    def remove(self, consumer: Consumer) -> None:
+    def remove(self, consumer: Consumer, *, stalled: bool = False) -> None:
         """Route nothing to a consumer any more. Idempotent."""
         with self._lock:
-            for topic in self._topics.pop(consumer, ()):
+            topics = self._topics.pop(consumer, ())
+            self.stalled += stalled and bool(topics)
+            for topic in topics:
                 rest = tuple(c for c in self._consumers[topic] if c is not consumer)
                 if rest:
                     self._consumers[topic] = rest

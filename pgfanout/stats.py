@@ -17,17 +17,23 @@ class HubStats:
     """Unix time, in seconds, at which `listening` became what it is."""
     reconnects: int
     """How often the hub listened again after it had lost its connection."""
+    dead_connections: int
+    """Connections that ended without a word: the server did not answer a heartbeat in time."""
     last_error: str
     """What went wrong last, in the server's words; empty when nothing did."""
     received: int
     """Notifications that arrived, the undecodable ones included."""
     undecodable: int
     """Notifications that were no envelope; each is told as a gap."""
-    deliveries: int
+    delivered: int
     """Events offered to subscriptions: one event to ten subscriptions counts ten."""
     refreshes: int
     """Times that a full subscription's backlog was replaced by a refresh."""
     gaps: int
     """Times that every subscription was told to refresh."""
+    stalled_readers: int
+    """Streams that were let go because their client took nothing for too long."""
+    queue_usage: float
+    """How full the server's notification queue was at the last heartbeat, from 0 to 1."""
     subscriptions: int
     """Subscriptions that are open now."""

@@ -73,7 +73,8 @@ class Subscription:
     use it, and `close` it while another one waits.
     """
 
-    def __init__(self, buffer_size: int, on_close: Callable[[Subscription], object] | None = None) -> None:
+    def __init__(self, buffer_size: int, on_close: Callable[..., object] | None = None) -> None:
+        """`on_close` is called with the subscription, and `stalled=True` when it is let go."""
         if buffer_size < 1:
             raise ValueError(f"buffer_size has to be at least 1, not {buffer_size}")
         self._backlog = _Backlog(buffer_size)
@@ -118,6 +119,12 @@ class Subscription:
         self._backlog.end(drop=True)
         if self._on_close is not None:
             self._on_close(self)
+
+    def let_go(self) -> None:
+        """Close it because its reader has stalled, which `hub.stats()` counts."""
+        if self._on_close is not None:
+            self._on_close(self, stalled=True)
+        self.close()
 
     def __iter__(self) -> Iterator[Event]:
         while True:

@@ -33,6 +33,7 @@ DEFAULTS = {
     "PGFANOUT_HISTORY": False,
     "PGFANOUT_HEARTBEAT": 5.0,
     "PGFANOUT_HEARTBEAT_TIMEOUT": 5.0,
+    "PGFANOUT_MAX_RECONNECT_DELAY": 1.5,
     "PGFANOUT_MAX_STREAMS": 5000,
     "PGFANOUT_MAX_STREAMS_PER_USER": 10,
     "PGFANOUT_THREAD_RESERVE": 2,
@@ -153,6 +154,7 @@ def test_the_settings_reach_hub_caps_and_streams() -> None:
         PGFANOUT_BUFFER_SIZE=7,
         PGFANOUT_HEARTBEAT=1.5,
         PGFANOUT_HEARTBEAT_TIMEOUT=2.5,
+        PGFANOUT_MAX_RECONNECT_DELAY=3.5,
         PGFANOUT_MAX_STREAMS=70,
         PGFANOUT_MAX_STREAMS_PER_USER=3,
         PGFANOUT_THREAD_RESERVE=4,
@@ -164,12 +166,8 @@ def test_the_settings_reach_hub_caps_and_streams() -> None:
     fanout = PgFanout(app)
     hub, limiter, endpoint = fanout.hub, fanout.limiter, app.extensions["pgfanout"]
     assert isinstance(hub, PostgresHub)
-    assert (hub._postgres_channel, hub._buffer_size, hub._heartbeat, hub._heartbeat_timeout) == (
-        "other_events",
-        7,
-        1.5,
-        2.5,
-    )
+    assert (hub._postgres_channel, hub._buffer_size) == ("other_events", 7)
+    assert hub._timing == {"heartbeat": 1.5, "heartbeat_timeout": 2.5, "max_reconnect_delay": 3.5}
     assert (limiter.max_streams, limiter.max_streams_per_user, limiter.thread_reserve) == (70, 3, 4)
     assert (endpoint.keepalive, endpoint.client_timeout) == (11.0, 12.0)
     assert (endpoint.start_timeout, endpoint.retry_after) == (13.0, 14.0)

@@ -550,18 +550,32 @@ def test_a_new_hub_has_counted_nothing() -> None:
         last_error="",
         received=0,
         undecodable=0,
-        deliveries=0,
+        delivered=0,
         refreshes=0,
         gaps=0,
+        dead_connections=0,
+        stalled_readers=0,
+        queue_usage=0.0,
         subscriptions=0,
     )
+
+
+def test_a_reader_that_stalled_is_counted_once_and_one_that_left_is_not() -> None:
+    hub = MemoryHub()
+    with hub, hub.subscribe("orders", TENANT) as left, hub.subscribe("orders", TENANT) as stalled:
+        left.close()
+        stalled.let_go()
+        stalled.let_go()
+        assert stalled.get(0) is CLOSE_EVENT
+        stats = hub.stats()
+    assert (stats.stalled_readers, stats.subscriptions) == (1, 0)
 
 
 def test_one_event_to_ten_subscriptions_is_received_once_and_delivered_ten_times(hub: ScriptedHub) -> None:
     subscriptions = [hub.subscribe("orders", TENANT) for _ in range(10)]
     hub._receive([text(1), text(2, channel="nobody's")])
     stats = hub.stats()
-    assert (stats.received, stats.deliveries, stats.subscriptions) == (2, 10, 10)
+    assert (stats.received, stats.delivered, stats.subscriptions) == (2, 10, 10)
     assert all(waiting(each) == [Event("orders", b"1")] for each in subscriptions)
 
 

@@ -579,7 +579,7 @@ def test_the_counters_tell_what_happened(hub: NotifyHub) -> None:
     hub.publish_many([("orders", TENANT, 1), ("stock", TENANT, 2), ("nobody", TENANT, 3), ("orders", TENANT, 4)])
     assert payloads(one, 2) == [1, 4]
     assert payloads(other, 3) == [1, 2, 4]
-    stats = eventually(lambda: stats if (stats := hub.stats()).deliveries == 5 else None)
+    stats = eventually(lambda: stats if (stats := hub.stats()).delivered == 5 else None)
     assert stats is not None
     assert (stats.received, stats.undecodable, stats.refreshes, stats.gaps) == (4, 0, 0, 0)
     assert (stats.listening, stats.reconnects, stats.last_error, stats.subscriptions) == (True, 0, "", 2)

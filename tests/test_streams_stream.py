@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, Subscription
+from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, MemoryHub, Subscription
 from pgfanout.streams import EventStream, sse
 from pgfanout.streams.client import ClientSocket
 from pgfanout.streams.stream import close_abandoned, close_forgotten, live_streams
@@ -194,6 +194,22 @@ def test_closing_leaves_the_hub_and_gives_the_place_back() -> None:
     assert subscription.closed
     assert left == [subscription]
     assert given_back == ["place"]
+
+
+@pytest.mark.parametrize(
+    ("error", "stalled"),
+    [(TimeoutError(110, "no acknowledgement"), 1), (BrokenPipeError(), 0), (ConnectionResetError(), 0)],
+)
+def test_a_client_that_took_nothing_until_the_kernel_gave_up_is_counted(error: OSError, stalled: int) -> None:
+    with MemoryHub() as hub:
+        stream = EventStream(hub.subscribe("orders", "11111111-1111-4111-8111-111111111111"))
+        with pytest.raises(type(error)):
+            try:
+                raise error  # as a server's write does
+            finally:
+                stream.close()
+        stats = hub.stats()
+    assert (stats.stalled_readers, stats.subscriptions) == (stalled, 0)
 
 
 def test_closing_again_is_harmless(stream: EventStream, subscription: Subscription) -> None:

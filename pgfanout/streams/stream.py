@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import random
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -102,6 +103,9 @@ class EventStream:
 
     def close(self) -> None:
         """Close the subscription and give the stream's place back. Idempotent, never waits."""
+        # A server calls this while it handles the error of its write.
+        if isinstance(sys.exc_info()[1], TimeoutError):
+            self._subscription.let_go()
         self._subscription.close()
         self._on_close()
         self._closed = True

@@ -25,7 +25,8 @@ class PostgresHub(NotifyHub):
 
     Every `heartbeat` seconds the listener makes sure that its server answers, within
     `heartbeat_timeout` seconds: a connection that died without a word is found in the sum of the
-    two. Raises `HubConfigurationError` for a connection string that can't be read,
+    two. After a failure it tries again at growing intervals, of `max_reconnect_delay` seconds at
+    most: the longer, the later it is back after its server. Raises `HubConfigurationError` for a connection string that can't be read,
     `InvalidEventError` for an impossible channel name. `history` is not available yet.
     """
 
@@ -39,16 +40,20 @@ class PostgresHub(NotifyHub):
         history: bool = False,
         heartbeat: float = 5.0,
         heartbeat_timeout: float = 5.0,
+        max_reconnect_delay: float = 1.5,
     ) -> None:
         if history:
             raise HubConfigurationError("this version has no history")
-        if heartbeat <= 0 or heartbeat_timeout <= 0:
-            raise ValueError("heartbeat and heartbeat_timeout are seconds above 0")
+        if not min(heartbeat, heartbeat_timeout, max_reconnect_delay) > 0:
+            raise ValueError("heartbeat, heartbeat_timeout and max_reconnect_delay are seconds above 0")
         self._parameters = parse(conninfo)
         self._executor = executor
         self._postgres_channel = check_channel(postgres_channel)
-        self._heartbeat = heartbeat
-        self._heartbeat_timeout = heartbeat_timeout
+        self._timing = {
+            "heartbeat": heartbeat,
+            "heartbeat_timeout": heartbeat_timeout,
+            "max_reconnect_delay": max_reconnect_delay,
+        }
         self._listener: Listener | None = None
         self._publisher: Publisher | None = None
         super().__init__(buffer_size=buffer_size)
@@ -58,14 +63,8 @@ class PostgresHub(NotifyHub):
         return f"<PostgresHub on {self._postgres_channel!r}>"
 
     def _new_listener(self) -> Listener:
-        sink = Sink(self._listening, self._not_listening, self._receive, self._malformed)
-        self._listener = Listener(
-            self._parameters,
-            self._postgres_channel,
-            sink,
-            heartbeat=self._heartbeat,
-            heartbeat_timeout=self._heartbeat_timeout,
-        )
+        sink = Sink(self._listening, self._not_listening, self._receive, self._malformed, self._heartbeat)
+        self._listener = Listener(self._parameters, self._postgres_channel, sink, **self._timing)
         return self._listener
 
     def _send(self, texts: Sequence[str], executor: Any) -> None:

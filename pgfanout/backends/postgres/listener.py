@@ -28,8 +28,9 @@ __all__ = ["Listener", "Sink"]
 logger = logging.getLogger("pgfanout")
 
 _FIRST_DELAY = 0.1
-_LONGEST_DELAY = 1.5  # longer, and the hub would not be back within 2 s of its server
 _PROOF_TIME = 3.0
+_QUEUE_ALARM = 0.5
+_HEARTBEAT = "SELECT pg_notification_queue_usage(), pg_notify(%s, 'heartbeat')"
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,12 @@ class Sink:
     """Where a listener reports, in its own thread."""
 
     listening: Callable[[], None]
-    not_listening: Callable[[str], None]
+    not_listening: Callable[[str, bool], None]
+    """Why, and whether the connection was found dead by a heartbeat."""
     receive: Callable[[Sequence[str]], None]
     malformed: Callable[[str], None]
+    heartbeat: Callable[[float], None]
+    """How full the server's notification queue is, from 0 to 1."""
 
 
 class Listener:
@@ -53,18 +57,21 @@ class Listener:
         *,
         heartbeat: float,
         heartbeat_timeout: float,
+        max_reconnect_delay: float,
     ) -> None:
         self._parameters = parameters
         self._channel = channel
         self._sink = sink
         self._heartbeat = heartbeat
         self._heartbeat_timeout = heartbeat_timeout
+        self._max_delay = max_reconnect_delay
         self._pulse = f"pgfanout_{secrets.token_hex(8)}"  # a channel that nobody else listens to
         self._watchdog = Watchdog()
         self._connection: psycopg.Connection[Any] | None = None
         self._has_listened = False
         self._delay = _FIRST_DELAY
         self._server_words = ""
+        self._alarmed = False
 
     def run(self) -> None:
         """Listen until `stop`. Raises `HubConfigurationError` before the first success only."""
@@ -143,18 +150,39 @@ class Listener:
         self._sink.listening()
 
     def _receive(self, connection: psycopg.Connection[Any]) -> None:
-        """Hand on what arrives until the next heartbeat, then make sure that the server lives."""
+        """Hand on what arrives until the next heartbeat is due."""
         deadline = time.monotonic() + self._heartbeat
         while (left := deadline - time.monotonic()) > 0 and not self._watchdog.stopped:
             self._sink.receive(self._take(connection, left)[0])
-        with self._watchdog.limit(self._heartbeat_timeout):
-            connection.execute("SELECT pg_notify(%s, 'heartbeat')", (self._pulse,))
+        self._beat(connection)
+
+    def _beat(self, connection: psycopg.Connection[Any]) -> None:
+        """Make sure that the server lives and that notifications arrive."""
+        try:
+            with self._watchdog.limit(self._heartbeat_timeout):
+                ((usage, _),) = connection.execute(_HEARTBEAT, (self._pulse,)).fetchall()
+        except psycopg.errors.ProgramLimitExceeded:
+            # It lives; its queue is full, so nobody's notification is taken, ours as little.
+            self._tell_usage(1.0)
+            return
+        self._tell_usage(usage)
         pulse = False
         while not pulse:
             # Whatever arrives shows that the server lives; handing it on is not its time.
             with self._watchdog.limit(self._heartbeat_timeout):
                 texts, pulse = self._take(connection, self._heartbeat_timeout)
             self._sink.receive(texts)
+
+    def _tell_usage(self, usage: float) -> None:
+        alarmed, self._alarmed = self._alarmed, usage >= _QUEUE_ALARM
+        if self._alarmed and not alarmed:
+            logger.warning(
+                "the server's notification queue is %d %% full; when it is full, no transaction that notifies can"
+                " commit. A session that executed LISTEN holds it up, usually by a transaction left open: look for the"
+                " oldest xact_start in pg_stat_activity",
+                usage * 100,
+            )
+        self._sink.heartbeat(usage)
 
     def _take(self, connection: psycopg.Connection[Any], timeout: float) -> tuple[list[str], bool]:
         """One batch, waiting for it: the events' texts, and whether our pulse was among them."""
@@ -178,8 +206,10 @@ class Listener:
 
     def _lost(self, error: Exception) -> None:
         """After a failure: give up for what waiting won't cure, else wait a little."""
-        words = diagnosis.words(error, self._server_words)
-        self._sink.not_listening(words)
+        dead = self._watchdog.expired
+        limit = f"the server did not answer within {self._heartbeat_timeout:g} s"
+        words = limit if dead else diagnosis.words(error, self._server_words)
+        self._sink.not_listening(words, dead)
         if not self._has_listened and diagnosis.is_incurable(error):
             raise HubConfigurationError(diagnosis.advice(error, words)) from None
         if not isinstance(error, (psycopg.Error, HubConfigurationError)):
@@ -187,7 +217,7 @@ class Listener:
         pause = self._delay * random.uniform(0.5, 1.0)
         log = logger.warning if self._has_listened else logger.debug
         log("not listening (%s), trying again in %.1f s", words, pause)
-        self._delay = min(self._delay * 2, _LONGEST_DELAY)
+        self._delay = min(self._delay * 2, self._max_delay)
         self._watchdog.wait_stopped(pause)
 
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:

@@ -29,6 +29,8 @@ class Watchdog:
         self._other: socket.socket | None = None
         self._deadline: float | None = None
         self._stopped = False
+        self.expired = False
+        """Whether a limit was exceeded since `watch`."""
 
     @contextmanager
     def watch(self, descriptor: int) -> Iterator[None]:
@@ -37,6 +39,7 @@ class Watchdog:
         with self._changed:
             self._socket = duplicate
             self._deadline = None
+            self.expired = False
             if self._stopped:
                 self._cut()
         thread = threading.Thread(target=self._guard, name="pgfanout-watchdog", daemon=True)
@@ -109,6 +112,7 @@ class Watchdog:
                     self._changed.wait(self._deadline - now)
                 else:
                     self._deadline = None
+                    self.expired = True
                     self._cut()
 
     def _cut(self) -> None:

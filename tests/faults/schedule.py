@@ -1,0 +1,176 @@
+"""A schedule: publishers, subscribers and faults drawn from a seed, and what came of them."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from time import monotonic
+
+import psycopg
+
+from tests.support.wait import eventually
+
+from .baseline import Baseline, differences
+from .faults import FAULTS, Fault
+from .oracle import Ledger, Topic
+from .publishers import Publisher
+from .subscribers import FENCE, HubSubscriber, StreamSubscriber, Subscriber
+from .world import SITE, World
+
+__all__ = ["Outcome", "Schedule"]
+
+_TENANTS = (
+    "7d0e6f3a-7b1c-4a58-9f55-0c2d8f0f6a11",
+    "11111111-1111-4111-8111-111111111111",
+    "22222222-2222-4222-8222-222222222222",
+)
+_CHANNELS = ("orders", "stock", "größe")
+_TOPICS = [Topic(channel, tenant) for tenant in _TENANTS for channel in _CHANNELS]
+_TEMPERS = ("steady", "steady", "slow", "stalling", "leaving")
+_RECOVERY_LIMIT = 30.0
+
+
+@dataclass
+class Outcome:
+    """What one schedule came to. `broken` has a line for each promise that was not kept."""
+
+    committed: int = 0
+    deliveries: int = 0
+    told: int = 0
+    silent: int = 0
+    recovery: float = 0.0
+    faults: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+
+
+class Schedule:
+    """Number `index` of a seed. The same two numbers draw the same schedule; what threads and servers make of it in
+    time is theirs."""
+
+    def __init__(self, seed: int, index: int, only: Sequence[str] = ()) -> None:
+        self.name = f"{seed}/{index}"
+        self._random = random.Random(self.name)
+        names = sorted(only or FAULTS)
+        drawn = [FAULTS[self._random.choice(names)] for _ in range(self._random.choice((1, 1, 2, 2, 3, 4)))]
+        self.faults = sorted(drawn, key=lambda fault: fault.where)
+        self._publishers = self._random.randint(2, 4)
+        self._followers = self._random.randint(12, 24)
+        self._streams = self._random.randint(6, 12)
+
+    def run(self, world: World) -> Outcome:
+        outcome = Outcome(faults=Counter(fault.name for fault in self.faults))
+        before = Baseline.measure(world)
+        ledger = Ledger()
+        world.cuts_allowed = False
+        world.broken.clear()
+        subscribers = self._subscribers(world)
+        try:
+            self._play(world, ledger, subscribers, outcome)
+        finally:
+            world.heal()
+            for subscriber in subscribers:
+                subscriber.stop()
+            for subscriber in subscribers:
+                subscriber.join()
+        self._judge(world, ledger, subscribers, outcome)
+        outcome.broken += differences(world, before)
+        return outcome
+
+    def _subscribers(self, world: World) -> list[Subscriber]:
+        subscribers: list[Subscriber] = []
+        for name, hub in world.hubs.items():
+            for number in range(self._followers):
+                draw = self._draw(f"{name} {number}")
+                subscribers.append(HubSubscriber(*draw, hub))
+        for number in range(self._streams):
+            draw = self._draw(f"{SITE} {number}")
+            subscribers.append(StreamSubscriber(*draw, world.site.url, lambda: world.cuts_allowed))
+        return subscribers
+
+    def _draw(self, name: str) -> tuple[str, list[Topic], str, str]:
+        tenant = self._random.choice(_TENANTS)
+        channels = self._random.sample(_CHANNELS, self._random.choice((1, 1, 2, 3)))
+        topics = [Topic(channel, tenant) for channel in channels]
+        return name, topics, self._random.choice(_TEMPERS), f"{self.name}/{name}"
+
+    def _play(self, world: World, ledger: Ledger, subscribers: list[Subscriber], outcome: Outcome) -> None:
+        for subscriber in subscribers:
+            subscriber.start()
+        for subscriber in subscribers:
+            if not subscriber.begun.wait(_RECOVERY_LIMIT):
+                outcome.broken.append(f"{subscriber.name} did not begin")
+        hub = next(iter(world.hubs.values()))
+        publishers = [
+            Publisher(f"{self.name}/publisher {number}", hub, ledger, _TOPICS, world.connect_publisher)
+            for number in range(self._publishers)
+        ]
+        for publisher in publishers:
+            publisher.start()
+        try:
+            self._harm(world, outcome)
+            world.heal()
+            healed = monotonic()
+            time.sleep(0.2)  # of traffic in peace
+        finally:
+            for publisher in publishers:
+                publisher.stop()
+            for publisher in publishers:
+                publisher.join()
+                outcome.broken += publisher.failures
+        self._await_all(world, ledger, subscribers, outcome, healed)
+
+    def _harm(self, world: World, outcome: Outcome) -> None:
+        """Each track in a thread of its own."""
+        threads = [
+            threading.Thread(target=self._track, args=(world, list(faults), outcome, f"{self.name}/{where}"))
+            for where, faults in groupby(self.faults, key=lambda fault: fault.where)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _track(self, world: World, faults: list[Fault], outcome: Outcome, seed: str) -> None:
+        rng = random.Random(seed)
+        for fault in faults:
+            time.sleep(rng.uniform(0.0, 0.4))
+            try:
+                fault.run(world, rng)
+            except psycopg.OperationalError:
+                pass  # another track has the server
+            except Exception as error:
+                outcome.broken.append(f"the fault {fault.name} failed: {error!r}")
+
+    def _await_all(
+        self, world: World, ledger: Ledger, subscribers: list[Subscriber], outcome: Outcome, healed: float
+    ) -> None:
+        """Publish last events until everyone has one of each of its topics."""
+        for subscriber in subscribers:
+            subscriber.settle()
+
+        def all_live() -> bool:
+            world.publish_all(ledger, [(topic, FENCE, {"fence": topic.channel}) for topic in _TOPICS])
+            return all(subscriber.done.wait(0.05) for subscriber in subscribers)
+
+        try:
+            eventually(all_live, timeout=_RECOVERY_LIMIT, interval=0.05)
+        except AssertionError:
+            late = [subscriber.name for subscriber in subscribers if not subscriber.done.is_set()]
+            outcome.broken.append(f"not live {_RECOVERY_LIMIT:g} s after the last fault: {', '.join(late)}")
+        outcome.recovery = max(
+            min((s.live_at for s in subscribers if s.name.startswith(place)), default=healed) - healed
+            for place in (*world.hubs, SITE)
+        )
+
+    def _judge(self, world: World, ledger: Ledger, subscribers: list[Subscriber], outcome: Outcome) -> None:
+        oracle = world.oracle(ledger)
+        check = oracle.check(record for subscriber in subscribers for record in subscriber.records)
+        outcome.committed = oracle.size
+        outcome.deliveries, outcome.told, outcome.silent = check.events, check.told, check.silent
+        outcome.broken += world.broken + check.broken
+        outcome.broken += [f"{s.name} failed: {s.error!r}" for s in subscribers if s.error is not None]

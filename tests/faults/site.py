@@ -1,0 +1,47 @@
+"""The site of the fault harness: streams of any channels of a tenant, and what its worker holds."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import asdict
+
+import flask
+import psutil
+
+from pgfanout.flask import PgFanout
+
+app = flask.Flask(__name__)
+app.config.update(
+    PGFANOUT_DATABASE_URL=os.environ["DATABASE_URL"],
+    PGFANOUT_HEARTBEAT=0.5,
+    PGFANOUT_HEARTBEAT_TIMEOUT=0.5,
+    PGFANOUT_KEEPALIVE=1.0,
+    PGFANOUT_CLIENT_TIMEOUT=float(os.environ.get("CLIENT_TIMEOUT", "30")),
+)
+fanout = PgFanout(app)
+if os.environ.get("START_BEFORE_FORK"):
+    fanout.hub.start()
+
+
+@app.get("/events")
+def events() -> flask.Response:
+    return fanout.stream(flask.request.args.getlist("channel"), flask.request.args["tenant"])
+
+
+@app.get("/inside")
+def inside() -> flask.Response:
+    process = psutil.Process()
+    return flask.jsonify(
+        **asdict(fanout.hub.stats()),
+        pid=process.pid,
+        streams=fanout.limiter.open,
+        descriptors=process.num_fds(),
+        threads=sorted(thread.name for thread in threading.enumerate()),
+        memory=process.memory_info().rss,
+    )
+
+
+@app.get("/")
+def index() -> str:
+    return "hello"

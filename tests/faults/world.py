@@ -1,0 +1,194 @@
+"""The world of a run: one server, hubs and a site that reach it by proxies, and the server's own word on what was
+committed. It lasts for many schedules; `heal` undoes whatever a fault has left."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+import psycopg
+
+from pgfanout import NotifyHub, PostgresHub
+from tests.support.gunicorn import GunicornServer
+from tests.support.postgres import PostgresServer
+from tests.support.tcp_proxy import TcpProxy
+from tests.support.wait import eventually
+
+from .commitlog import MARK, CommitLog
+from .oracle import Ledger, Oracle, Sent, Topic
+
+__all__ = ["World"]
+
+_DATABASE = "faults"
+_ROLE = "app"
+_PASSWORD = "first"
+_BUFFERS = {"small": 8, "large": 256}
+_CONFIG = "tests/acceptance/apps/gunicorn.conf.py"
+SITE = "site"
+THREADS = 24
+
+
+class World:
+    """`hubs` live in this process, `site` is a gunicorn with a hub in its worker, `paths` lead each to the server.
+
+    `broken` gathers what faults find wrong on the way, `cuts_allowed` says whether streams may end without a farewell.
+    """
+
+    def __init__(self, *, preload: bool = False) -> None:
+        settings: dict[str, object] = {"wal_level": "logical", "max_connections": 60, "log_min_messages": "fatal"}
+        hba = (f"host all {_ROLE} 127.0.0.1/32 scram-sha-256", "host all all 127.0.0.1/32 trust")
+        self.server = PostgresServer(settings=settings, hba=hba)
+        if self.server.version >= 17:
+            self.server.settings["max_notify_queue_pages"] = 64  # the least, so that a fault can fill it
+        self.hubs: dict[str, NotifyHub] = {}
+        self.paths: dict[str, TcpProxy] = {}
+        self.cuts_allowed = False
+        self.broken: list[str] = []
+        self._preload = preload
+        self._stack = ExitStack()
+
+    def __enter__(self) -> World:
+        try:
+            self._build()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _build(self) -> None:
+        self._stack.enter_context(self.server)
+        self.server.create_database(_DATABASE)
+        with self.connect() as admin:
+            admin.execute(f"CREATE ROLE {_ROLE} LOGIN PASSWORD '{_PASSWORD}'")
+            self._log = CommitLog(admin)
+        for name in (*_BUFFERS, SITE):
+            self.paths[name] = self._stack.enter_context(TcpProxy(self.server.host, self.server.port))
+        for name, size in _BUFFERS.items():
+            self.hubs[name] = self._stack.enter_context(
+                PostgresHub(
+                    self._url(name), buffer_size=size, heartbeat=0.5, heartbeat_timeout=0.5, max_reconnect_delay=0.5
+                )
+            )
+            self.hubs[name].start(30)
+        environment = {"DATABASE_URL": self._url(SITE), "START_BEFORE_FORK": "1" if self._preload else None}
+        self.site = self._stack.enter_context(
+            GunicornServer(
+                "tests.faults.site:app", config=_CONFIG, threads=THREADS, env=environment, preload=self._preload
+            )
+        )
+        self.await_listening()
+
+    def _url(self, path: str) -> str:
+        direct = self.server.url(_DATABASE, user=_ROLE, password=_PASSWORD)
+        return self.paths[path].through(direct) + "?connect_timeout=2"
+
+    def app_url(self) -> str:
+        """The server itself, as the hubs' role."""
+        return self.server.url(_DATABASE, user=_ROLE, password=_PASSWORD)
+
+    def connect(self, encoding: str = "UTF8", *, autocommit: bool = True) -> psycopg.Connection[Any]:
+        """A session of the superuser that no network fault reaches."""
+        return self.server.connect(_DATABASE, autocommit=autocommit, client_encoding=encoding)
+
+    def connect_publisher(self, encoding: str) -> psycopg.Connection[Any]:
+        return self.connect(encoding, autocommit=False)
+
+    def accepts(self) -> bool:
+        """Whether the server accepts connections; raises psycopg's error when not."""
+        self.connect().close()
+        return True
+
+    def inside(self, timeout: float = 10.0) -> dict[str, Any]:
+        """What a worker of the site tells of itself."""
+        with urllib.request.urlopen(f"{self.site.url}/inside", timeout=timeout) as answer:
+            told: dict[str, Any] = json.load(answer)
+        return told
+
+    def site_answers(self) -> None:
+        """Ask an ordinary request, which has to be answered whatever the streams do."""
+        try:
+            with urllib.request.urlopen(self.site.url, timeout=15.0) as answer:
+                assert answer.read() == b"hello"
+        except TimeoutError:
+            self.broken.append("starved: an ordinary request was not answered within 15 s")
+        except OSError:
+            pass  # no worker, or one that was stopped while it answered
+
+    def head_requests(self, count: int) -> None:
+        """Requests that open no stream, although a GET for the same would."""
+        for _ in range(count):
+            url = f"{self.site.url}/events?tenant={uuid.uuid4()}&channel=orders"
+            request = urllib.request.Request(url, method="HEAD", headers={"Accept": "text/event-stream"})
+            try:
+                urllib.request.urlopen(request, timeout=15.0).close()
+            except OSError:
+                pass  # as above
+
+    def listening(self) -> bool:
+        return all(hub.listening for hub in self.hubs.values()) and bool(self.inside()["listening"])
+
+    def await_listening(self) -> None:
+        eventually(self.listening, timeout=60.0, interval=0.02)
+
+    def heal(self) -> None:
+        """Undo whatever is left of a fault: a network in order, a server that runs and knows the password."""
+        for path in self.paths.values():
+            path.heal()
+        self.server.start()
+        self.set_password(_PASSWORD)
+
+    def set_password(self, password: str) -> None:
+        with self.connect() as admin:
+            admin.execute(f"ALTER ROLE {_ROLE} PASSWORD '{password}'")
+
+    def listeners(self) -> list[int]:
+        """The process ids of the sessions that LISTEN for the hubs."""
+        with self.connect() as admin:
+            query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgfanout-listener' ORDER BY pid"
+            return [pid for (pid,) in admin.execute(query)]
+
+    def oracle(self, ledger: Ledger) -> Oracle:
+        """Ask the server what it has committed of the ledger's events."""
+        sents = {sent.key: sent for sent in ledger.all()}
+        with self.connect() as admin:
+            return Oracle(ledger, [sents[key] for key in self._log.read(admin) if key in sents])
+
+    def publish_all(self, ledger: Ledger, events: Sequence[tuple[Topic, str, dict[str, object]]]) -> None:
+        """Marked events, in one transaction of a session that no network fault reaches."""
+        sents = []
+        for topic, type, content in events:
+            key = ledger.next_key()
+            sents.append(Sent(key, topic, json.dumps({**content, "key": key}).encode(), type))
+            ledger.add(sents[-1])
+        hub = next(iter(self.hubs.values()))
+        with self.connect(autocommit=False) as connection:
+            connection.cursor().executemany(MARK, [(str(sent.key),) for sent in sents])
+            texts = [(sent.topic.channel, sent.topic.tenant, sent.payload, sent.type) for sent in sents]
+            hub.publish_many(texts, executor=connection)
+            begun = monotonic()
+            for sent in sents:
+                sent.begun = begun
+
+    @contextmanager
+    def sessions(self, count: int, connect: Callable[[], psycopg.Connection[Any]]) -> Iterator[int]:
+        """As many sessions as can be had, `count` at most."""
+        with ExitStack() as stack:
+            taken = 0
+            try:
+                while taken < count:
+                    stack.enter_context(connect())
+                    taken += 1
+            except psycopg.OperationalError:
+                pass
+            yield taken

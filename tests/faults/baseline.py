@@ -14,8 +14,7 @@ from .world import THREADS, World
 __all__ = ["Baseline", "differences"]
 
 _SESSIONS = """
-    SELECT application_name, count(*) FROM pg_stat_activity
-    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() GROUP BY 1
+    SELECT application_name, count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgfanout%' GROUP BY 1
 """
 
 

@@ -82,14 +82,15 @@ def server_starting_up(world: World, rng: random.Random) -> None:
     """It recovers from an archive that keeps it waiting: 57P03."""
     gate = session.directory("gate") / "open"
     world.server.stop("immediate")
-    world.server.settings["restore_command"] = f"while [ ! -e {shlex.quote(str(gate))} ]; do sleep 0.02; done; false"
+    wait = f"while [ ! -e {shlex.quote(str(gate))} ]; do sleep 0.02; done; false"
+    world.server.settings.update({"restore_command": wait, "hot_standby": "off"})
     (world.server.data_directory / "recovery.signal").touch()
     world.server.launch()
     _hold(rng, 1.0)
     gate.touch()
     eventually(lambda: not (world.server.data_directory / "recovery.signal").exists(), timeout=60.0)
     eventually(world.accepts, timeout=60.0)
-    del world.server.settings["restore_command"]
+    del world.server.settings["restore_command"], world.server.settings["hot_standby"]
 
 
 @fault("database")
@@ -150,6 +151,12 @@ def connections_cut(world: World, rng: random.Random) -> None:
     for _ in range(rng.randint(1, 3)):
         _path(world, rng).cut()
         _hold(rng, 0.3)
+
+
+@fault("network")
+def connections_stranded(world: World, rng: random.Random) -> None:
+    """Nothing passes on them any more, and nobody says so."""
+    _path(world, rng).strand()
 
 
 @fault("network")

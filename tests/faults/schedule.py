@@ -31,7 +31,7 @@ _TENANTS = (
 )
 _CHANNELS = ("orders", "stock", "größe")
 _TOPICS = [Topic(channel, tenant) for tenant in _TENANTS for channel in _CHANNELS]
-_TEMPERS = ("steady", "steady", "slow", "stalling", "leaving")
+_TEMPERS = ("steady", "steady", "steady", "slow", "slow", "stalling", "stalling", "leaving", "leaving", "stalled")
 _RECOVERY_LIMIT = 30.0
 
 
@@ -43,7 +43,8 @@ class Outcome:
     deliveries: int = 0
     told: int = 0
     silent: int = 0
-    recovery: float = 0.0
+    hubs_recovery: float = 0.0
+    site_recovery: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
 
@@ -52,19 +53,19 @@ class Schedule:
     """Number `index` of a seed. The same two numbers draw the same schedule; what threads and servers make of it in
     time is theirs."""
 
-    def __init__(self, seed: int, index: int, only: Sequence[str] = ()) -> None:
+    def __init__(self, seed: int, index: int, only: Sequence[str] = (), exactly: Sequence[str] = ()) -> None:
+        """Draws from all faults, or from some `only`, unless it is told them `exactly`."""
         self.name = f"{seed}/{index}"
         self._random = random.Random(self.name)
-        names = sorted(only or FAULTS)
-        drawn = [FAULTS[self._random.choice(names)] for _ in range(self._random.choice((1, 1, 2, 2, 3, 4)))]
-        self.faults = sorted(drawn, key=lambda fault: fault.where)
+        drawn = exactly or self._random.choices(sorted(only or FAULTS), k=self._random.choice((1, 1, 2, 2, 3, 4)))
+        self.faults = sorted((FAULTS[name] for name in drawn), key=lambda fault: fault.where)
         self._publishers = self._random.randint(2, 4)
         self._followers = self._random.randint(12, 24)
         self._streams = self._random.randint(6, 12)
 
-    def run(self, world: World) -> Outcome:
+    def run(self, world: World, baseline: Baseline) -> Outcome:
+        """Play it and judge it; afterwards everything has to be at its baseline again."""
         outcome = Outcome(faults=Counter(fault.name for fault in self.faults))
-        before = Baseline.measure(world)
         ledger = Ledger()
         world.cuts_allowed = False
         world.broken.clear()
@@ -78,7 +79,7 @@ class Schedule:
             for subscriber in subscribers:
                 subscriber.join()
         self._judge(world, ledger, subscribers, outcome)
-        outcome.broken += differences(world, before)
+        outcome.broken += differences(world, baseline)
         return outcome
 
     def _subscribers(self, world: World) -> list[Subscriber]:
@@ -149,10 +150,22 @@ class Schedule:
     def _await_all(
         self, world: World, ledger: Ledger, subscribers: list[Subscriber], outcome: Outcome, healed: float
     ) -> None:
-        """Publish last events until everyone has one of each of its topics."""
-        for subscriber in subscribers:
-            subscriber.settle()
+        """Publish last events until everyone has one of each of its topics: first those that nothing holds up but
+        the readers that stalled, then these as well."""
+        stalled = [subscriber for subscriber in subscribers if subscriber.temper == "stalled"]
+        others = [subscriber for subscriber in subscribers if subscriber.temper != "stalled"]
+        for group in (others, stalled):
+            for subscriber in group:
+                subscriber.settle()
+            self._await(world, ledger, group, outcome)
+        first = {
+            place: min((s.live_at for s in others if s.name.startswith(place)), default=healed) - healed
+            for place in (*world.hubs, SITE)
+        }
+        outcome.site_recovery = first.pop(SITE)
+        outcome.hubs_recovery = max(first.values())
 
+    def _await(self, world: World, ledger: Ledger, subscribers: list[Subscriber], outcome: Outcome) -> None:
         def all_live() -> bool:
             world.publish_all(ledger, [(topic, FENCE, {"fence": topic.channel}) for topic in _TOPICS])
             return all(subscriber.done.wait(0.05) for subscriber in subscribers)
@@ -162,10 +175,6 @@ class Schedule:
         except AssertionError:
             late = [subscriber.name for subscriber in subscribers if not subscriber.done.is_set()]
             outcome.broken.append(f"not live {_RECOVERY_LIMIT:g} s after the last fault: {', '.join(late)}")
-        outcome.recovery = max(
-            min((s.live_at for s in subscribers if s.name.startswith(place)), default=healed) - healed
-            for place in (*world.hubs, SITE)
-        )
 
     def _judge(self, world: World, ledger: Ledger, subscribers: list[Subscriber], outcome: Outcome) -> None:
         oracle = world.oracle(ledger)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from dataclasses import asdict
 
 import flask
 import psutil
 
 from pgfanout.flask import PgFanout
+
+_TENANT = "7d0e6f3a-7b1c-4a58-9f55-0c2d8f0f6a11"
 
 app = flask.Flask(__name__)
 app.config.update(
@@ -27,6 +30,20 @@ if os.environ.get("START_BEFORE_FORK"):
 @app.get("/events")
 def events() -> flask.Response:
     return fanout.stream(flask.request.args.getlist("channel"), flask.request.args["tenant"])
+
+
+@app.post("/churn")
+def churn() -> tuple[str, int]:
+    for _ in range(int(flask.request.args["subscriptions"])):
+        fanout.hub.subscribe(("orders", "stock"), uuid.uuid4()).close()
+    return "", 204
+
+
+@app.post("/publish")
+def publish() -> tuple[str, int]:
+    count = int(flask.request.args["events"])
+    fanout.publish_many([("orders", _TENANT, {"number": number}) for number in range(count)])
+    return "", 204
 
 
 @app.get("/inside")

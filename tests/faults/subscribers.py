@@ -27,8 +27,8 @@ FENCE = "fence"
 class Subscriber:
     """Follows some channels of one tenant until every one of them has brought its fence.
 
-    `temper` is how it reads: a slow one pauses, a stalling one stops for a while, a leaving one goes and comes back,
-    which begins a new record.
+    `temper` is how it reads: a slow one pauses, a stalling one stops for a while, a stalled one until it is settled; a
+    leaving one goes and comes back, which begins a new record.
     """
 
     def __init__(self, name: str, topics: Sequence[Topic], temper: str, seed: str) -> None:
@@ -99,6 +99,8 @@ class Subscriber:
             self._stop.wait(self._random.uniform(0, 0.02))
         elif self.temper == "stalling" and self._random.random() < 0.05:
             self._stop.wait(self._random.uniform(0.1, 0.8))
+        while self.temper == "stalled" and not self._stop.is_set():
+            self._stop.wait(0.05)
 
     def _wants_to_leave(self) -> bool:
         return self.temper == "leaving" and self._random.random() < 0.05

@@ -144,7 +144,7 @@ class Link:
         self.up = Pipe(self.client, self.server, rules)
         self.down = Pipe(self.server, self.client, rules)
         self.pipes = (self.up, self.down)
-        self.started = self.connected = self.closed = False
+        self.started = self.connected = self.stranded = self.closed = False
 
     @property
     def finished(self) -> bool:
@@ -158,8 +158,19 @@ class Link:
         if error not in (0, errno.EINPROGRESS):
             raise OSError(error, "the server can't be reached")
 
+    def strand(self) -> None:
+        """Pass nothing on any more, for ever; either side's end is noticed, and not told to the other."""
+        self.stranded = self.started
+        for pipe in self.pipes:
+            pipe.held.clear()
+            pipe.tail = b""
+
     def serve(self, end: socket.socket, mask: int) -> None:
         """Do what one of the sockets is ready for. Raises OSError when the connection is lost."""
+        if self.stranded:
+            if not end.recv(_READ_SIZE):
+                raise OSError(errno.ECONNRESET, "one side has given the connection up")
+            return
         if not self.connected:
             self._check()
             return
@@ -174,6 +185,8 @@ class Link:
 
     def interests(self) -> tuple[tuple[socket.socket, int], ...]:
         """What each of the sockets waits for."""
+        if self.stranded:
+            return (self.client, selectors.EVENT_READ), (self.server, selectors.EVENT_READ)
         if not self.connected:
             return (self.client, 0), (self.server, selectors.EVENT_WRITE * self.started)
         return (self.client, _mask(self.up, self.down)), (self.server, _mask(self.down, self.up))

@@ -75,6 +75,13 @@ class TcpProxy:
         """End every open connection with a reset of both sides."""
         self._apply(self._cut)
 
+    def strand(self) -> None:
+        """Pass nothing on for the connections that are open, not even after `heal`; new ones are as they should be.
+
+        As when a firewall has forgotten them. One of which a side ends is closed.
+        """
+        self._apply(self._strand)
+
     def freeze(self) -> None:
         """No byte, FIN or reset passes any more. New connections are taken, and are as silent."""
         self._set(frozen=True)
@@ -133,8 +140,9 @@ class TcpProxy:
         self._changes.put((change, done))
         try:
             self._bell.send(b"!")
-        except OSError:
-            raise RuntimeError("the proxy is closed") from None
+        except OSError:  # it has ended, perhaps by this very change, which it found before the bell rang
+            if not done.is_set():
+                raise RuntimeError("the proxy is closed") from None
         if not done.wait(_PATIENCE):
             raise RuntimeError(f"the proxy did not obey within {_PATIENCE} s")
         return None
@@ -262,6 +270,11 @@ class TcpProxy:
         self._accept()  # those that wait for it are open as well, for their clients
         for link in list(self._links):
             self._end(link, reset=True)
+
+    def _strand(self) -> None:
+        for link in self._links:
+            link.strand()
+        self._watch_all()
 
     def _heal(self) -> None:
         for name, value in vars(Rules()).items():

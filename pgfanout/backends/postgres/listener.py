@@ -99,9 +99,8 @@ class Listener:
             connection.add_notice_handler(self._notice)
             with self._watchdog.watch(connection.fileno()):
                 self._listen(connection)
-                early = self._prove(connection)
-                self._announce()  # the gap before what came after it
-                self._sink.receive(early)
+                self._prove(connection)
+                self._announce()
                 while not self._watchdog.stopped:
                     self._receive(connection)
         finally:
@@ -113,11 +112,12 @@ class Listener:
             for channel in (self._channel, self._pulse):
                 connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
 
-    def _prove(self, connection: psycopg.Connection[Any]) -> list[str]:
-        """Have a second session notify, wait for it, and return what else arrived meanwhile.
+    def _prove(self, connection: psycopg.Connection[Any]) -> None:
+        """Have a second session notify, and wait for it.
 
         A pooler in transaction mode accepts LISTEN and delivers nothing; a notification to
-        oneself would come back all the same, with the answer to the statement.
+        oneself would come back all the same, with the answer to the statement. Events that
+        arrive meanwhile were committed before the gap that is told next, and are part of it.
         """
         with (
             conninfo.connect(conninfo.same_server(self._parameters, connection), "pgfanout-probe") as probe,
@@ -125,20 +125,16 @@ class Listener:
             self._watchdog.limit(self._heartbeat_timeout),
         ):
             probe.execute("SELECT pg_notify(%s, 'proof')", (self._pulse,))
-        texts: list[str] = []
         deadline = time.monotonic() + _PROOF_TIME
         while (left := deadline - time.monotonic()) > 0:
-            arrived, pulse = self._take(connection, left)
-            texts += arrived
-            if pulse:
-                return texts
+            if self._take(connection, left)[1]:
+                return
         # A stalled server isn't a pooler: what it owes comes with its next answer.
         with self._watchdog.limit(self._heartbeat_timeout):
             connection.execute("SELECT 1")
-            arrived, pulse = self._take(connection, 0.1)
-        if pulse:
-            return texts + arrived
-        raise HubConfigurationError(diagnosis.NOTHING_ARRIVES)
+            pulse = self._take(connection, 0.1)[1]
+        if not pulse:
+            raise HubConfigurationError(diagnosis.NOTHING_ARRIVES)
 
     def _announce(self) -> None:
         if self._has_listened:

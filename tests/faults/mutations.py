@@ -1,0 +1,234 @@
+"""Mutations: for each promise, one line of the library changed so that it is broken. The harness has to notice each.
+
+    python -m tests.faults.mutations [--seed N] [--only NUMBER,...]
+
+Each runs on a copy of the package and the tests. The exit status is 1 when one was not noticed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from tests.support.processes import REPOSITORY
+
+__all__ = ["MUTATIONS", "Mutation"]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`promise` is its number in the README. `old`, found once in the module, becomes `new`; `faults` are those that
+    bring it to light, all of them when there is none."""
+
+    promise: int
+    what: str
+    module: str
+    old: str
+    new: str
+    faults: tuple[str, ...] = ()
+
+    def apply(self, package: Path) -> None:
+        path = package / self.module
+        source = path.read_text(encoding="utf-8")
+        assert source.count(self.old) == 1, f"{self.module} has {source.count(self.old)} times {self.old!r}"
+        path.write_text(source.replace(self.old, self.new), encoding="utf-8")
+
+
+_LISTENER = "backends/postgres/listener.py"
+_POSTGRES_HUB = "backends/postgres/hub.py"
+
+MUTATIONS = (
+    Mutation(1, "a batch is handed on backwards", "hub.py", "for text in texts:", "for text in reversed(list(texts)):"),
+    Mutation(1, "a queue gives its newest first", "subscription.py", "self.queue.popleft()", "self.queue.pop()"),
+    Mutation(
+        2,
+        "an overflow drops the backlog without a word",
+        "subscription.py",
+        "event = REFRESH_EVENT",
+        "pass",
+    ),
+    Mutation(
+        2,
+        "a refresh is not queued behind an event",
+        "subscription.py",
+        "self._tail() is event",
+        "self._tail()",
+        ("listeners-terminated",),
+    ),
+    Mutation(
+        2,
+        "a new session is no gap",
+        "hub.py",
+        "if self._lifecycle.now_listening():",
+        "if not self._lifecycle.now_listening():",
+        ("listeners-terminated", "connections-cut"),
+    ),
+    Mutation(
+        2,
+        "the gap is told before the new session listens",
+        _LISTENER,
+        "                self._listen(connection)\n",
+        "                self._announce(); time.sleep(0.05); self._announce = lambda: None; self._listen(connection)\n",
+        ("listeners-terminated",),
+    ),
+    Mutation(
+        2,
+        "of a batch the first alone is taken",
+        _LISTENER,
+        "batch = list(connection.notifies(timeout=timeout, stop_after=1))",
+        "batch = list(connection.notifies(timeout=timeout, stop_after=1))[:1]",
+    ),
+    Mutation(
+        2,
+        "a batch that can't be decoded is no gap",
+        _LISTENER,
+        'self._sink.malformed("bytes that are not UTF-8")',
+        "pass",
+        ("bytes-corrupted",),
+    ),
+    Mutation(
+        2,
+        "a browser that comes back isn't told",
+        "streams/endpoint.py",
+        "resumed=bool(sse.last_event_id(environ))",
+        "resumed=False",
+        ("workers-replaced",),
+    ),
+    Mutation(
+        3,
+        "an event leaves before its transaction commits",
+        _POSTGRES_HUB,
+        "self._executor if executor is None else executor",
+        "None",
+    ),
+    Mutation(
+        4,
+        "a channel is everybody's",
+        "registry.py",
+        "return self._consumers.get(topic, ())",
+        "return tuple(c for t in self._consumers if t.channel == topic.channel for c in self._consumers[t])",
+    ),
+    Mutation(5, "a queue has no end", "subscription.py", "room = len(self.queue) < self.maxsize", "room = True"),
+    Mutation(
+        5,
+        "the listener waits for readers",
+        "subscription.py",
+        "return self._backlog.offer(event)",
+        "return self._backlog.put(event) is None",
+    ),
+    Mutation(
+        5,
+        "who has left stays in the registry",
+        "registry.py",
+        "topics = self._topics.pop(consumer, ())",
+        "topics = self._topics.get(consumer, ())[:0]",
+    ),
+    Mutation(
+        5,
+        "a stream that was closed keeps its place",
+        "streams/stream.py",
+        "        self._on_close()\n",
+        "",
+        ("churn",),
+    ),
+    Mutation(
+        6,
+        "a worker that stops says nothing",
+        "gunicorn.py",
+        "    _end_idle_connections(worker)\n    _say_goodbye()",
+        "    _end_idle_connections(worker)",
+        ("workers-replaced", "worker-stopped"),
+    ),
+    Mutation(
+        6,
+        "a stream ends without close",
+        "streams/stream.py",
+        "+ farewell + sse.encode(CLOSE_EVENT)",
+        "+ farewell",
+        ("workers-replaced",),
+    ),
+    Mutation(
+        7,
+        "a lost connection is the end",
+        _LISTENER,
+        "self._survive(error)",
+        "return",
+        ("listeners-terminated",),
+    ),
+    Mutation(
+        7,
+        "a silent connection is never found dead",
+        "backends/postgres/watchdog.py",
+        "                    self.expired = True\n                    self._cut()\n",
+        "                    self.expired = True\n",
+        ("connections-stranded",),
+    ),
+    Mutation(
+        7,
+        "pauses grow without a limit",
+        _LISTENER,
+        "min(self._delay * 2, self._max_delay)",
+        "self._delay * 2000",
+        ("password-changed", "out-of-connections"),
+    ),
+    Mutation(
+        8,
+        "streams may take every thread",
+        "streams/limiter.py",
+        "return max(_server_threads - reserve, min(1, _server_threads - 1), 0)",
+        "return _server_threads",
+        ("crowd",),
+    ),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.mutations")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=lambda text: [int(number) for number in text.split(",")], default=[])
+    options = parser.parse_args(arguments)
+    unnoticed = 0
+    for number, mutation in enumerate(MUTATIONS, 1):
+        if number in (options.only or range(1, len(MUTATIONS) + 1)):
+            began = monotonic()
+            complaint = _noticed(mutation, options.seed)
+            unnoticed += not complaint
+            print(
+                f"{number:2}  promise {mutation.promise}: {mutation.what:52} "
+                f"{'noticed' if complaint else 'NOT NOTICED':11} {monotonic() - began:5.1f} s  {complaint}",
+                flush=True,
+            )
+    print(f"{unnoticed} not noticed")
+    return 1 if unnoticed else 0
+
+
+def _noticed(mutation: Mutation, seed: int) -> str:
+    """What the harness said first of the mutated library; empty when it found nothing wrong."""
+    with tempfile.TemporaryDirectory(prefix="pgfanout-mutation-") as folder:
+        for name in ("pgfanout", "tests"):
+            shutil.copytree(REPOSITORY / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__"))
+        mutation.apply(Path(folder, "pgfanout"))
+        command = [sys.executable, "-m", "tests.faults", "--seed", str(seed), "--schedules", "6", "--until-broken"]
+        if mutation.faults:
+            command += ["--faults", ",".join(mutation.faults)]
+        # First on the path, also of the servers that the harness starts: an installed package would come before it.
+        environment = {**os.environ, "PYTHONPATH": folder}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    if done.returncode == 0:
+        return ""
+    broken = [line.strip() for line in done.stdout.splitlines() if line.startswith("  ")]
+    if not broken or done.returncode != 1:
+        raise RuntimeError(f"the harness itself failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return broken[0][:100]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

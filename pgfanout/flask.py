@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import uuid
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import flask
@@ -144,14 +145,38 @@ class PgFanout:
 
 
 def _checked(key: str, value: Any, default: Any) -> Any:
-    """A number as its default's kind of number, since settings from the environment are text."""
-    if not isinstance(default, (int, float)) or isinstance(default, bool):
+    """A setting as its default's kind of value, since those from the environment are text."""
+    kind = type(default)
+    if kind not in _KINDS:
         return value
+    name, convert = _KINDS[kind]
     try:
-        return type(default)(value)
-    except (TypeError, ValueError):
-        kind = "a whole number" if isinstance(default, int) else "a number"
-        raise HubConfigurationError(f"{key} has to be {kind}, not {value!r}") from None
+        return convert(value)
+    except (TypeError, ValueError, OverflowError, KeyError):
+        raise HubConfigurationError(f"{key} has to be {name}, not {value!r}") from None
+
+
+def _whole(value: Any) -> int:
+    number = int(value)
+    if number != float(value):
+        raise ValueError
+    return number
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+_BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+_KINDS: dict[type, tuple[str, Callable[[Any], Any]]] = {
+    bool: ("true or false", lambda value: _BOOLEANS[str(value).lower()]),
+    int: ("a whole number", _whole),
+    float: ("a number", _finite),
+}
 
 
 def _hub(config: flask.Config) -> NotifyHub:

@@ -222,7 +222,12 @@ def test_a_setting_that_makes_no_sense_is_refused_at_once(config: dict[str, Any]
 
 @pytest.mark.parametrize(
     ("key", "text", "number"),
-    [("PGFANOUT_MAX_STREAMS", "70", 70), ("PGFANOUT_KEEPALIVE", "7.5", 7.5), ("PGFANOUT_KEEPALIVE", "7", 7.0)],
+    [
+        ("PGFANOUT_MAX_STREAMS", "70", 70),
+        ("PGFANOUT_KEEPALIVE", "7.5", 7.5),
+        ("PGFANOUT_KEEPALIVE", "7", 7.0),
+        ("PGFANOUT_HISTORY", "false", False),
+    ],
 )
 def test_a_number_may_be_given_as_text_as_it_comes_from_the_environment(
     fanout: PgFanout, key: str, text: str, number: float
@@ -239,7 +244,11 @@ def test_a_number_may_be_given_as_text_as_it_comes_from_the_environment(
         ("PGFANOUT_MAX_STREAMS", "many", "a whole number"),
         ("PGFANOUT_MAX_STREAMS", "7.5", "a whole number"),
         ("PGFANOUT_BUFFER_SIZE", None, "a whole number"),
+        ("PGFANOUT_MAX_STREAMS", 7.9, "a whole number"),
         ("PGFANOUT_KEEPALIVE", "15s", "a number"),
+        ("PGFANOUT_KEEPALIVE", "nan", "a number"),
+        ("PGFANOUT_HEARTBEAT", float("inf"), "a number"),
+        ("PGFANOUT_HISTORY", "perhaps", "true or false"),
     ],
 )
 def test_what_is_no_number_is_refused_with_setting_and_value(

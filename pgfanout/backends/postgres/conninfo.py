@@ -9,7 +9,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from ...errors import HubConfigurationError
 
-__all__ = ["connect", "parse", "same_server"]
+__all__ = ["connect", "has_several_hosts", "parse", "same_server"]
 
 _DEFAULTS: dict[str, Any] = {
     # Without it a connect to a silent address takes the kernel's two minutes.
@@ -42,6 +42,11 @@ def parse(conninfo: str) -> dict[str, Any]:
     if "@" in str(given.get("host", "")):
         raise HubConfigurationError("the host in the connection URL has an '@': write that of a password as %40")
     return {**_DEFAULTS, **given, "client_encoding": "UTF8"}
+
+
+def has_several_hosts(parameters: dict[str, Any]) -> bool:
+    """Whether the session may be with one server now and with another one later."""
+    return any("," in str(parameters.get(name, "")) for name in ("host", "hostaddr"))
 
 
 def same_server(parameters: dict[str, Any], connection: psycopg.Connection[Any]) -> dict[str, Any]:

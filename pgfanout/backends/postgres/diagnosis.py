@@ -49,11 +49,12 @@ def words(error: Exception, notice: str) -> str:
     return " ".join((notice or str(error) or type(error).__name__).split())
 
 
-def is_incurable(error: Exception) -> bool:
-    """Whether waiting won't cure it."""
+def is_incurable(error: Exception, *, several_hosts: bool = False) -> bool:
+    """Whether waiting won't cure it. Of several hosts, a standby may be about to be promoted."""
     if isinstance(error, (HubConfigurationError, psycopg.errors.ReadOnlySqlTransaction)):
         return True
-    return isinstance(error, psycopg.OperationalError) and bool(_remedies(str(error)))
+    remedies = _remedies(str(error)) if isinstance(error, psycopg.OperationalError) else []
+    return any(not (several_hosts and remedy is _STANDBY) for remedy in remedies)
 
 
 def advice(error: Exception, words: str) -> str:

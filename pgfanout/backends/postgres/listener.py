@@ -206,7 +206,8 @@ class Listener:
         limit = f"the server did not answer within {self._heartbeat_timeout:g} s"
         words = limit if dead else diagnosis.words(error, self._server_words)
         self._sink.not_listening(words, dead)
-        if not self._has_listened and diagnosis.is_incurable(error):
+        several_hosts = conninfo.has_several_hosts(self._parameters)
+        if not self._has_listened and diagnosis.is_incurable(error, several_hosts=several_hosts):
             raise HubConfigurationError(diagnosis.advice(error, words)) from None
         if not isinstance(error, (psycopg.Error, HubConfigurationError)):
             logger.error("the listener failed, and goes on with a new connection", exc_info=error)

@@ -1,15 +1,21 @@
-# make help tells what there is. PYTHON chooses the interpreter, PORT the port of the demonstration.
+# make help tells what there is. PYTHON chooses the interpreter, PORT the port of the demonstration, DURATION and SEED
+# how long and from where the fault harness and the fuzzer search.
 
 PYTHON ?= python3
 PORT ?= 8000
+DURATION ?=
+SEED ?=
+SCHEDULE ?=
 
 DEMO := .venv
 TOOLS := .tox-venv
+FUZZ := .tox/fuzz-venv
 PACKAGE := setup.cfg pyproject.toml
+OPTIONS = $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED))
 PIP := -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types clean check-python
+.PHONY: help demo test lint types faults mutations churn stall fuzz clean check-python
 
 help: ## what there is
 	@echo "make targets (PYTHON=$(PYTHON), PORT=$(PORT)):"
@@ -27,6 +33,21 @@ lint: $(TOOLS)/.installed ## ruff
 
 types: $(TOOLS)/.installed ## mypy
 	@$(TOOLS)/bin/tox run -e types
+
+faults: $(TOOLS)/.installed ## the fault harness, DURATION=60 seconds, SEED=1 to repeat, SCHEDULE=7 for one of them
+	@$(TOOLS)/bin/tox run -qe faults -- tests.faults $(OPTIONS) $(if $(SCHEDULE),--schedule $(SCHEDULE))
+
+mutations: $(TOOLS)/.installed ## break each promise in a copy, and see the fault harness notice
+	@$(TOOLS)/bin/tox run -qe faults -- tests.faults.mutations $(if $(SEED),--seed $(SEED))
+
+churn: $(TOOLS)/.installed ## streams and subscriptions come and go, DURATION=1200 seconds; nothing may grow
+	@$(TOOLS)/bin/tox run -qe faults -- tests.faults.churn $(if $(DURATION),--duration $(DURATION))
+
+stall: $(TOOLS)/.installed ## what a reader that stalls costs 99 others
+	@$(TOOLS)/bin/tox run -qe faults -- tests.faults.stall
+
+fuzz: $(FUZZ)/.installed ## search for inputs that forge events, DURATION=60 seconds for each target, SEED=1 (Linux)
+	@$(FUZZ)/bin/python -m tests.security.fuzz $(if $(DURATION),--seconds $(DURATION)) $(if $(SEED),--seed $(SEED))
 
 clean: ## remove what these commands have made
 	rm -rf $(DEMO) $(TOOLS) .tox build dist *.egg-info .coverage .coverage.* htmlcov
@@ -51,4 +72,10 @@ $(TOOLS)/.installed: Makefile | check-python
 	@echo "Setting up $(TOOLS) ..."
 	@$(PYTHON) -m venv $(TOOLS)
 	@$(TOOLS)/bin/python $(PIP) install --quiet 'tox>=4.21'
+	@touch $@
+
+$(FUZZ)/.installed: $(PACKAGE) | check-python
+	@echo "Setting up $(FUZZ) ..."
+	@$(PYTHON) -m venv $(FUZZ)
+	@$(FUZZ)/bin/python $(PIP) install --quiet --editable '.[fuzz]'
 	@touch $@

@@ -39,6 +39,7 @@ class Report:
     silent: int = 0
     slowest_hub: float = 0.0
     slowest_site: float = 0.0
+    slowest_stop: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
 
@@ -50,6 +51,7 @@ class Report:
         self.silent += outcome.silent
         self.slowest_hub = max(self.slowest_hub, outcome.hubs_recovery)
         self.slowest_site = max(self.slowest_site, outcome.site_recovery)
+        self.slowest_stop = max(self.slowest_stop, outcome.worker_stop)
         self.faults += outcome.faults
         self.broken += [f"schedule {name}: {line}" for line in outcome.broken]
 
@@ -64,6 +66,7 @@ class Report:
             ("gaps silent", f"{self.silent:,}"),
             ("other broken promises", f"{len(self.broken) - self.silent:,}"),
             ("slowest recovery, hub", f"{self.slowest_hub:.2f} s"),
+            ("slowest end of a worker", f"{self.slowest_stop:.2f} s"),
             ("slowest recovery, site", f"{self.slowest_site:.2f} s"),
         ]
         return "\n".join(f"{name:28}{value:>14}" for name, value in rows)

@@ -21,7 +21,7 @@ from tests.support.sse import EventSource
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.wait import eventually
 
-from .world import THREADS, World
+from .world import GRACEFUL_TIMEOUT, THREADS, World
 
 __all__ = ["FAULTS", "Fault"]
 
@@ -238,22 +238,34 @@ def _signal_workers(world: World, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _await_new_worker(world: World, old: list[int]) -> None:
-    eventually(lambda: not set(world.site.worker_pids()) & set(old) and world.site.worker_pids(), timeout=60.0)
+def _await_end(world: World, old: list[int]) -> None:
+    """A worker that is told to stop is gone long before gunicorn's own limit, whatever streams it has."""
+    began = time.monotonic()
+    eventually(lambda: not set(world.site.worker_pids()) & set(old), timeout=60.0)
+    world.stops.append(time.monotonic() - began)
+    if world.stops[-1] > GRACEFUL_TIMEOUT / 2:
+        world.broken.append(f"end: a worker was gone only after {world.stops[-1]:.1f} s")
+
+
+def _await_new_worker(world: World) -> None:
+    eventually(lambda: world.site.worker_pids(), timeout=60.0)
 
 
 @fault("process")
 def workers_replaced(world: World, rng: random.Random) -> None:
     old = world.site.worker_pids()
     world.site.signal(signal.SIGHUP)
-    _await_new_worker(world, old)
+    # The master starts the new one first.
+    eventually(lambda: set(world.site.worker_pids()) - set(old), timeout=60.0)
+    _await_end(world, old)
 
 
 @fault("process")
 def worker_stopped(world: World, rng: random.Random) -> None:
     old = world.site.worker_pids()
     _signal_workers(world, rng.choice((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)))
-    _await_new_worker(world, old)
+    _await_end(world, old)
+    _await_new_worker(world)
 
 
 @fault("process")
@@ -261,7 +273,7 @@ def worker_killed(world: World, rng: random.Random) -> None:
     world.cuts_allowed = True
     old = world.site.worker_pids()
     _signal_workers(world, signal.SIGKILL)
-    _await_new_worker(world, old)
+    eventually(lambda: set(world.site.worker_pids()) - set(old), timeout=60.0)
 
 
 # Clients.

@@ -45,6 +45,7 @@ class Outcome:
     silent: int = 0
     hubs_recovery: float = 0.0
     site_recovery: float = 0.0
+    worker_stop: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
 
@@ -69,6 +70,7 @@ class Schedule:
         ledger = Ledger()
         world.cuts_allowed = False
         world.broken.clear()
+        world.stops.clear()
         subscribers = self._subscribers(world)
         try:
             self._play(world, ledger, subscribers, outcome)
@@ -181,5 +183,6 @@ class Schedule:
         check = oracle.check(record for subscriber in subscribers for record in subscriber.records)
         outcome.committed = oracle.size
         outcome.deliveries, outcome.told, outcome.silent = check.events, check.told, check.silent
+        outcome.worker_stop = max(world.stops, default=0.0)
         outcome.broken += world.broken + check.broken
         outcome.broken += [f"{s.name} failed: {s.error!r}" for s in subscribers if s.error is not None]

@@ -32,12 +32,14 @@ _BUFFERS = {"small": 8, "large": 256}
 _CONFIG = "tests/acceptance/apps/gunicorn.conf.py"
 SITE = "site"
 THREADS = 24
+GRACEFUL_TIMEOUT = 16
 
 
 class World:
     """`hubs` live in this process, `site` is a gunicorn with a hub in its worker, `paths` lead each to the server.
 
-    `broken` gathers what faults find wrong on the way, `cuts_allowed` says whether streams may end without a farewell.
+    `broken` gathers what faults find wrong on the way, `stops` how long workers took to stop, and `cuts_allowed` says
+    whether streams may end without a farewell.
     """
 
     def __init__(self, *, preload: bool = False) -> None:
@@ -50,6 +52,7 @@ class World:
         self.paths: dict[str, TcpProxy] = {}
         self.cuts_allowed = False
         self.broken: list[str] = []
+        self.stops: list[float] = []
         self._preload = preload
         self._stack = ExitStack()
 
@@ -84,7 +87,12 @@ class World:
         environment = {"DATABASE_URL": self._url(SITE), "START_BEFORE_FORK": "1" if self._preload else None}
         self.site = self._stack.enter_context(
             GunicornServer(
-                "tests.faults.site:app", config=_CONFIG, threads=THREADS, env=environment, preload=self._preload
+                "tests.faults.site:app",
+                config=_CONFIG,
+                threads=THREADS,
+                settings=("--graceful-timeout", str(GRACEFUL_TIMEOUT)),
+                env=environment,
+                preload=self._preload,
             )
         )
         self.await_listening()

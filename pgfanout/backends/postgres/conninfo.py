@@ -9,7 +9,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from ...errors import HubConfigurationError
 
-__all__ = ["connect", "has_several_hosts", "parse", "same_server"]
+__all__ = ["Parameters", "connect", "has_several_hosts", "parse", "same_server"]
 
 _DEFAULTS: dict[str, Any] = {
     # Without it a connect to a silent address takes the kernel's two minutes.
@@ -25,14 +25,21 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def parse(conninfo: str) -> dict[str, Any]:
+class Parameters(dict[str, Any]):
+    """A dict whose repr shows no value: there are error reporters that record local variables."""
+
+    def __repr__(self) -> str:
+        return f"<Parameters {sorted(self)}>"
+
+
+def parse(conninfo: str) -> Parameters:
     """The parameters of a connection string or URL, defaults added where it says nothing.
 
     Raises `HubConfigurationError`, which does not show the string: it may hold a password.
     """
     try:
         given = conninfo_to_dict(conninfo)
-    except psycopg.ProgrammingError:
+    except (psycopg.ProgrammingError, AttributeError, TypeError):  # the last two: it is no str
         given = None
     if given is None:  # raised outside the handler, whose error shows parts of the string
         raise HubConfigurationError(
@@ -41,28 +48,35 @@ def parse(conninfo: str) -> dict[str, Any]:
         )
     if "@" in str(given.get("host", "")):
         raise HubConfigurationError("the host in the connection URL has an '@': write that of a password as %40")
-    return {**_DEFAULTS, **given, "client_encoding": "UTF8"}
+    if "://" in conninfo and "@" in str(given.get("dbname", "")):
+        # What precedes the slash was taken for hosts and ports, which errors show.
+        raise HubConfigurationError("the database in the connection URL has an '@': write '/' in a password as %2F")
+    return Parameters(_DEFAULTS, **{**given, "client_encoding": "UTF8"})
 
 
-def has_several_hosts(parameters: dict[str, Any]) -> bool:
+def has_several_hosts(parameters: Parameters) -> bool:
     """Whether the session may be with one server now and with another one later."""
     return any("," in str(parameters.get(name, "")) for name in ("host", "hostaddr"))
 
 
-def same_server(parameters: dict[str, Any], connection: psycopg.Connection[Any]) -> dict[str, Any]:
+def same_server(parameters: Parameters, connection: psycopg.Connection[Any]) -> Parameters:
     """The parameters for the very server of a connection, of all the hosts that they name."""
     info = connection.info
-    there = {**parameters, "host": info.host, "port": info.port}
+    there = Parameters(parameters, host=info.host, port=info.port)
     if info.hostaddr:
         there["hostaddr"] = info.hostaddr
     return there
 
 
-def connect(parameters: dict[str, Any], application_name: str) -> psycopg.Connection[Any]:
+def connect(parameters: Parameters, application_name: str) -> psycopg.Connection[Any]:
     """A new autocommit connection. Blocks for `connect_timeout` a host; raises psycopg's errors."""
-    return psycopg.connect(
-        **{**parameters, "application_name": application_name},
-        autocommit=True,
-        # Nothing here is worth a server-side statement, and poolers may not keep one.
-        prepare_threshold=None,
-    )
+    try:
+        return psycopg.connect(
+            **{**parameters, "application_name": application_name},
+            autocommit=True,
+            # Nothing here is worth a server-side statement, and poolers may not keep one.
+            prepare_threshold=None,
+        )
+    except psycopg.Error as error:
+        # Without the driver's frames, whose local variables hold the password.
+        raise error.with_traceback(None) from None

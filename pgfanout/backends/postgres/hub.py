@@ -48,9 +48,9 @@ class PostgresHub(NotifyHub):
             raise HubConfigurationError("this version has no history")
         if not min(heartbeat, heartbeat_timeout, max_reconnect_delay) > 0:
             raise ValueError("heartbeat, heartbeat_timeout and max_reconnect_delay are seconds above 0")
-        self._parameters = parse(conninfo)
         self._executor = executor
-        self._postgres_channel = check_channel(postgres_channel)
+        self._postgres_channel = check_channel(postgres_channel)  # first: the repr shows it
+        self._parameters = parse(conninfo)
         self._timing = {
             "heartbeat": heartbeat,
             "heartbeat_timeout": heartbeat_timeout,

@@ -51,7 +51,7 @@ class Listener:
 
     def __init__(
         self,
-        parameters: dict[str, Any],
+        parameters: conninfo.Parameters,
         channel: str,
         sink: Sink,
         *,

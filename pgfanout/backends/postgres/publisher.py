@@ -43,7 +43,7 @@ class Publisher:
     at a time, over its I/O by nature; it guards nothing else, and no other lock is taken in it.
     """
 
-    def __init__(self, parameters: dict[str, Any], channel: str) -> None:
+    def __init__(self, parameters: conninfo.Parameters, channel: str) -> None:
         self._parameters = parameters
         self._channel = channel
         self._turn = threading.Lock()

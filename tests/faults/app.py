@@ -1,4 +1,4 @@
-"""An application with a stream whose worker tells what it holds; its settings come from the environment."""
+"""The application of the fault tests; its settings come from the environment, and its worker tells what it holds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import gc
 import os
 import threading
 import time
+import uuid
+from dataclasses import asdict
 
 import flask
 import psutil
@@ -18,6 +20,9 @@ app.config.update({name: value for name, value in os.environ.items() if name.sta
 app.config["PGFANOUT_DATABASE_URL"] = os.environ["DATABASE_URL"]
 fanout = PgFanout(app)
 
+if os.environ.get("START_BEFORE_FORK"):
+    fanout.hub.start()
+
 
 @app.get("/")
 def index() -> str:
@@ -26,7 +31,7 @@ def index() -> str:
 
 @app.get("/events")
 def events() -> flask.Response:
-    return fanout.stream("orders", flask.request.args["tenant"])
+    return fanout.stream(flask.request.args.getlist("channel") or "orders", flask.request.args["tenant"])
 
 
 @app.post("/publish")
@@ -35,17 +40,33 @@ def publish() -> tuple[str, int]:
     return "", 204
 
 
+@app.post("/burst")
+def burst() -> tuple[str, int]:
+    """Many events in one transaction."""
+    tenant, count = flask.request.args["tenant"], int(flask.request.args["events"])
+    fanout.publish_many([("orders", tenant, {"number": number}) for number in range(count)])
+    return "", 204
+
+
+@app.post("/churn")
+def churn() -> tuple[str, int]:
+    """Subscriptions that come and go."""
+    for _ in range(int(flask.request.args["subscriptions"])):
+        fanout.hub.subscribe(("orders", "stock"), uuid.uuid4()).close()
+    return "", 204
+
+
 @app.get("/inside")
 def inside() -> flask.Response:
-    stats = fanout.hub.stats()
     gc.collect()
+    process = psutil.Process()
     return flask.jsonify(
+        **asdict(fanout.hub.stats()),
         streams=fanout.limiter.open,
-        subscriptions=stats.subscriptions,
         objects=sum(type(each) is Subscription for each in gc.get_objects()),
         threads=sorted(thread.name for thread in threading.enumerate() if "pgfanout" in thread.name),
-        listening=stats.listening,
-        reconnects=stats.reconnects,
+        all_threads=threading.active_count(),
+        descriptors=process.num_fds(),
         clock=time.time(),
-        memory=psutil.Process().memory_info().rss,
+        memory=process.memory_info().rss,
     )

@@ -69,8 +69,8 @@ def _growth_of_the_site(world: World) -> list[str]:
     """A worker may be new, and its threads begin as they are needed: these have limits instead."""
     inside = world.inside()
     lines = []
-    if len(inside["threads"]) > THREADS + 8:
-        lines.append(f"left behind: the worker has {len(inside['threads'])} threads")
+    if inside["all_threads"] > THREADS + 8:
+        lines.append(f"left behind: the worker has {inside['all_threads']} threads")
     if inside["descriptors"] > 40 + THREADS:
         lines.append(f"left behind: the worker has {inside['descriptors']} descriptors")
     return lines

@@ -85,7 +85,7 @@ class Churn:
         self.subscriptions += 1000
 
     def _publish(self) -> None:
-        self._post("/publish?events=100")
+        self._post(f"/burst?tenant={_TENANT}&events=100")
         self._stop.wait(0.1)
 
     def _post(self, path: str) -> None:
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with PostgresServer() as server:
             environment = {"DATABASE_URL": server.create_database("churn")}
             with GunicornServer(
-                "tests.faults.site:app", config="tests/acceptance/apps/gunicorn.conf.py", threads=24, env=environment
+                "tests.faults.app:app", config="tests/acceptance/apps/gunicorn.conf.py", threads=24, env=environment
             ) as site:
                 return _watch(site, options.duration)
     finally:
@@ -139,7 +139,7 @@ def _verdict(site: GunicornServer, minutes: list[list[dict[str, Any]]]) -> int:
 def _inside(site: GunicornServer) -> dict[str, Any]:
     with urllib.request.urlopen(f"{site.url}/inside", timeout=30) as answer:
         told: dict[str, Any] = json.load(answer)
-    return {**told, "threads": len(told["threads"])}
+    return {**told, "threads": told["all_threads"]}
 
 
 def _summary(samples: list[dict[str, Any]]) -> dict[str, float]:

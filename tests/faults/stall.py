@@ -87,10 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with PostgresServer() as server:
             url = server.create_database("stall")
-            environment = {"DATABASE_URL": url, "CLIENT_TIMEOUT": str(_CLIENT_TIMEOUT)}
+            environment = {"DATABASE_URL": url, "PGFANOUT_CLIENT_TIMEOUT": str(_CLIENT_TIMEOUT)}
             with (
                 GunicornServer(
-                    "tests.faults.site:app",
+                    "tests.faults.app:app",
                     config="tests/acceptance/apps/gunicorn.conf.py",
                     threads=_STREAMS + 4,
                     env=environment,
@@ -128,13 +128,14 @@ def _round(site: GunicornServer, hub: PostgresHub, seconds: float, *, stalled: b
     publisher = threading.Thread(target=_publish, args=(hub, stop), daemon=True)
     publisher.start()
     readers.read(monotonic() + seconds)
+    delays = list(readers.delays)
+    while stalled and _inside(site)["subscriptions"] == _STREAMS:  # the kernel's buffers may not be full yet
+        readers.read(monotonic() + 0.5)
     stop.set()
     publisher.join()
-    if stalled:
-        eventually(lambda: _inside(site)["subscriptions"] < _STREAMS, timeout=30.0)
     readers.close()
     eventually(lambda: _inside(site)["streams"] == 0, timeout=30.0)
-    return readers.delays
+    return delays
 
 
 def _publish(hub: PostgresHub, stop: threading.Event) -> None:

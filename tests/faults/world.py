@@ -84,10 +84,16 @@ class World:
                 )
             )
             self.hubs[name].start(30)
-        environment = {"DATABASE_URL": self._url(SITE), "START_BEFORE_FORK": "1" if self._preload else None}
+        environment = {
+            "DATABASE_URL": self._url(SITE),
+            "PGFANOUT_HEARTBEAT": "0.5",
+            "PGFANOUT_HEARTBEAT_TIMEOUT": "0.5",
+            "PGFANOUT_KEEPALIVE": "1",
+            "START_BEFORE_FORK": "1" if self._preload else None,
+        }
         self.site = self._stack.enter_context(
             GunicornServer(
-                "tests.faults.site:app",
+                "tests.faults.app:app",
                 config=_CONFIG,
                 threads=THREADS,
                 settings=("--graceful-timeout", str(GRACEFUL_TIMEOUT)),

@@ -62,7 +62,7 @@ class NotifyHub(ABC):
 
     @abstractmethod
     def _new_listener(self) -> Listener:
-        """A listener that calls `_listening`, `_not_listening`, `_receive` and `_malformed`."""
+        """A listener that calls `_listening`, `_not_listening`, `_receive` and `_heartbeat`."""
 
     @abstractmethod
     def _send(self, texts: Sequence[str], executor: Any) -> None:
@@ -233,7 +233,7 @@ class NotifyHub(ABC):
                 self._refreshes += 1
         self._delivered += len(consumers)
 
-    def _malformed(self, error: Exception | str) -> None:
+    def _malformed(self, error: envelope.MalformedEnvelopeError) -> None:
         """A notification that nobody can read may have been anyone's event: that's a gap."""
         self._undecodable += 1
         now = time.monotonic()

@@ -487,16 +487,6 @@ def test_foreign_texts_cannot_fill_the_log_and_are_not_shown(
     assert hub.stats().undecodable == 300
 
 
-def test_what_a_backend_could_not_decode_is_counted_and_a_gap(
-    hub: ScriptedHub, caplog: pytest.LogCaptureFixture
-) -> None:
-    subscription = hub.subscribe("orders", TENANT)
-    hub._malformed("bytes that are not UTF-8")
-    assert waiting(subscription) == [REFRESH_EVENT]
-    assert (hub.stats().undecodable, hub.stats().gaps) == (1, 1)
-    assert "bytes that are not UTF-8" in caplog.text
-
-
 def test_a_payload_is_never_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG), MemoryHub(buffer_size=1) as hub:
         subscription = hub.subscribe("orders", TENANT)

@@ -65,7 +65,7 @@ class PostgresHub(NotifyHub):
         return f"<PostgresHub on {self._postgres_channel!r}>"
 
     def _new_listener(self) -> Listener:
-        sink = Sink(self._listening, self._not_listening, self._receive, self._malformed, self._heartbeat)
+        sink = Sink(self._listening, self._not_listening, self._receive, self._heartbeat)
         self._listener = Listener(self._parameters, self._postgres_channel, sink, **self._timing)
         return self._listener
 

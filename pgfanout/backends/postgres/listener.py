@@ -11,12 +11,14 @@ import logging
 import random
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import PGnotify
 
 from ...errors import HubConfigurationError
 from . import conninfo, diagnosis
@@ -41,7 +43,6 @@ class Sink:
     not_listening: Callable[[str, bool], None]
     """Why, and whether the connection was found dead by a heartbeat."""
     receive: Callable[[Sequence[str]], None]
-    malformed: Callable[[str], None]
     heartbeat: Callable[[float], None]
     """How full the server's notification queue is, from 0 to 1."""
 
@@ -72,6 +73,7 @@ class Listener:
         self._delay = _FIRST_DELAY
         self._server_words = ""
         self._alarmed = False
+        self._arrived: deque[PGnotify] = deque()
 
     def run(self) -> None:
         """Listen until `stop`. Raises `HubConfigurationError` before the first success only."""
@@ -97,6 +99,9 @@ class Listener:
         connection = self._connection = conninfo.connect(self._parameters, "pgfanout-listener")
         try:
             connection.add_notice_handler(self._notice)
+            self._arrived.clear()
+            # As bytes: psycopg decodes a batch as a whole, and one wrong byte would hold up the rest of it.
+            connection.pgconn.notify_handler = self._arrived.append
             with self._watchdog.watch(connection.fileno()):
                 self._listen(connection)
                 self._prove(connection)
@@ -182,14 +187,17 @@ class Listener:
 
     def _take(self, connection: psycopg.Connection[Any], timeout: float) -> tuple[list[str], bool]:
         """One batch, waiting for it: the events' texts, and whether our pulse was among them."""
-        try:
-            # Run to its end: leaving it in between would lose the rest of the batch.
-            batch = list(connection.notifies(timeout=timeout, stop_after=1))
-        except UnicodeDecodeError:
-            self._sink.malformed("bytes that are not UTF-8")
-            return [], False
-        texts = [notify.payload for notify in batch if notify.channel == self._channel]
-        return texts, any(notify.channel == self._pulse for notify in batch)
+        if not self._arrived:
+            try:
+                # Run to its end: leaving it in between would lose the rest of the batch.
+                for _ in connection.notifies(timeout=timeout, stop_after=1):
+                    pass
+            except UnicodeDecodeError:
+                pass  # by then every one has arrived here
+        batch = [self._arrived.popleft() for _ in range(len(self._arrived))]
+        channel, pulse = self._channel.encode(), self._pulse.encode()
+        texts = [_text(notify.extra) for notify in batch if notify.relname == channel]
+        return texts, any(notify.relname == pulse for notify in batch)
 
     def _survive(self, error: Exception) -> None:
         """`_lost`, whatever the application's log handlers do."""
@@ -221,3 +229,11 @@ class Listener:
         # Why a server ends a session arrives as a notice, not with the exception.
         if notice.severity_nonlocalized in ("FATAL", "PANIC"):
             self._server_words = notice.message_primary or ""
+
+
+def _text(payload: bytes) -> str:
+    """A notification as text; without text, which is no event, when it has bytes that are not UTF-8."""
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        return ""

@@ -1,6 +1,6 @@
 """Subscribers of several kinds, each a thread that keeps a record of what it received.
 
-A further kind is a further subclass of `Subscriber` and an entry in `KINDS`.
+A further kind is a further subclass of `Subscriber`, of which a schedule makes some.
 """
 
 from __future__ import annotations

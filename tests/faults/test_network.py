@@ -212,6 +212,20 @@ def test_a_damaged_notification_between_good_ones_is_a_gap_and_keeps_none_of_the
         assert hub.stats().reconnects == 0
 
 
+def test_a_dead_connection_is_counted_once_and_not_for_each_attempt_that_follows(
+    fresh_database_url: str, proxy: TcpProxy
+) -> None:
+    with live_hub(proxy.through(fresh_database_url)) as (hub, subscription):
+        proxy.refuse()
+        proxy.strand()
+        eventually(lambda: "did not answer within" in hub.stats().last_error, LONG)
+        eventually(lambda: "did not answer within" not in hub.stats().last_error, LONG)
+        assert hub.stats().dead_connections == 1
+        proxy.heal()
+        assert told(subscription)
+        assert hub.stats().reconnects == 1
+
+
 STAGES = [
     pytest.param("application_name = 'pgfanout-probe'", id="as the probe connects"),
     pytest.param("application_name = 'pgfanout-probe' AND query LIKE '%pg_notify%'", id="as the probe notifies"),

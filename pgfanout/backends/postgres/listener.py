@@ -95,7 +95,7 @@ class Listener:
 
     def _session(self) -> None:
         """Connect, LISTEN, prove it, hand on what arrives until the connection is lost."""
-        self._server_words = ""
+        self._server_words, self._watchdog.expired = "", False
         connection = self._connection = conninfo.connect(self._parameters, "pgfanout-listener")
         try:
             connection.add_notice_handler(self._notice)

@@ -30,7 +30,7 @@ class Watchdog:
         self._deadline: float | None = None
         self._stopped = False
         self.expired = False
-        """Whether a limit was exceeded since `watch`."""
+        """Whether a limit was exceeded; its user resets it."""
 
     @contextmanager
     def watch(self, descriptor: int) -> Iterator[None]:
@@ -39,7 +39,6 @@ class Watchdog:
         with self._changed:
             self._socket = duplicate
             self._deadline = None
-            self.expired = False
             if self._stopped:
                 self._cut()
         thread = threading.Thread(target=self._guard, name="pgfanout-watchdog", daemon=True)

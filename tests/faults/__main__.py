@@ -16,16 +16,21 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from statistics import median
 from time import monotonic
 
 from tests.support.processes import session
 
 from .baseline import Baseline
 from .faults import FAULTS
+from .peace import disturbances
 from .schedule import Outcome, Schedule
 from .world import World
 
 __all__ = ["Report", "main"]
+
+_END_LIMIT = 2.0
+_HEALING_LIMIT = 5.0  # 2 s are promised, from the server's side, to a machine that is not busy
 
 
 @dataclass
@@ -39,7 +44,7 @@ class Report:
     silent: int = 0
     slowest_hub: float = 0.0
     slowest_site: float = 0.0
-    slowest_stop: float = 0.0
+    stops: list[float] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
 
@@ -51,9 +56,16 @@ class Report:
         self.silent += outcome.silent
         self.slowest_hub = max(self.slowest_hub, outcome.hubs_recovery)
         self.slowest_site = max(self.slowest_site, outcome.site_recovery)
-        self.slowest_stop = max(self.slowest_stop, outcome.worker_stop)
+        self.stops += outcome.worker_stops
         self.faults += outcome.faults
         self.broken += [f"schedule {name}: {line}" for line in outcome.broken]
+
+    def judge_times(self) -> None:
+        """Of many ends the middle one, since any single one may have met a busy machine."""
+        if len(self.stops) >= 3 and median(self.stops) > _END_LIMIT:
+            self.broken.append(
+                f"end: it takes workers {median(self.stops):.1f} s to end, {_END_LIMIT:g} s are promised"
+            )
 
     def table(self) -> str:
         rows = [
@@ -66,8 +78,9 @@ class Report:
             ("gaps silent", f"{self.silent:,}"),
             ("other broken promises", f"{len(self.broken) - self.silent:,}"),
             ("slowest recovery, hub", f"{self.slowest_hub:.2f} s"),
-            ("slowest end of a worker", f"{self.slowest_stop:.2f} s"),
             ("slowest recovery, site", f"{self.slowest_site:.2f} s"),
+            ("end of a worker, middle", f"{median(self.stops or [0.0]):.2f} s"),
+            ("end of a worker, slowest", f"{max(self.stops, default=0.0):.2f} s"),
         ]
         return "\n".join(f"{name:28}{value:>14}" for name, value in rows)
 
@@ -83,16 +96,22 @@ def main(arguments: list[str] | None = None) -> int:
     session.begin()
     try:
         with World(preload=options.seed % 2 == 1) as world:
-            baseline = Baseline.measure(world)
+            baseline = Baseline.settled(world)
+            report.broken += disturbances(world)
+            for line in report.broken:
+                print(f"  {line}", flush=True)
             for index in _indices(options):
                 schedule = Schedule(options.seed, index, options.faults)
                 outcome = schedule.run(world, baseline)
+                if outcome.hubs_recovery > _HEALING_LIMIT:
+                    outcome.broken.append(f"heals: a hub was live {outcome.hubs_recovery:.1f} s after the last fault")
                 report.add(schedule.name, outcome)
                 _tell(schedule, outcome, options.verbose)
                 if outcome.broken and options.until_broken:
                     break
     finally:
         session.finish()
+    report.judge_times()
     print(report.table())
     return 1 if report.broken else 0
 

@@ -15,6 +15,8 @@ import psutil
 from pgfanout import Subscription
 from pgfanout.flask import PgFanout
 
+from .routes import routes
+
 app = flask.Flask(__name__)
 app.config.update({name: value for name, value in os.environ.items() if name.startswith("PGFANOUT_")})
 app.config["PGFANOUT_DATABASE_URL"] = os.environ["DATABASE_URL"]
@@ -62,6 +64,7 @@ def inside() -> flask.Response:
     process = psutil.Process()
     return flask.jsonify(
         **asdict(fanout.hub.stats()),
+        routes=routes(fanout.hub),
         streams=fanout.limiter.open,
         objects=sum(type(each) is Subscription for each in gc.get_objects()),
         threads=sorted(thread.name for thread in threading.enumerate() if "pgfanout" in thread.name),

@@ -9,6 +9,7 @@ import psutil
 
 from tests.support.wait import eventually
 
+from .routes import routes
 from .world import THREADS, World
 
 __all__ = ["Baseline", "differences"]
@@ -23,10 +24,12 @@ class Baseline:
     threads: dict[str, int]
     descriptors: int
     subscriptions: int
+    routes: int
     sessions: dict[str, int]
     queue_is_empty: bool
     site_streams: int
     site_subscriptions: int
+    site_routes: int
 
     @classmethod
     def measure(cls, world: World) -> Baseline:
@@ -40,11 +43,26 @@ class Baseline:
             # ends, and so the proxy holds two.
             descriptors=psutil.Process().num_fds() - 2 * sum(path.connections for path in world.paths.values()),
             subscriptions=sum(hub.stats().subscriptions for hub in world.hubs.values()),
+            routes=sum(routes(hub) for hub in world.hubs.values()),
             sessions=sessions,
             queue_is_empty=usage < 0.1,  # of 64 pages a few stay behind until somebody notifies again
             site_streams=inside["streams"],
             site_subscriptions=inside["subscriptions"],
+            site_routes=inside["routes"],
         )
+
+    @classmethod
+    def settled(cls, world: World) -> Baseline:
+        """Measured until it repeats itself: right after a start, the session that proved it is still on its way out."""
+        last = cls.measure(world)
+
+        def repeats() -> bool:
+            nonlocal last
+            before, last = last, cls.measure(world)
+            return last == before
+
+        eventually(repeats, interval=0.5)
+        return last
 
 
 def differences(world: World, before: Baseline, timeout: float = 20.0) -> list[str]:

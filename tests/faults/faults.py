@@ -21,6 +21,7 @@ from tests.support.sse import EventSource
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.wait import eventually
 
+from .oracle import Topic
 from .world import GRACEFUL_TIMEOUT, THREADS, World
 
 __all__ = ["FAULTS", "Fault"]
@@ -188,7 +189,8 @@ def connections_refused(world: World, rng: random.Random) -> None:
     path = _path(world, rng)
     path.refuse()
     path.cut()
-    _hold(rng, 1.0)
+    # The pauses grow while nobody answers, and must not grow beyond their limit.
+    time.sleep(rng.choice((0.0, 0.3, 1.0, 6.0)))
     path.heal()
 
 
@@ -223,10 +225,9 @@ _GARBAGE = (
 
 @fault("input")
 def garbage(world: World, rng: random.Random) -> None:
-    with world.connect() as admin:
-        for text in rng.choices(_GARBAGE, k=rng.randint(1, 30)):
-            admin.execute("SELECT pg_notify('pgfanout_events', %s)", (text,))
-            _hold(rng, 0.02)
+    for text in rng.choices(_GARBAGE, k=rng.randint(1, 30)):
+        world.lose(Topic("orders", "7d0e6f3a-7b1c-4a58-9f55-0c2d8f0f6a11"), text)
+        _hold(rng, 0.02)
 
 
 # Processes.
@@ -248,7 +249,8 @@ def _await_end(world: World, old: list[int]) -> None:
 
 
 def _await_new_worker(world: World) -> None:
-    eventually(lambda: world.site.worker_pids(), timeout=60.0)
+    # One that is told to stop while it starts takes its time for that.
+    eventually(world.inside, timeout=60.0)
 
 
 @fault("process")
@@ -289,6 +291,7 @@ def crowd(world: World, rng: random.Random) -> None:
         sources += [source for source in opened if source is not None]
         try:
             world.site_answers()
+            world.streams_leave_threads()
         finally:
             for source in sources:
                 rng.choice((source.close, source.reset))()
@@ -297,6 +300,7 @@ def crowd(world: World, rng: random.Random) -> None:
 @fault("clients")
 def heads(world: World, rng: random.Random) -> None:
     world.head_requests(rng.randint(5, 50))
+    world.refused_requests(rng.randint(1, 5))
 
 
 @fault("clients")

@@ -7,6 +7,7 @@ nothing of its topics was lost, or a refresh stands between them.
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -31,6 +32,8 @@ class Sent:
     type: str
     begun: float = float("inf")
     """Monotonic time just before its commit was asked for; infinity if that never came."""
+    has_id: bool = False
+    """Whether it has to arrive with an id, which no other event has."""
 
 
 class Ledger:
@@ -53,13 +56,15 @@ class Ledger:
         with self._lock:
             assert sent.payload not in self._by_payload
             self._by_payload[sent.payload] = sent
+            # As an event stream has it, in which every line ends alike.
+            self._by_payload[re.sub(rb"\r\n?", b"\n", sent.payload)] = sent
 
     def find(self, payload: bytes) -> Sent | None:
         return self._by_payload.get(payload)
 
     def all(self) -> list[Sent]:
         with self._lock:
-            return list(self._by_payload.values())
+            return list(dict.fromkeys(self._by_payload.values()))
 
 
 class Item(NamedTuple):
@@ -68,6 +73,7 @@ class Item(NamedTuple):
     payload: bytes
     type: str
     at: float
+    id: str = ""
 
 
 REFRESH = "refresh"
@@ -109,6 +115,7 @@ class Oracle:
     def __init__(self, ledger: Ledger, committed: Sequence[Sent]) -> None:
         self._ledger = ledger
         self._committed = committed
+        self._keys: dict[str, int] = {}
         self._views: dict[frozenset[Topic], tuple[list[Sent], dict[int, int]]] = {}
 
     def check(self, records: Iterable[Record]) -> Check:
@@ -127,6 +134,10 @@ class Oracle:
 
     def find(self, payload: bytes) -> Sent | None:
         return self._ledger.find(payload)
+
+    def owns(self, id: str, key: int) -> bool:
+        """Whether the id is this event's, and nobody else's."""
+        return id != "" and self._keys.setdefault(id, key) == key
 
     def view(self, topics: frozenset[Topic]) -> tuple[list[Sent], dict[int, int]]:
         """What a subscriber of these topics has to see, and the place of each key in it."""
@@ -167,6 +178,8 @@ class _Walk:
             self._break("rolled back", f"event {sent.key} was never committed")
         elif item.type != sent.type:
             self._break("forged", f"event {sent.key} has the type {item.type!r} instead of {sent.type!r}")
+        elif sent.has_id and not self._oracle.owns(item.id, sent.key):
+            self._break("forged", f"event {sent.key} has the id {item.id!r}, which is none or another's")
         else:
             self._at(self._places[sent.key])
 

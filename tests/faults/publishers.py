@@ -32,22 +32,28 @@ _FILLERS = (
     "\\u0041",
 )
 
+_LINE_ENDS = (b"", b"", b"", b"\n", b"\r", b"\r\n")
+
 Connect = Callable[[str], "psycopg.Connection[Any]"]
+HubOf = Callable[["psycopg.Connection[Any]"], NotifyHub]
 
 
 class Publisher:
     """One thread with one connection, which it opens anew when it is lost.
 
     A transaction publishes one event or a whole burst, in one call or several, and commits, rolls back, or rolls a
-    savepoint back. Beside each event it marks the commit log.
+    savepoint back. Beside each event it marks the commit log. `hub_of` makes a hub whose executor is its connection.
     """
 
-    def __init__(self, seed: str, hub: NotifyHub, ledger: Ledger, topics: Sequence[Topic], connect: Connect) -> None:
+    def __init__(
+        self, seed: str, hub: NotifyHub, ledger: Ledger, topics: Sequence[Topic], connect: Connect, hub_of: HubOf
+    ) -> None:
         self._random = random.Random(seed)
         self._hub = hub
         self._ledger = ledger
         self._topics = topics
         self._connect = connect
+        self._hub_of = hub_of
         self._encoding = self._random.choice(_ENCODINGS)
         self._pause = self._random.choice((0.0, 0.002, 0.01, 0.03))
         self._stop = threading.Event()
@@ -67,7 +73,7 @@ class Publisher:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                with self._connect(self._encoding) as connection:
+                with self._connect(self._encoding) as connection, self._hub_of(connection) as self._bound_hub:
                     while not self._stop.wait(self._pause * self._random.random()):
                         self._transaction(connection)
             except psycopg.Error:
@@ -109,6 +115,7 @@ class Publisher:
     def _foreign(self, connection: psycopg.Connection[Any]) -> None:
         """As a service in another language does it: by SQL, without an id, with a field that nobody knows."""
         sent = self._new(self._random.choice(self._topics))
+        sent.has_id = False
         envelope = {
             "version": 7,
             "channel": sent.topic.channel,
@@ -127,10 +134,18 @@ class Publisher:
     def _publish(self, connection: psycopg.Connection[Any]) -> Sent:
         sent = self._new(self._random.choice(self._topics))
         self._mark(connection, [sent])
-        executor: Any = connection.cursor() if self._random.random() < 0.3 else connection
-        topic = sent.topic
-        self._hub.publish(topic.channel, topic.tenant, sent.payload, type=sent.type, executor=executor)
+        way = self._random.choice(("connection", "connection", "cursor", "block", "hub"))
+        if way == "block":
+            with connection.transaction() as block:
+                self._send(self._hub, sent, block)
+        elif way == "hub":
+            self._send(self._bound_hub, sent, None)
+        else:
+            self._send(self._hub, sent, connection if way == "connection" else connection.cursor())
         return sent
+
+    def _send(self, hub: NotifyHub, sent: Sent, executor: Any) -> None:
+        hub.publish(sent.topic.channel, sent.topic.tenant, sent.payload, type=sent.type, executor=executor)
 
     def _mark(self, connection: psycopg.Connection[Any], sents: Sequence[Sent]) -> None:
         connection.cursor().executemany(MARK, [(str(sent.key),) for sent in sents])
@@ -139,8 +154,10 @@ class Publisher:
         key = self._ledger.next_key()
         filler = self._random.choice(_FILLERS) * self._random.choice((1, 1, 1, 50))
         ascii_only = self._random.random() < 0.5
-        payload = json.dumps({"key": key, "filler": filler[:1500]}, ensure_ascii=ascii_only).encode()
-        sent = Sent(key, topic, payload, self._random.choice(_TYPES))
+        end = self._random.choice(_LINE_ENDS)
+        text = json.dumps({"key": key, "filler": filler[:1500]}, ensure_ascii=ascii_only, indent=1 if end else None)
+        payload = text.encode().replace(b"\n", end)
+        sent = Sent(key, topic, payload, self._random.choice(_TYPES), has_id=True)
         self._ledger.add(sent)
         return sent
 

@@ -45,7 +45,7 @@ class Outcome:
     silent: int = 0
     hubs_recovery: float = 0.0
     site_recovery: float = 0.0
-    worker_stop: float = 0.0
+    worker_stops: list[float] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
 
@@ -61,7 +61,7 @@ class Schedule:
         drawn = exactly or self._random.choices(sorted(only or FAULTS), k=self._random.choice((1, 1, 2, 2, 3, 4)))
         self.faults = sorted((FAULTS[name] for name in drawn), key=lambda fault: fault.where)
         self._publishers = self._random.randint(2, 4)
-        self._followers = self._random.randint(12, 24)
+        self._followers = self._random.randint(16, 32)
         self._streams = self._random.randint(6, 12)
 
     def run(self, world: World, baseline: Baseline) -> Outcome:
@@ -69,6 +69,7 @@ class Schedule:
         outcome = Outcome(faults=Counter(fault.name for fault in self.faults))
         ledger = Ledger()
         world.cuts_allowed = False
+        world.ledger = ledger
         world.broken.clear()
         world.stops.clear()
         subscribers = self._subscribers(world)
@@ -98,7 +99,9 @@ class Schedule:
     def _draw(self, name: str) -> tuple[str, list[Topic], str, str]:
         tenant = self._random.choice(_TENANTS)
         channels = self._random.sample(_CHANNELS, self._random.choice((1, 1, 2, 3)))
-        topics = [Topic(channel, tenant) for channel in channels]
+        # Who asks for a channel twice has it once.
+        twice = channels[: self._random.choice((0, 0, 1))]
+        topics = [Topic(channel, tenant) for channel in channels + twice]
         return name, topics, self._random.choice(_TEMPERS), f"{self.name}/{name}"
 
     def _play(self, world: World, ledger: Ledger, subscribers: list[Subscriber], outcome: Outcome) -> None:
@@ -109,7 +112,7 @@ class Schedule:
                 outcome.broken.append(f"{subscriber.name} did not begin")
         hub = next(iter(world.hubs.values()))
         publishers = [
-            Publisher(f"{self.name}/publisher {number}", hub, ledger, _TOPICS, world.connect_publisher)
+            Publisher(f"{self.name}/publisher {number}", hub, ledger, _TOPICS, world.connect_publisher, world.hub_of)
             for number in range(self._publishers)
         ]
         for publisher in publishers:
@@ -183,6 +186,6 @@ class Schedule:
         check = oracle.check(record for subscriber in subscribers for record in subscriber.records)
         outcome.committed = oracle.size
         outcome.deliveries, outcome.told, outcome.silent = check.events, check.told, check.silent
-        outcome.worker_stop = max(world.stops, default=0.0)
+        outcome.worker_stops = list(world.stops)
         outcome.broken += world.broken + check.broken
         outcome.broken += [f"{s.name} failed: {s.error!r}" for s in subscribers if s.error is not None]

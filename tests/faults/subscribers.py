@@ -35,6 +35,7 @@ class Subscriber:
         assert len({topic.tenant for topic in topics}) == 1
         self.name = f"{name} ({temper})"
         self.topics = frozenset(topics)
+        self.channels = [topic.channel for topic in topics]
         self.temper = temper
         self.records: list[Record] = []
         self.done = threading.Event()
@@ -49,10 +50,6 @@ class Subscriber:
     @property
     def tenant(self) -> str:
         return next(iter(self.topics)).tenant
-
-    @property
-    def channels(self) -> list[str]:
-        return sorted(topic.channel for topic in self.topics)
 
     def start(self) -> None:
         self._thread.start()
@@ -86,8 +83,8 @@ class Subscriber:
         self.records.append(record)
         return record
 
-    def _received(self, record: Record, payload: bytes, type: str) -> None:
-        record.items.append(Item(payload, type, monotonic()))
+    def _received(self, record: Record, payload: bytes, type: str, id: str) -> None:
+        record.items.append(Item(payload, type, monotonic(), id))
         if type == FENCE:
             self._fenced.add(Topic(json.loads(payload)["fence"], self.tenant))
             if self._fenced == self.topics:
@@ -113,9 +110,18 @@ class HubSubscriber(Subscriber):
         super().__init__(name, topics, temper, seed)
         self._hub = hub
         self._reads_all = self._random.random() < 0.7
+        # Whoever waits without a limit hears nothing if nobody wakes it.
+        self._patience = self._random.choice((0.2, None))
+        self._subscription: Subscription | None = None
+
+    def stop(self) -> None:
+        super().stop()
+        if self._subscription is not None:
+            self._subscription.close()
 
     def _follow(self) -> None:
-        with self._subscribe() as subscription:
+        with self._subscribe() as self._subscription:
+            subscription = self._subscription
             record = self._new_record()
             record.since = monotonic()
             self.begun.set()
@@ -136,17 +142,21 @@ class HubSubscriber(Subscriber):
         if waiting > subscription.buffer_size:
             record.faults.append(f"{waiting} events waited in a buffer of {subscription.buffer_size}")
         try:
-            events = subscription.get_all(0.2) if self._reads_all else [subscription.get(0.2)]
+            wait = self._patience
+            events = subscription.get_all(wait) if self._reads_all else [subscription.get(wait)]
         except queue.Empty:
             return
         for event in events:
             if event is REFRESH_EVENT:
                 record.refresh(monotonic())
             elif event is CLOSE_EVENT:
-                record.faults.append("the subscription was closed")
+                if not self._stop.is_set():
+                    record.faults.append("the subscription was closed")
                 self._stop.set()
             else:
-                self._received(record, event.payload, event.type)
+                if event.channel not in self.channels:
+                    record.faults.append(f"an event of the channel {event.channel!r}")
+                self._received(record, event.payload, event.type, event.id)
 
 
 class StreamSubscriber(Subscriber):
@@ -189,9 +199,6 @@ class StreamSubscriber(Subscriber):
             return
         record, last = self.records[-1], ""
         while not (self._stop.is_set() or self.done.is_set()):
-            if source.ended or source.cut:
-                self._judge_the_end(source, record, last)
-                return
             if self._wants_to_leave():
                 source.reset() if self._random.random() < 0.5 else source.close()
                 return
@@ -199,6 +206,10 @@ class StreamSubscriber(Subscriber):
                 last = event.type
                 self._take(record, event)
             self._last_event_id = source.last_event_id or None
+            # After what it brought: a short stream may have come in one piece, from its opening to its end.
+            if source.ended or source.cut:
+                self._judge_the_end(source, record, last)
+                return
             self._pause()
 
     def _opens(self, source: EventSource) -> bool:
@@ -209,11 +220,13 @@ class StreamSubscriber(Subscriber):
             return False
         if not source.comments:
             return False
-        if self._last_event_id is None:
-            self._new_record().since = monotonic()
-        elif not self._starts_with_refresh(source):
+        # Another worker may be behind the one that was left: what a stream repeats of another is no disorder.
+        self._new_record().since = monotonic()
+        if self._last_event_id is not None and not self._starts_with_refresh(source):
             self.records[-1].faults.append("a stream that was resumed did not start with a refresh")
         self._last_event_id = source.last_event_id or None
+        if self._last_event_id is None:
+            self.records[-1].faults.append("a stream began without an id: no browser could tell that it comes back")
         self.begun.set()
         return True
 
@@ -228,7 +241,8 @@ class StreamSubscriber(Subscriber):
         if event.type == "refresh":
             record.refresh(monotonic())
         elif event.type != "close":
-            self._received(record, event.data.encode(), "" if event.type == "message" else event.type)
+            type = "" if event.type == "message" else event.type
+            self._received(record, event.data.encode(), type, event.last_event_id)
 
     def _judge_the_end(self, source: EventSource, record: Record, last: str) -> None:
         honest = source.ended and last == "close" and source.retry is not None

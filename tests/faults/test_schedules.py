@@ -35,7 +35,7 @@ def world() -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def baseline(world: World) -> Baseline:
-    return Baseline.measure(world)
+    return Baseline.settled(world)
 
 
 @pytest.mark.parametrize("faults", selection(), ids="+".join)

@@ -7,7 +7,7 @@ import json
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -32,6 +32,7 @@ _BUFFERS = {"small": 8, "large": 256}
 _CONFIG = "tests/acceptance/apps/gunicorn.conf.py"
 SITE = "site"
 THREADS = 24
+_RESERVE = 2
 GRACEFUL_TIMEOUT = 16
 
 
@@ -51,6 +52,7 @@ class World:
         self.hubs: dict[str, NotifyHub] = {}
         self.paths: dict[str, TcpProxy] = {}
         self.cuts_allowed = False
+        self.ledger = Ledger()
         self.broken: list[str] = []
         self.stops: list[float] = []
         self._preload = preload
@@ -74,6 +76,7 @@ class World:
         self.server.create_database(_DATABASE)
         with self.connect() as admin:
             admin.execute(f"CREATE ROLE {_ROLE} LOGIN PASSWORD '{_PASSWORD}'")
+            admin.execute(f"ALTER ROLE {_ROLE} SET client_encoding = 'LATIN1'")
             self._log = CommitLog(admin)
         for name in (*_BUFFERS, SITE):
             self.paths[name] = self._stack.enter_context(TcpProxy(self.server.host, self.server.port))
@@ -118,6 +121,20 @@ class World:
     def connect_publisher(self, encoding: str) -> psycopg.Connection[Any]:
         return self.connect(encoding, autocommit=False)
 
+    def hub_of(self, connection: psycopg.Connection[Any]) -> NotifyHub:
+        """A hub that publishes through a connection, and could make one of its own."""
+        return PostgresHub(self.app_url(), connection)
+
+    def lose(self, topic: Topic, text: str) -> None:
+        """Commit an event whose notification nobody can read, so that it has to be told as a gap."""
+        key = self.ledger.next_key()
+        sent = Sent(key, topic, f"lost {key}".encode(), "")
+        self.ledger.add(sent)
+        with self.connect(autocommit=False) as connection:
+            connection.execute(MARK, (str(key),))
+            connection.execute("SELECT pg_notify('pgfanout_events', %s)", (text,))
+            sent.begun = monotonic()
+
     def accepts(self) -> bool:
         """Whether the server accepts connections; raises psycopg's error when not."""
         self.connect().close()
@@ -138,6 +155,20 @@ class World:
             self.broken.append("starved: an ordinary request was not answered within 15 s")
         except OSError:
             pass  # no worker, or one that was stopped while it answered
+
+    def streams_leave_threads(self) -> None:
+        with suppress(OSError):  # as above
+            streams = self.inside()["streams"]
+            if streams > THREADS - _RESERVE:
+                self.broken.append(f"starved: {streams} of {THREADS} threads have streams")
+
+    def refused_requests(self, count: int) -> None:
+        """Requests for what can't be had, which must not keep a stream's place."""
+        for _ in range(count):
+            try:
+                urllib.request.urlopen(f"{self.site.url}/events?tenant=nobody&channel=orders", timeout=15.0).close()
+            except OSError:
+                pass  # a status above 400 is one, too
 
     def head_requests(self, count: int) -> None:
         """Requests that open no stream, although a GET for the same would."""

@@ -1,0 +1,87 @@
+"""Faults of the processes that serve, and of the machine below them."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from tests.support.wait import eventually
+
+from .fault import fault, hold
+from .world import GRACEFUL_TIMEOUT, World
+
+
+def _signal_workers(world: World, number: signal.Signals) -> None:
+    for pid in world.site.worker_pids():
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _await_end(world: World, old: list[int]) -> None:
+    """A worker that is told to stop is gone long before gunicorn's own limit, whatever streams it has."""
+    began = time.monotonic()
+    eventually(lambda: not set(world.site.worker_pids()) & set(old), timeout=60.0)
+    world.stops.append(time.monotonic() - began)
+    if world.stops[-1] > GRACEFUL_TIMEOUT / 2:
+        world.broken.append(f"end: a worker was gone only after {world.stops[-1]:.1f} s")
+
+
+def _await_new_worker(world: World) -> None:
+    # One that is told to stop while it starts takes its time for that.
+    eventually(world.inside, timeout=60.0)
+
+
+@fault("process")
+def workers_replaced(world: World, rng: random.Random) -> None:
+    old = world.site.worker_pids()
+    world.site.signal(signal.SIGHUP)
+    # The master starts the new one first.
+    eventually(lambda: set(world.site.worker_pids()) - set(old), timeout=60.0)
+    _await_end(world, old)
+
+
+@fault("process")
+def worker_stopped(world: World, rng: random.Random) -> None:
+    old = world.site.worker_pids()
+    _signal_workers(world, rng.choice((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)))
+    _await_end(world, old)
+    _await_new_worker(world)
+
+
+@fault("process")
+def worker_killed(world: World, rng: random.Random) -> None:
+    world.cuts_allowed = True
+    old = world.site.worker_pids()
+    _signal_workers(world, signal.SIGKILL)
+    eventually(lambda: set(world.site.worker_pids()) - set(old), timeout=60.0)
+
+
+@fault("machine")
+def starved(world: World, rng: random.Random) -> None:
+    """Threads of this process that keep the interpreter busy."""
+    with _burning(rng.randint(1, 4)):
+        hold(rng, 1.5)
+
+
+@contextmanager
+def _burning(threads: int) -> Iterator[None]:
+    stop = threading.Event()
+
+    def burn() -> None:
+        while not stop.is_set():
+            sum(range(1000))
+
+    burners = [threading.Thread(target=burn, name="burner", daemon=True) for _ in range(threads)]
+    for burner in burners:
+        burner.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for burner in burners:
+            burner.join()

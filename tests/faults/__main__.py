@@ -13,10 +13,7 @@ import itertools
 import logging
 import random
 import sys
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from statistics import median
 from time import monotonic
 
 from tests.support.processes import session
@@ -24,65 +21,11 @@ from tests.support.processes import session
 from .baseline import Baseline
 from .faults import FAULTS
 from .peace import disturbances
+from .report import Report
 from .schedule import Outcome, Schedule
 from .world import World
 
-__all__ = ["Report", "main"]
-
-_END_LIMIT = 2.0
-_HEALING_LIMIT = 5.0  # 2 s are promised, from the server's side, to a machine that is not busy
-
-
-@dataclass
-class Report:
-    """The sum of many schedules."""
-
-    schedules: int = 0
-    committed: int = 0
-    deliveries: int = 0
-    told: int = 0
-    silent: int = 0
-    slowest_hub: float = 0.0
-    slowest_site: float = 0.0
-    stops: list[float] = field(default_factory=list)
-    faults: Counter[str] = field(default_factory=Counter)
-    broken: list[str] = field(default_factory=list)
-
-    def add(self, name: str, outcome: Outcome) -> None:
-        self.schedules += 1
-        self.committed += outcome.committed
-        self.deliveries += outcome.deliveries
-        self.told += outcome.told
-        self.silent += outcome.silent
-        self.slowest_hub = max(self.slowest_hub, outcome.hubs_recovery)
-        self.slowest_site = max(self.slowest_site, outcome.site_recovery)
-        self.stops += outcome.worker_stops
-        self.faults += outcome.faults
-        self.broken += [f"schedule {name}: {line}" for line in outcome.broken]
-
-    def judge_times(self) -> None:
-        """Of many ends the middle one, since any single one may have met a busy machine."""
-        if len(self.stops) >= 3 and median(self.stops) > _END_LIMIT:
-            self.broken.append(
-                f"end: it takes workers {median(self.stops):.1f} s to end, {_END_LIMIT:g} s are promised"
-            )
-
-    def table(self) -> str:
-        rows = [
-            ("schedules", f"{self.schedules:,}"),
-            ("events committed", f"{self.committed:,}"),
-            ("deliveries", f"{self.deliveries:,}"),
-            ("faults", f"{sum(self.faults.values()):,}"),
-            *((f"  {name}", f"{count:,}") for name, count in sorted(self.faults.items())),
-            ("gaps told", f"{self.told:,}"),
-            ("gaps silent", f"{self.silent:,}"),
-            ("other broken promises", f"{len(self.broken) - self.silent:,}"),
-            ("slowest recovery, hub", f"{self.slowest_hub:.2f} s"),
-            ("slowest recovery, site", f"{self.slowest_site:.2f} s"),
-            ("end of a worker, middle", f"{median(self.stops or [0.0]):.2f} s"),
-            ("end of a worker, slowest", f"{max(self.stops, default=0.0):.2f} s"),
-        ]
-        return "\n".join(f"{name:28}{value:>14}" for name, value in rows)
+__all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -96,39 +39,42 @@ def main(arguments: list[str] | None = None) -> int:
     session.begin()
     try:
         with World(preload=options.seed % 2 == 1) as world:
-            baseline = Baseline.settled(world)
-            report.broken += disturbances(world)
-            for line in report.broken:
-                print(f"  {line}", flush=True)
-            for index in _indices(options):
-                schedule = Schedule(options.seed, index, options.faults)
-                outcome = schedule.run(world, baseline)
-                if outcome.hubs_recovery > _HEALING_LIMIT:
-                    outcome.broken.append(f"heals: a hub was live {outcome.hubs_recovery:.1f} s after the last fault")
-                report.add(schedule.name, outcome)
-                _tell(schedule, outcome, options.verbose)
-                if outcome.broken and options.until_broken:
-                    break
+            _run(world, options, report)
     finally:
         session.finish()
-    report.judge_times()
+    _complain(report.add_ends())
     print(report.table())
     return 1 if report.broken else 0
 
 
-def _tell(schedule: Schedule, outcome: Outcome, verbose: bool) -> None:
-    names = " ".join(fault.name for fault in schedule.faults)
-    if verbose or outcome.broken:
-        print(
-            f"{schedule.name}: {outcome.committed} events, {outcome.deliveries} deliveries, {outcome.told} gaps told,"
-            f" live again after {outcome.hubs_recovery:.2f} s, the site after {outcome.site_recovery:.2f} s; {names}",
-            flush=True,
-        )
-    for line in outcome.broken[:20]:
+def _run(world: World, options: argparse.Namespace, report: Report) -> None:
+    baseline = Baseline.settled(world)
+    report.broken += disturbances(world)
+    _complain(report.broken)
+    for index in _indices(options):
+        if report.broken and options.until_broken:
+            return
+        schedule = Schedule(options.seed, index, options.faults)
+        outcome = schedule.run(world, baseline)
+        broken = report.add(outcome)
+        if broken or options.verbose:
+            _tell(schedule, outcome)
+        if broken:
+            _complain([*broken, f"again: make faults SEED={options.seed} SCHEDULE={index}"])
+
+
+def _tell(schedule: Schedule, outcome: Outcome) -> None:
+    print(
+        f"{schedule.name}: {outcome.committed} events, {outcome.deliveries} deliveries, {outcome.told} gaps told,"
+        f" live again after {outcome.hubs_recovery:.2f} s, the site after {outcome.site_recovery:.2f} s;"
+        f" {' '.join(fault.name for fault in schedule.faults)}",
+        flush=True,
+    )
+
+
+def _complain(lines: list[str]) -> None:
+    for line in lines[:20] + lines[20:][-1:]:
         print(f"  {line}", flush=True)
-    if outcome.broken:
-        seed, index = schedule.name.split("/")
-        print(f"  again: make faults SEED={seed} SCHEDULE={index}", flush=True)
 
 
 def _indices(options: argparse.Namespace) -> Iterator[int]:

@@ -45,7 +45,7 @@ class Outcome:
     silent: int = 0
     hubs_recovery: float = 0.0
     site_recovery: float = 0.0
-    worker_stops: list[float] = field(default_factory=list)
+    worker_ends: list[float] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
 
@@ -186,6 +186,6 @@ class Schedule:
         check = oracle.check(record for subscriber in subscribers for record in subscriber.records)
         outcome.committed = oracle.size
         outcome.deliveries, outcome.told, outcome.silent = check.events, check.told, check.silent
-        outcome.worker_stops = list(world.stops)
+        outcome.worker_ends = list(world.stops)
         outcome.broken += world.broken + check.broken
         outcome.broken += [f"{s.name} failed: {s.error!r}" for s in subscribers if s.error is not None]

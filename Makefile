@@ -1,5 +1,5 @@
-# make help tells what there is. PYTHON chooses the interpreter, PORT the port of the demonstration, DURATION and SEED
-# how long and from where the fault harness and the fuzzer search.
+# make help tells what there is. PYTHON chooses the interpreter, PORT the port of the demonstration, DURATION, SEED
+# and SCHEDULE how long, from where and which the fault harness and the fuzzer run.
 
 PYTHON ?= python3
 PORT ?= 8000

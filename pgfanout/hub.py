@@ -202,7 +202,7 @@ class NotifyHub(ABC):
             self._gap()
 
     def _not_listening(self, error: str, dead: bool = False) -> None:
-        """Nothing arrives from now on; `dead` when that was found by a heartbeat only."""
+        """Nothing arrives from now on; `dead` when the server did not answer in time."""
         self._dead_connections += dead
         self._lifecycle.not_listening(error)
 

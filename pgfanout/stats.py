@@ -18,11 +18,12 @@ class HubStats:
     reconnects: int
     """How often the hub listened again after it had lost its connection."""
     dead_connections: int
-    """Connections that ended without a word: the server did not answer a heartbeat in time."""
+    """Connections that ended without a word: the server did not answer a heartbeat, or what a new
+    session asks first, in time."""
     last_error: str
     """What went wrong last, in the server's words; empty when nothing did."""
     received: int
-    """Notifications that arrived, the undecodable ones included."""
+    """Notifications that arrived while the hub listened, the undecodable ones included."""
     undecodable: int
     """Notifications that were no envelope; each is told as a gap."""
     delivered: int

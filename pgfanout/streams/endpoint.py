@@ -53,8 +53,8 @@ class StreamEndpoint:
         start_timeout: float = 5.0,
         retry_after: float = 5.0,
     ) -> None:
-        if keepalive <= 0:
-            raise ValueError("keepalive has to be a number of seconds above 0")
+        if not 0 < keepalive <= 86_400:
+            raise ValueError("keepalive is a number of seconds: above 0, a day at most")
         self.hub = hub
         self.limiter = limiter if limiter is not None else StreamLimiter()
         self.keepalive = keepalive

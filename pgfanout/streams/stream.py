@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import queue
 import random
 import sys
@@ -35,7 +36,7 @@ def close_abandoned() -> bool:
     """
     abandoned = [stream for stream in live_streams() if stream.client_has_left()]
     for stream in abandoned:
-        stream.close()
+        stream._close(stalled=False)
     return bool(abandoned)
 
 
@@ -49,6 +50,12 @@ def close_forgotten() -> None:
             return
         subscription.close()
         on_close()
+
+
+def _has_vanished(error: BaseException | None) -> bool:
+    """Whether a write failed because the client acknowledged nothing (TCP_USER_TIMEOUT), or its
+    network said meanwhile that it is not there."""
+    return isinstance(error, OSError) and error.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
 def _nothing() -> None:
@@ -81,8 +88,8 @@ class EventStream:
         on_close: Callable[[], None] = _nothing,
     ) -> None:
         self._closed = True  # as long as there is nothing to close
-        if keepalive <= 0:
-            raise ValueError("keepalive has to be a number of seconds above 0")
+        if not 0 < keepalive <= 86_400:
+            raise ValueError("keepalive is a number of seconds: above 0, a day at most")
         self._subscription = subscription
         self._keepalive = keepalive
         self._resumed = resumed
@@ -104,7 +111,10 @@ class EventStream:
     def close(self) -> None:
         """Close the subscription and give the stream's place back. Idempotent, never waits."""
         # A server calls this while it handles the error of its write.
-        if isinstance(sys.exc_info()[1], TimeoutError):
+        self._close(stalled=_has_vanished(sys.exc_info()[1]))
+
+    def _close(self, *, stalled: bool) -> None:
+        if stalled:
             self._subscription.let_go()
         self._subscription.close()
         self._on_close()

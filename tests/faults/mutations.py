@@ -112,8 +112,8 @@ MUTATIONS = (
         2,
         "the session has the role's encoding instead of UTF-8",
         "backends/postgres/conninfo.py",
-        '**{**given, "client_encoding": "UTF8"}',
-        "**given",
+        '**given, "client_encoding": "UTF8"})',
+        "**given})",
     ),
     Mutation(
         2,

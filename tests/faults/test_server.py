@@ -291,6 +291,20 @@ class TestNotificationQueue:
             print(f"\nthe queue of 512 KiB was full after {sent} events of 7 KB")
 
 
+    def test_a_hub_begins_to_listen_on_a_queue_that_was_full_when_its_holder_left(
+        self, connection: psycopg.Connection[tuple[object, ...]]
+    ) -> None:
+        url = f"postgresql://postgres:{PASSWORD}@127.0.0.1:{connection.info.port}/postgres"
+        with psycopg.connect(url) as foreign:
+            foreign.execute("LISTEN something_else")
+            foreign.commit()
+            foreign.execute("SELECT 1")
+            self.publish_until_full(PostgresHub(url, connection))
+        with PostgresHub(url) as hub:
+            hub.start(LONG)
+            hears(hub, hub.subscribe("orders", TENANT), "after")
+
+
 def test_heartbeats_wait_for_a_slow_dispatch(fresh_database_url: str) -> None:
     """While the events of a large transaction are handed on, the server's answer waits behind them."""
     limit = 0.3

@@ -25,11 +25,30 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-class Parameters(dict[str, Any]):
-    """A dict whose repr shows no value: there are error reporters that record local variables."""
+class Parameters:
+    """Names and values of which nothing is shown, a password being among them.
+
+    No mapping: error reporters record local variables, and walk through one instead of asking
+    for its repr.
+    """
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._values = values
 
     def __repr__(self) -> str:
-        return f"<Parameters {sorted(self)}>"
+        return f"<Parameters {sorted(self._values)}>"
+
+    def get(self, name: str) -> str:
+        """One value as text, empty when there's none."""
+        return str(self._values.get(name, ""))
+
+    def having(self, **others: Any) -> Parameters:
+        """These, and others in addition or instead."""
+        return Parameters({**self._values, **others})
+
+    def connect(self, **options: Any) -> psycopg.Connection[Any]:
+        """`psycopg.connect` with them."""
+        return psycopg.connect(**self._values, **options)
 
 
 def parse(conninfo: str) -> Parameters:
@@ -50,29 +69,29 @@ def parse(conninfo: str) -> Parameters:
         raise HubConfigurationError("the host in the connection URL has an '@': write that of a password as %40")
     if "://" in conninfo and "@" in str(given.get("dbname", "")):
         # What precedes the slash was taken for hosts and ports, which errors show.
-        raise HubConfigurationError("the database in the connection URL has an '@': write '/' in a password as %2F")
-    return Parameters(_DEFAULTS, **{**given, "client_encoding": "UTF8"})
+        raise HubConfigurationError(
+            "the database in the connection URL has an '@': write '/' in a password as %2F (a database whose name has"
+            " an '@' needs the form host=... dbname=...)"
+        )
+    return Parameters({**_DEFAULTS, **given, "client_encoding": "UTF8"})
 
 
 def has_several_hosts(parameters: Parameters) -> bool:
     """Whether the session may be with one server now and with another one later."""
-    return any("," in str(parameters.get(name, "")) for name in ("host", "hostaddr"))
+    return any("," in parameters.get(name) for name in ("host", "hostaddr"))
 
 
 def same_server(parameters: Parameters, connection: psycopg.Connection[Any]) -> Parameters:
     """The parameters for the very server of a connection, of all the hosts that they name."""
     info = connection.info
-    there = Parameters(parameters, host=info.host, port=info.port)
-    if info.hostaddr:
-        there["hostaddr"] = info.hostaddr
-    return there
+    there = parameters.having(host=info.host, port=info.port)
+    return there.having(hostaddr=info.hostaddr) if info.hostaddr else there
 
 
 def connect(parameters: Parameters, application_name: str) -> psycopg.Connection[Any]:
     """A new autocommit connection. Blocks for `connect_timeout` a host; raises psycopg's errors."""
     try:
-        return psycopg.connect(
-            **{**parameters, "application_name": application_name},
+        return parameters.having(application_name=application_name).connect(
             autocommit=True,
             # Nothing here is worth a server-side statement, and poolers may not keep one.
             prepare_threshold=None,

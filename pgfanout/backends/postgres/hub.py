@@ -14,6 +14,8 @@ from .publisher import Executor, Publisher
 
 __all__ = ["PostgresHub"]
 
+_DAY = 86_400.0
+
 
 class PostgresHub(NotifyHub):
     """A hub on PostgreSQL's NOTIFY, with one LISTEN connection for the process.
@@ -46,8 +48,8 @@ class PostgresHub(NotifyHub):
     ) -> None:
         if history:
             raise HubConfigurationError("this version has no history")
-        if not min(heartbeat, heartbeat_timeout, max_reconnect_delay) > 0:
-            raise ValueError("heartbeat, heartbeat_timeout and max_reconnect_delay are seconds above 0")
+        if not all(0 < seconds <= _DAY for seconds in (heartbeat, heartbeat_timeout, max_reconnect_delay)):
+            raise ValueError("heartbeat, heartbeat_timeout and max_reconnect_delay are seconds: above 0, a day at most")
         self._executor = executor
         self._postgres_channel = check_channel(postgres_channel)  # first: the repr shows it
         self._parameters = parse(conninfo)

@@ -32,7 +32,9 @@ logger = logging.getLogger("pgfanout")
 _FIRST_DELAY = 0.1
 _PROOF_TIME = 3.0
 _QUEUE_ALARM = 0.5
-_HEARTBEAT = "SELECT pg_notification_queue_usage(), pg_notify(%s, 'heartbeat')"
+# Asking for the usage makes the server free what everyone has read. It does so at no other time
+# when its queue is full and nobody listens: all notifications would be refused for ever.
+_PULSE = "SELECT pg_notification_queue_usage(), pg_notify(%s, 'pulse')"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Sink:
 
     listening: Callable[[], None]
     not_listening: Callable[[str, bool], None]
-    """Why, and whether the connection was found dead by a heartbeat."""
+    """Why, and whether the server had not answered in time."""
     receive: Callable[[Sequence[str]], None]
     heartbeat: Callable[[float], None]
     """How full the server's notification queue is, from 0 to 1."""
@@ -70,7 +72,7 @@ class Listener:
         self._watchdog = Watchdog()
         self._connection: psycopg.Connection[Any] | None = None
         self._has_listened = False
-        self._delay = _FIRST_DELAY
+        self._delay = self._first_delay = min(_FIRST_DELAY, max_reconnect_delay)
         self._server_words = ""
         self._alarmed = False
         self._arrived: deque[PGnotify] = deque()
@@ -122,14 +124,15 @@ class Listener:
 
         A pooler in transaction mode accepts LISTEN and delivers nothing; a notification to
         oneself would come back all the same, with the answer to the statement. Events that
-        arrive meanwhile were committed before the gap that is told next, and are part of it.
+        arrive meanwhile are covered by the gap that is told next; before the first time nobody
+        has subscribed.
         """
         with (
             conninfo.connect(conninfo.same_server(self._parameters, connection), "pgfanout-probe") as probe,
             self._watchdog.watch_too(probe.fileno()),
             self._watchdog.limit(self._heartbeat_timeout),
         ):
-            probe.execute("SELECT pg_notify(%s, 'proof')", (self._pulse,))
+            probe.execute(_PULSE, (self._pulse,))
         deadline = time.monotonic() + _PROOF_TIME
         while (left := deadline - time.monotonic()) > 0:
             if self._take(connection, left)[1]:
@@ -147,7 +150,7 @@ class Listener:
         else:
             logger.debug("listening on %s", self._channel)
         self._has_listened = True
-        self._delay = _FIRST_DELAY
+        self._delay = self._first_delay
         self._sink.listening()
 
     def _receive(self, connection: psycopg.Connection[Any]) -> None:
@@ -161,7 +164,7 @@ class Listener:
         """Make sure that the server lives and that notifications arrive."""
         try:
             with self._watchdog.limit(self._heartbeat_timeout):
-                ((usage, _),) = connection.execute(_HEARTBEAT, (self._pulse,)).fetchall()
+                ((usage, _),) = connection.execute(_PULSE, (self._pulse,)).fetchall()
         except psycopg.errors.ProgramLimitExceeded:
             # It lives; its queue is full, so nobody's notification is taken, ours as little.
             self._tell_usage(1.0)

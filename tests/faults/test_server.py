@@ -290,7 +290,6 @@ class TestNotificationQueue:
             assert hub.stats().gaps == 0
             print(f"\nthe queue of 512 KiB was full after {sent} events of 7 KB")
 
-
     def test_a_hub_begins_to_listen_on_a_queue_that_was_full_when_its_holder_left(
         self, connection: psycopg.Connection[tuple[object, ...]]
     ) -> None:

@@ -127,7 +127,7 @@ def test_heartbeats_keep_a_quiet_session_and_tell_nobody(
     with PostgresHub(fresh_database_url, heartbeat=0.02) as hub:
         subscription = hub.subscribe("orders", TENANT)
         (pid,) = sessions(connection, "pgfanout-listener")
-        seen = "SELECT query FROM pg_stat_activity WHERE pid = %s AND query LIKE '%%heartbeat%%'"
+        seen = "SELECT query FROM pg_stat_activity WHERE pid = %s AND query LIKE '%%pulse%%'"
         eventually(lambda: connection.execute(seen, (pid,)).fetchone())
         hub.publish("orders", TENANT, 1)
         assert subscription.get(LONG).json() == 1

@@ -121,7 +121,7 @@ class Subscription:
             self._on_close(self)
 
     def let_go(self) -> None:
-        """Close it because its reader has stalled, which `hub.stats()` counts."""
+        """Close it because its reader has stalled, which `hub.stats()` counts. Idempotent, never waits."""
         if self._on_close is not None:
             self._on_close(self, stalled=True)
         self.close()

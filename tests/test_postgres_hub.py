@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import psycopg
 import psycopg.sql
@@ -277,3 +278,17 @@ def test_a_burst_beyond_the_buffer_leaves_a_refresh_and_what_came_after(hub: Pos
     assert [event.json() for event in rest] == list(range(100 - len(rest), 100))
     with pytest.raises(queue.Empty):
         subscription.get(0)
+
+
+@pytest.mark.parametrize("name", ["heartbeat", "heartbeat_timeout", "max_reconnect_delay"])
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf"), 1e10])
+def test_a_time_that_no_lock_can_wait_for_is_refused_at_once(name: str, seconds: float) -> None:
+    times: dict[str, Any] = {name: seconds}
+    with pytest.raises(ValueError, match=name):
+        PostgresHub("dbname=any", **times)
+
+
+@pytest.mark.parametrize("conninfo", [None, b"dbname=any", "postgresql+psycopg://any"])
+def test_what_is_no_connection_string_is_refused_with_the_form_of_one(conninfo: Any) -> None:
+    with pytest.raises(HubConfigurationError, match="has to look like"):
+        PostgresHub(conninfo)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 import threading
@@ -167,9 +166,3 @@ def _commit(connection: psycopg.Connection[Any], sents: Sequence[Sent]) -> None:
     for sent in sents:
         sent.begun = begun
     connection.commit()
-
-
-def numbered(prefix: str) -> Callable[[], str]:
-    """Names for the publishers of a schedule."""
-    count = itertools.count()
-    return lambda: f"{prefix}/{next(count)}"

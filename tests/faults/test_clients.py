@@ -94,6 +94,7 @@ class TestClients:
                 if inside(server)["streams"] == 1:
                     break
                 assert time.monotonic() - begin < LONG, "the stalled reader was not let go"
+            assert inside(server)["stalled_readers"] == 1
             print(f"\nlet go {time.monotonic() - begin:.1f} s after the first event, {first} events of 7 KB later")
             follow(server).wait_for(lambda source: source.comments)  # in the thread that is free again
 

@@ -9,6 +9,7 @@ from .errors import (
     InvalidEventError,
     PayloadTooLargeError,
     PgFanoutError,
+    TooManyOpenFilesError,
     TooManyStreamsError,
     TooManyStreamsForUserError,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "PostgresHub",
     "StreamLimiter",
     "Subscription",
+    "TooManyOpenFilesError",
     "TooManyStreamsError",
     "TooManyStreamsForUserError",
 ]

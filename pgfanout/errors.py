@@ -9,6 +9,7 @@ __all__ = [
     "InvalidEventError",
     "PayloadTooLargeError",
     "PgFanoutError",
+    "TooManyOpenFilesError",
     "TooManyStreamsError",
     "TooManyStreamsForUserError",
 ]
@@ -70,4 +71,14 @@ class TooManyStreamsForUserError(TooManyStreamsError):
 
     def __init__(self, limit: int) -> None:
         PgFanoutError.__init__(self, f"all {limit} streams of this user are taken")
+        self.limit = limit
+
+
+class TooManyOpenFilesError(TooManyStreamsError):
+    """The process may have `limit` descriptors, and what is left of them is for the server."""
+
+    def __init__(self, limit: int) -> None:
+        PgFanoutError.__init__(
+            self, f"streams have what they may have of this process's {limit} descriptors: raise the limit (ulimit -n)"
+        )
         self.limit = limit

@@ -13,6 +13,7 @@ from .backends.postgres import PostgresHub
 from .errors import HubConfigurationError, PgFanoutError
 from .hub import NotifyHub
 from .streams import StreamEndpoint, StreamLimiter
+from .streams.endpoint import check_detach
 
 __all__ = ["PgFanout"]
 
@@ -31,6 +32,7 @@ _DEFAULTS: dict[str, Any] = {
     "PGFANOUT_CLIENT_TIMEOUT": 30.0,
     "PGFANOUT_START_TIMEOUT": 5.0,
     "PGFANOUT_RETRY_AFTER": 5.0,
+    "PGFANOUT_DETACH": "auto",
 }
 
 
@@ -75,15 +77,18 @@ class PgFanout:
         channels: str | Iterable[str],
         tenant_id: str | uuid.UUID,
         user_id: Hashable = None,
+        *,
+        detach: str | bool | None = None,
     ) -> flask.Response:
         """A response that carries the events of one channel of a tenant, or of several.
 
         Make sure first that the current user may see this tenant: the library can't know. With a
-        `user_id`, `PGFANOUT_MAX_STREAMS_PER_USER` holds for this user. The response needs neither
+        `user_id`, `PGFANOUT_MAX_STREAMS_PER_USER` holds for this user. `detach` overrides
+        `PGFANOUT_DETACH` for this response ("auto" or "never"). The response needs neither
         the request's context nor anything that is torn down with it. May wait for the hub to
         listen; raises `InvalidEventError` and `HubConfigurationError`.
         """
-        answer = self._endpoint.answer(flask.request.environ, channels, tenant_id, user_id)
+        answer = self._endpoint.answer(flask.request.environ, channels, tenant_id, user_id, detach=detach)
         return flask.Response(answer.body, answer.status, answer.headers, direct_passthrough=True)
 
     def publish(
@@ -119,6 +124,7 @@ class PgFanout:
                 "since": stats.since,
                 "reconnects": stats.reconnects,
                 "streams": self.limiter.open,
+                "in_threads": self.limiter.in_threads,
                 "error": "" if stats.listening else reason or stats.last_error,
             }
         )
@@ -146,10 +152,7 @@ class PgFanout:
 
 def _checked(key: str, value: Any, default: Any) -> Any:
     """A setting as its default's kind of value, since those from the environment are text."""
-    kind = type(default)
-    if kind not in _KINDS:
-        return value
-    name, convert = _KINDS[kind]
+    name, convert = _DETACH if key == "PGFANOUT_DETACH" else _KINDS.get(type(default), ("", lambda value: value))
     try:
         return convert(value)
     except (TypeError, ValueError, OverflowError, KeyError):
@@ -177,6 +180,9 @@ _KINDS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     int: ("a whole number", _whole),
     float: ("a number", _finite),
 }
+
+
+_DETACH: tuple[str, Callable[[Any], Any]] = ('"auto" or "never"', check_detach)
 
 
 def _hub(config: flask.Config) -> NotifyHub:
@@ -210,4 +216,5 @@ def _endpoint(hub: NotifyHub, config: flask.Config) -> StreamEndpoint:
         client_timeout=config["PGFANOUT_CLIENT_TIMEOUT"],
         start_timeout=config["PGFANOUT_START_TIMEOUT"],
         retry_after=config["PGFANOUT_RETRY_AFTER"],
+        detach=config["PGFANOUT_DETACH"],
     )

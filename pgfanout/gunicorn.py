@@ -3,7 +3,7 @@
     from pgfanout.gunicorn import post_worker_init, worker_exit
 
 With them streams end with `close` and the worker leaves at once, whatever stops it; and streams
-leave some of the worker's threads to ordinary requests. gunicorn itself runs no hook before it
+leave some of the worker's threads and descriptors to ordinary requests. gunicorn itself runs no hook before it
 waits for its threads, so a thread watches the worker from within.
 """
 
@@ -20,8 +20,10 @@ from typing import Any
 
 from .errors import HubClosedError, HubConfigurationError, HubTimeoutError
 from .hub import NotifyHub, live_hubs
+from .streams.descriptors import raise_limit, set_reserve
 from .streams.limiter import set_server_threads
 from .streams.stream import live_streams
+from .streams.streamer import streamer
 
 __all__ = ["post_worker_init", "worker_exit"]
 
@@ -33,20 +35,16 @@ _CLOSE_TIME = 0.5
 
 
 def post_worker_init(worker: Any) -> None:
-    """Keep streams below the worker's threads, start its hubs, and watch for its end."""
+    """Keep streams below the worker's threads and descriptors, start its hubs, and watch for its end."""
     threads = _threads(worker)
     set_server_threads(threads)
-    if threads == 1:
-        worker.log.warning(
-            "pgfanout: this worker has one thread, which a stream would keep, so every stream is"
-            " refused: use worker_class = 'gthread' with several threads"
-        )
-    elif threads is not None:
-        worker.log.info(
-            "pgfanout: each stream keeps one of this worker's %d threads, so PGFANOUT_THREAD_RESERVE"
-            " of them (2 by default) are left to ordinary requests",
-            threads,
-        )
+    set_reserve(int(worker.cfg.worker_connections) if threads != 1 else 0)
+    worker.log.info(
+        "pgfanout: a stream leaves its thread where that is safe; of %s, those that keep one leave"
+        " PGFANOUT_THREAD_RESERVE (2 by default) to ordinary requests. This worker may have %d descriptors",
+        "its only thread" if threads == 1 else f"{threads or 'any number of'} threads",
+        raise_limit(),
+    )
     _log_with(worker)
     _quit_safely(worker)
     for hub in live_hubs():
@@ -135,3 +133,5 @@ def _say_goodbye() -> None:
         time.sleep(_WATCH_INTERVAL)
     for stream in live_streams():
         stream.cut()
+    if not streamer.wait_until_empty(max(0.0, deadline - time.monotonic())):
+        streamer.cut(_CLOSE_TIME)

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 import uuid
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 from . import envelope
 from .event import REFRESH_EVENT, Event
+from .feed import Feed
 from .lifecycle import Lifecycle, Listener
 from .registry import Registry
 from .stats import HubStats
@@ -125,6 +128,17 @@ class NotifyHub(ABC):
         registry.add(subscription, wanted)
         return subscription
 
+    def follow(self, topics: Iterable[Topic], on_news: Callable[[Feed], object]) -> tuple[Feed, int]:
+        """A feed that all readers of the same topics share, and the position to read it from: what
+        the streamer has in place of a subscription for each stream.
+
+        The hub was started before. `on_news` is called as `Feed` says; the first reader's serves
+        all. `Feed.leave` ends it. Never waits. Raises `HubClosedError`.
+        """
+        registry = self._registry
+        feed = registry.join(topics, Feed(self._buffer_size, on_news, registry))
+        return feed, feed.end_position
+
     def publish(
         self,
         channel: str,
@@ -165,13 +179,20 @@ class NotifyHub(ABC):
             received=self._received,
             undecodable=self._undecodable,
             delivered=self._delivered,
-            refreshes=self._refreshes,
+            refreshes=self._refreshes + self._registry.refreshes,
             gaps=self._gaps,
             dead_connections=self._dead_connections,
             queue_usage=self._queue_usage,
             stalled_readers=self._registry.stalled,
             subscriptions=len(self._registry),
+            detached=self._registry.shared_members,
+            kept_in_thread=dict(self._kept_in_thread),
         )
+
+    def count_kept_in_thread(self, reason: str) -> None:
+        """Count a stream that keeps its server's thread, for `stats`."""
+        with self._kept_lock:
+            self._kept_in_thread[reason] += 1
 
     @property
     def closed(self) -> bool:
@@ -227,11 +248,10 @@ class NotifyHub(ABC):
                 self._dispatch(topic, event)
 
     def _dispatch(self, topic: Topic, event: Event) -> None:
-        consumers = self._registry.of(topic)
-        for consumer in consumers:
+        for consumer in self._registry.of(topic):
+            self._delivered += consumer.members
             if not consumer.offer(event):
                 self._refreshes += 1
-        self._delivered += len(consumers)
 
     def _malformed(self, error: envelope.MalformedEnvelopeError) -> None:
         """A notification that nobody can read may have been anyone's event: that's a gap."""
@@ -255,6 +275,8 @@ class NotifyHub(ABC):
         self._refreshes = self._gaps = self._dead_connections = 0
         self._queue_usage = 0.0
         self._complain_at = 0.0
+        self._kept_lock = threading.Lock()  # guards the counter, and nothing else
+        self._kept_in_thread: Counter[str] = Counter()
 
 
 class _Renewal:

@@ -1,10 +1,10 @@
-"""Registry: which subscriptions have which topics."""
+"""Registry: which consumers have which topics."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from .errors import HubClosedError
 from .event import Event
@@ -14,7 +14,11 @@ __all__ = ["Consumer", "Registry"]
 
 
 class Consumer(Protocol):
-    """What events are offered to: a subscription, or whatever is like one."""
+    """What events are offered to: a subscription, or a feed that many streams read."""
+
+    @property
+    def members(self) -> int:
+        """For how many it stands: an event that is offered to it is delivered so often."""
 
     def offer(self, event: Event) -> bool:
         """Take an event without waiting; False when a refresh had to replace a backlog."""
@@ -23,49 +27,96 @@ class Consumer(Protocol):
         """Take the end without waiting."""
 
 
+class SharedConsumer(Consumer, Protocol):
+    """A consumer that several join; the registry counts them."""
+
+    members: int
+
+
+_Shared = TypeVar("_Shared", bound=SharedConsumer)
+
+
 class Registry:
     """Topic to consumers, and consumer to topics.
 
     `_lock` guards the attributes below it. It is held for operations on dicts and tuples
-    alone: what is done with a consumer is done outside. The tuples are never changed but
-    replaced, so a reader goes on with the one it got while others come and leave.
+    alone: what is done with a consumer is done outside. The tuples of `_routes` are never changed
+    but made anew after a change, so a reader goes on with the one it got while others come and
+    leave, and thousands that come cost one tuple.
 
-    `stalled` counts the consumers that were removed for having stalled.
+    `stalled` counts the consumers that were removed for having stalled, `refreshes` what readers
+    of feeds were told for having been too slow.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._consumers: dict[Topic, tuple[Consumer, ...]] = {}
+        self._consumers: dict[Topic, dict[Consumer, None]] = {}
+        self._routes: dict[Topic, tuple[Consumer, ...]] = {}
         self._topics: dict[Consumer, tuple[Topic, ...]] = {}
+        self._shared: dict[tuple[Topic, ...], SharedConsumer] = {}
+        self._members = 0
         self._sealed = False
+        self.shared_members = 0
         self.stalled = 0
+        self.refreshes = 0
 
     def add(self, consumer: Consumer, topics: Iterable[Topic]) -> None:
         """Route the topics' events to a consumer. Raises `HubClosedError` once sealed."""
         topics = tuple(topics)
         with self._lock:
-            if self._sealed:
-                raise HubClosedError
-            self._topics[consumer] = topics
-            for topic in topics:
-                self._consumers[topic] = (*self._consumers.get(topic, ()), consumer)
+            self._add(consumer, topics)
+            self._members += 1
 
     def remove(self, consumer: Consumer, *, stalled: bool = False) -> None:
         """Route nothing to a consumer any more. Idempotent."""
         with self._lock:
-            topics = self._topics.pop(consumer, ())
-            self.stalled += stalled and bool(topics)
-            for topic in topics:
-                rest = tuple(c for c in self._consumers[topic] if c is not consumer)
-                if rest:
-                    self._consumers[topic] = rest
-                else:
-                    del self._consumers[topic]
+            if consumer in self._topics:
+                self._remove(consumer)
+                self._members -= 1
+                self.stalled += stalled
+
+    def join(self, topics: Iterable[Topic], consumer: _Shared) -> _Shared:
+        """Become one more member of the shared consumer of exactly these topics.
+
+        The given one is taken when there is none. Raises `HubClosedError` once sealed.
+        """
+        topics = tuple(sorted(topics))
+        with self._lock:
+            if topics in self._shared:
+                consumer = self._shared[topics]  # type: ignore[assignment]
+            else:
+                self._add(consumer, topics)
+                self._shared[topics] = consumer
+            consumer.members += 1
+            self.shared_members += 1
+        return consumer
+
+    def leave(self, consumer: SharedConsumer, *, stalled: bool = False) -> None:
+        """Be no member any more; a consumer without members is removed. Once for each `join`."""
+        with self._lock:
+            consumer.members -= 1
+            self.stalled += stalled
+            if consumer not in self._topics:
+                return  # sealed
+            self.shared_members -= 1
+            if not consumer.members:
+                del self._shared[self._topics[consumer]]
+                self._remove(consumer)
+
+    def count_refreshes(self, count: int) -> None:
+        """Count what readers of a feed were told."""
+        with self._lock:
+            self.refreshes += count
 
     def of(self, topic: Topic) -> tuple[Consumer, ...]:
         """The consumers of a topic."""
         with self._lock:
-            return self._consumers.get(topic, ())
+            route = self._routes.get(topic)
+            if route is None:
+                route = tuple(self._consumers.get(topic, ()))
+                if route:
+                    self._routes[topic] = route
+        return route
 
     def all(self) -> list[Consumer]:
         """Every consumer, once."""
@@ -77,10 +128,28 @@ class Registry:
         with self._lock:
             self._sealed = True
             consumers = list(self._topics)
-            self._topics.clear()
-            self._consumers.clear()
+            for each in (self._topics, self._consumers, self._routes, self._shared):
+                each.clear()
+            self._members = self.shared_members = 0
         return consumers
 
     def __len__(self) -> int:
+        """Subscriptions and members of feeds."""
         with self._lock:
-            return len(self._topics)
+            return self._members + self.shared_members
+
+    def _add(self, consumer: Consumer, topics: tuple[Topic, ...]) -> None:
+        if self._sealed:
+            raise HubClosedError
+        self._topics[consumer] = topics
+        for topic in topics:
+            self._consumers.setdefault(topic, {})[consumer] = None
+            self._routes.pop(topic, None)
+
+    def _remove(self, consumer: Consumer) -> None:
+        for topic in self._topics.pop(consumer):
+            rest = self._consumers[topic]
+            del rest[consumer]
+            self._routes.pop(topic, None)
+            if not rest:
+                del self._consumers[topic]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 __all__ = ["HubStats"]
 
@@ -38,3 +39,7 @@ class HubStats:
     """How full the server's notification queue was at the last heartbeat, from 0 to 1."""
     subscriptions: int
     """Subscriptions that are open now."""
+    detached: int = 0
+    """Those of them that are streams without a thread of the server."""
+    kept_in_thread: Mapping[str, int] = field(default_factory=dict)
+    """Why streams kept a thread of the server, and how many have done so for each reason."""

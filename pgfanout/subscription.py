@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import Final
 
 from .event import CLOSE_EVENT, REFRESH_EVENT, Event
 
@@ -72,6 +73,9 @@ class Subscription:
     Iterating, or `get`, waits for events; after `CLOSE_EVENT` the iteration ends. Any thread may
     use it, and `close` it while another one waits.
     """
+
+    members: Final = 1
+    """How many there are of it, for the registry."""
 
     def __init__(self, buffer_size: int, on_close: Callable[..., object] | None = None) -> None:
         """`on_close` is called with the subscription, and `stalled=True` when it is let go."""

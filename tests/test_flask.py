@@ -41,6 +41,7 @@ DEFAULTS = {
     "PGFANOUT_CLIENT_TIMEOUT": 30.0,
     "PGFANOUT_START_TIMEOUT": 5.0,
     "PGFANOUT_RETRY_AFTER": 5.0,
+    "PGFANOUT_DETACH": "auto",
 }
 
 
@@ -162,6 +163,7 @@ def test_the_settings_reach_hub_caps_and_streams() -> None:
         PGFANOUT_CLIENT_TIMEOUT=12.0,
         PGFANOUT_START_TIMEOUT=13.0,
         PGFANOUT_RETRY_AFTER=14.0,
+        PGFANOUT_DETACH="never",
     )
     fanout = PgFanout(app)
     hub, limiter, endpoint = fanout.hub, fanout.limiter, app.extensions["pgfanout"]
@@ -170,7 +172,7 @@ def test_the_settings_reach_hub_caps_and_streams() -> None:
     assert hub._timing == {"heartbeat": 1.5, "heartbeat_timeout": 2.5, "max_reconnect_delay": 3.5}
     assert (limiter.max_streams, limiter.max_streams_per_user, limiter.thread_reserve) == (70, 3, 4)
     assert (endpoint.keepalive, endpoint.client_timeout) == (11.0, 12.0)
-    assert (endpoint.start_timeout, endpoint.retry_after) == (13.0, 14.0)
+    assert (endpoint.start_timeout, endpoint.retry_after, endpoint.detach) == (13.0, 14.0, "never")
 
 
 def test_init_app_connects_to_nothing_and_starts_nothing() -> None:
@@ -545,7 +547,7 @@ def health(app: flask.Flask) -> tuple[int, dict[str, Any]]:
     response = app.test_client().get("/healthz")
     assert response.headers["Content-Type"] == "application/json"
     body: dict[str, Any] = json.loads(response.data)
-    assert set(body) == {"listening", "since", "reconnects", "streams", "error"}
+    assert set(body) == {"listening", "since", "reconnects", "streams", "in_threads", "error"}
     return response.status_code, body
 
 
@@ -553,7 +555,8 @@ def test_a_hub_that_listens_is_healthy(app: flask.Flask, hub: MemoryHub) -> None
     with opened(app), opened(app):
         status, body = health(app)
     assert status == 200
-    assert (body["listening"], body["streams"], body["reconnects"], body["error"]) == (True, 2, 0, "")
+    assert (body["listening"], body["streams"], body["in_threads"]) == (True, 2, 2)
+    assert (body["reconnects"], body["error"]) == (0, "")
     assert body["since"] == hub.stats().since
 
 

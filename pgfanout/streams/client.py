@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import select
 import socket
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["ClientSocket"]
+__all__ = ["ClientSocket", "has_vanished", "server_socket"]
 
 _LONGEST = 2**31 - 1
 """Milliseconds that a socket option can hold."""
+
+
+def server_socket(environ: Mapping[str, Any]) -> socket.socket | None:
+    """The client's connection, where the server gives it to the application."""
+    found = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    return found if isinstance(found, socket.socket) else None
+
+
+def has_vanished(error: BaseException | None) -> bool:
+    """Whether a connection failed because the client acknowledged nothing (TCP_USER_TIMEOUT), or its
+    network said meanwhile that it is not there."""
+    return isinstance(error, OSError) and error.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
 class ClientSocket:
@@ -22,8 +35,7 @@ class ClientSocket:
     """
 
     def __init__(self, environ: Mapping[str, Any]) -> None:
-        found = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
-        self._socket = found if isinstance(found, socket.socket) else None
+        self._socket = server_socket(environ)
 
     def limit_silence(self, seconds: float) -> None:
         """Have the kernel give up a client that has acknowledged nothing for so long.
@@ -37,6 +49,12 @@ class ClientSocket:
         milliseconds = round(min(seconds * 1000, _LONGEST))
         with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.IPPROTO_TCP, option, milliseconds)
+
+    def send_at_once(self) -> None:
+        """Have the kernel wait for nothing before it sends a small event (TCP_NODELAY)."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # it is no TCP socket
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def has_left(self) -> bool:
         """Whether the client has closed its side, as one does that leaves a page."""

@@ -6,21 +6,37 @@ import functools
 import logging
 import math
 import random
+import socket
 import uuid
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import HubClosedError, HubTimeoutError, PgFanoutError, TooManyStreamsError, TooManyStreamsForUserError
 from ..hub import NotifyHub
+from ..topic import Topic, topics
 from . import sse
-from .client import ClientSocket
-from .limiter import StreamLimiter, hooks_are_installed
+from .client import ClientSocket, server_socket
+from .descriptors import check_descriptor
+from .detached import DetachingStream, reason_to_stay
+from .limiter import Place, StreamLimiter, hooks_are_installed
 from .stream import EventStream, close_abandoned, close_forgotten
+from .streamer import streamer
 
-__all__ = ["Answer", "StreamEndpoint"]
+__all__ = ["Answer", "StreamEndpoint", "check_detach"]
 
 logger = logging.getLogger("pgfanout")
+
+_CONFIGURED = "it is configured so"
+_SETTLE_TIME = 0.5
+
+
+def check_detach(mode: str | bool) -> str:
+    """The mode: "auto" or "never", for which True and False do as well. Raises `ValueError`."""
+    for name, same in (("auto", True), ("never", False)):
+        if mode == name or mode is same:
+            return name
+    raise ValueError(f'detach is "auto" or "never", not {mode!r}')
 
 
 @dataclass(frozen=True)
@@ -40,7 +56,8 @@ class StreamEndpoint:
     `keepalive` and `client_timeout` are seconds: of silence before a keepalive comment, and
     before a client that acknowledges nothing is let go. `start_timeout` is how long the first
     stream waits for the hub to listen. A refused client is asked to come back after about
-    `retry_after` seconds.
+    `retry_after` seconds. `detach` is "auto" (streams leave their threads where that is safe) or
+    "never".
     """
 
     def __init__(
@@ -52,6 +69,7 @@ class StreamEndpoint:
         client_timeout: float = 30.0,
         start_timeout: float = 5.0,
         retry_after: float = 5.0,
+        detach: str | bool = "auto",
     ) -> None:
         if not 0 < keepalive <= 86_400:
             raise ValueError("keepalive is a number of seconds: above 0, a day at most")
@@ -61,6 +79,7 @@ class StreamEndpoint:
         self.client_timeout = client_timeout
         self.start_timeout = start_timeout
         self.retry_after = retry_after
+        self.detach = check_detach(detach)
 
     def answer(
         self,
@@ -68,62 +87,83 @@ class StreamEndpoint:
         channels: str | Iterable[str],
         tenant_id: str | uuid.UUID,
         user_id: Hashable = None,
+        *,
+        detach: str | bool | None = None,
     ) -> Answer:
         """The answer to a request for the events of one channel of a tenant, or of several.
 
-        The caller has made sure that this client may see this tenant. May wait for the hub to
+        The caller has made sure that this client may see this tenant. `detach` is "auto" or
+        "never" for this answer, None for what the endpoint does. May wait for the hub to
         listen. A full server, or one whose database is away, answers so that browsers try again.
         So does one that is stopping. Raises `InvalidEventError` and `HubConfigurationError`.
         """
+        mode = self.detach if detach is None else check_detach(detach)
         if environ.get("REQUEST_METHOD") == "HEAD":
             return Answer("200 OK", list(sse.HEADERS), [])
         _warn_without_hooks(environ)
         try:
-            body = self._open(environ, channels, tenant_id, user_id)
+            body = self._open(environ, topics(channels, tenant_id), user_id, mode)
         except (TooManyStreamsError, HubTimeoutError, HubClosedError) as error:
             logger.warning("a stream was refused: %s", error)
             return self._refusal(environ, error)
         return Answer("200 OK", list(sse.HEADERS), body)
 
     def _open(
-        self,
-        environ: Mapping[str, Any],
-        channels: str | Iterable[str],
-        tenant_id: str | uuid.UUID,
-        user_id: Hashable,
-    ) -> EventStream:
-        release = self._acquire(user_id)
+        self, environ: Mapping[str, Any], wanted: list[Topic], user_id: Hashable, mode: str
+    ) -> EventStream | DetachingStream:
+        reason = _CONFIGURED if mode == "never" else reason_to_stay(environ)
+        connection = server_socket(environ)
+        if connection is not None:
+            check_descriptor(connection.fileno())
+        place = self._acquire(user_id, detached=not reason)
         try:
-            return self._stream(environ, channels, tenant_id, release)
+            self.hub.start(self.start_timeout)
+            client = ClientSocket(environ)
+            client.limit_silence(self.client_timeout)
+            client.send_at_once()
+            if reason or connection is None:
+                return self._stream_in_thread(environ, wanted, place, reason)
+            return self._detaching_stream(connection, environ, wanted, place)
         except BaseException:
-            release()
+            place()
             raise
 
-    def _acquire(self, user_id: Hashable) -> Callable[[], None]:
+    def _acquire(self, user_id: Hashable, *, detached: bool) -> Place:
         close_forgotten()
         try:
-            return self.limiter.acquire(user_id)
+            return self.limiter.acquire(user_id, detached=detached)
         except TooManyStreamsError:
-            if not close_abandoned():
-                raise
-        return self.limiter.acquire(user_id)
+            streamer.settle(_SETTLE_TIME)
+            close_abandoned()
+        return self.limiter.acquire(user_id, detached=detached)
 
-    def _stream(
-        self,
-        environ: Mapping[str, Any],
-        channels: str | Iterable[str],
-        tenant_id: str | uuid.UUID,
-        release: Callable[[], None],
+    def _stream_in_thread(
+        self, environ: Mapping[str, Any], wanted: list[Topic], place: Place, reason: str
     ) -> EventStream:
-        client = ClientSocket(environ)
-        client.limit_silence(self.client_timeout)
-        subscription = self.hub.subscribe(channels, tenant_id, start_timeout=self.start_timeout)
+        self.hub.count_kept_in_thread(reason)
+        channels, tenant = [topic.channel for topic in wanted], wanted[0].tenant
         return EventStream(
-            subscription,
+            self.hub.subscribe(channels, tenant, start_timeout=self.start_timeout),
             keepalive=self.keepalive,
             resumed=bool(sse.last_event_id(environ)),
-            client=client,
-            on_close=release,
+            client=ClientSocket(environ),
+            on_close=place,
+        )
+
+    def _detaching_stream(
+        self, connection: socket.socket, environ: Mapping[str, Any], wanted: list[Topic], place: Place
+    ) -> DetachingStream:
+        def stay(reason: str) -> EventStream:
+            place.keep_thread()
+            return self._stream_in_thread(environ, wanted, place, reason)
+
+        return DetachingStream(
+            connection,
+            resumed=bool(sse.last_event_id(environ)),
+            keepalive=self.keepalive,
+            follow=lambda: self.hub.follow(wanted, streamer.news),
+            stay=stay,
+            release=place,
         )
 
     def _refusal(self, environ: Mapping[str, Any], error: PgFanoutError) -> Answer:

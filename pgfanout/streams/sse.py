@@ -5,17 +5,19 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from ..event import Event
+from ..event import CLOSE_EVENT, REFRESH_EVENT, Event
 
 __all__ = [
     "HEADERS",
     "KEEPALIVE",
     "encode",
     "encode_all",
+    "farewell",
     "last_event_id",
     "opening",
     "retry",
@@ -50,14 +52,22 @@ def encode_all(events: Iterable[Event]) -> bytes:
     return b"".join(map(encode, events))
 
 
-def opening() -> bytes:
+def opening(resumed: bool = False) -> bytes:
     """What a stream starts with.
 
     The comment makes the response's head leave. The id, which dispatches nothing, makes a
     browser send `Last-Event-ID` when it reconnects, even if no event came meanwhile: that's how
-    a reconnect is told from a first visit.
+    a reconnect is told from a first visit. A stream that is `resumed` has a refresh at once, since
+    what was missed can't be known.
     """
-    return b": open\nid: " + _START_ID.encode() + b"\n\n"
+    start = b": open\nid: " + _START_ID.encode() + b"\n\n"
+    return start + encode(REFRESH_EVENT) if resumed else start
+
+
+def farewell(retry_spread: float = 3.0) -> bytes:
+    """What a stream ends with: browsers come back after a random part of so many seconds, so that
+    not all of them do at once."""
+    return retry(random.uniform(0.1, 1.0) * retry_spread) + encode(CLOSE_EVENT)
 
 
 def retry(seconds: float) -> bytes:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import queue
 import random
 import sys
 import weakref
 from collections.abc import Callable, Iterator
 
-from ..event import CLOSE_EVENT, REFRESH_EVENT
+from ..event import CLOSE_EVENT
 from ..subscription import Subscription
 from . import sse
-from .client import ClientSocket
+from .client import ClientSocket, has_vanished
 
-__all__ = ["EventStream", "close_abandoned", "close_forgotten", "live_streams"]
+__all__ = ["EventStream", "close_abandoned", "close_forgotten", "forget", "live_streams"]
 
 # No WeakSet: listing one fails when another thread opens or closes a stream meanwhile.
 _live: weakref.WeakKeyDictionary[EventStream, None] = weakref.WeakKeyDictionary()
 
 # What a finaliser leaves here is closed later: it may run in the middle of anything, with locks
 # held that closing needs. This queue's `put` is made to be called there.
-_forgotten: queue.SimpleQueue[tuple[Subscription, Callable[[], None]]] = queue.SimpleQueue()
+_forgotten: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
 
 
 def live_streams() -> list[EventStream]:
@@ -45,17 +44,14 @@ def close_forgotten() -> None:
     `after_request` function failed on."""
     while True:
         try:
-            subscription, on_close = _forgotten.get_nowait()
+            _forgotten.get_nowait()()
         except queue.Empty:
             return
-        subscription.close()
-        on_close()
 
 
-def _has_vanished(error: BaseException | None) -> bool:
-    """Whether a write failed because the client acknowledged nothing (TCP_USER_TIMEOUT), or its
-    network said meanwhile that it is not there."""
-    return isinstance(error, OSError) and error.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
+def forget(close: Callable[[], object]) -> None:
+    """Have something called by the next `close_forgotten`; for finalisers."""
+    _forgotten.put(close)
 
 
 def _nothing() -> None:
@@ -111,7 +107,7 @@ class EventStream:
     def close(self) -> None:
         """Close the subscription and give the stream's place back. Idempotent, never waits."""
         # A server calls this while it handles the error of its write.
-        self._close(stalled=_has_vanished(sys.exc_info()[1]))
+        self._close(stalled=has_vanished(sys.exc_info()[1]))
 
     def _close(self, *, stalled: bool) -> None:
         if stalled:
@@ -123,7 +119,8 @@ class EventStream:
 
     def __del__(self) -> None:
         if not self._closed:
-            _forgotten.put((self._subscription, self._on_close))
+            forget(self._subscription.close)
+            forget(self._on_close)
 
     def client_has_left(self) -> bool:
         """Whether the client has closed the connection; False where that can't be known."""
@@ -136,7 +133,7 @@ class EventStream:
 
     def _open(self) -> bytes:
         self._next = EventStream._follow
-        return sse.opening() + (sse.encode(REFRESH_EVENT) if self._resumed else b"")
+        return sse.opening(self._resumed)
 
     def _follow(self) -> bytes:
         try:
@@ -146,8 +143,7 @@ class EventStream:
         if events[-1] is not CLOSE_EVENT:
             return sse.encode_all(events)
         self._next = EventStream._end
-        farewell = sse.retry(random.uniform(0.1, 1.0) * self._retry_spread)
-        return sse.encode_all(events[:-1]) + farewell + sse.encode(CLOSE_EVENT)
+        return sse.encode_all(events[:-1]) + sse.farewell(self._retry_spread)
 
     def _end(self) -> bytes:
         if self._client is not None:

@@ -12,6 +12,7 @@ app.config["PGFANOUT_DATABASE_URL"] = os.environ["DATABASE_URL"]
 for key in ("KEEPALIVE", "CLIENT_TIMEOUT"):
     if value := os.environ.get(f"PGFANOUT_{key}"):
         app.config[f"PGFANOUT_{key}"] = float(value)
+app.config["PGFANOUT_DETACH"] = os.environ.get("PGFANOUT_DETACH", "auto")
 app.config["PGFANOUT_MAX_STREAMS_PER_USER"] = 2
 fanout = PgFanout(app)
 

@@ -1,0 +1,96 @@
+"""Detour: a server's socket replaced by one of ours, to see what it writes and to take the connection."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+__all__ = ["Detour", "framing"]
+
+
+class Detour:
+    """Stands between a WSGI server and its client while the server writes a response's first item.
+
+    The server goes on with its own socket object, whose descriptor is one end of a socket pair
+    from now on. So what it writes, the response's head included, can be read at the other end
+    and judged before it reaches the client. Then either `take` keeps the connection, and what the
+    server still writes, shuts or closes hits the stand-in; or `close` puts the connection back
+    into its place, and the server has not noticed anything.
+
+    One thread uses it: the server's. Raises `OSError` when there are no descriptors left; nothing
+    has changed then.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._place = connection.fileno()
+        self._client: int | None = os.dup(self._place)
+        try:
+            stand_in, self._our_end = socket.socketpair()
+        except OSError:
+            os.close(self._client)
+            raise
+        self._our_end.setblocking(False)
+        with stand_in:
+            os.dup2(stand_in.fileno(), self._place, inheritable=False)
+
+    @property
+    def taken(self) -> bool:
+        """Whether the connection was taken."""
+        return self._client is None
+
+    def written(self) -> bytes:
+        """What the server has written since the last call."""
+        written = []
+        try:
+            while data := self._our_end.recv(65536):
+                written.append(data)
+        except BlockingIOError:
+            pass
+        return b"".join(written)
+
+    def take(self) -> int:
+        """The client's connection, which does not block any more, as a descriptor of the caller's.
+
+        The server reads an end of file from its stand-in from now on.
+        """
+        assert self._client is not None
+        descriptor, self._client = self._client, None
+        os.set_blocking(descriptor, False)
+        self._our_end.shutdown(socket.SHUT_WR)
+        return descriptor
+
+    def close(self) -> None:
+        """Undo it; after `take`, let go of the stand-in, once the server has written its last."""
+        if self._client is not None:
+            os.dup2(self._client, self._place, inheritable=False)
+            os.close(self._client)
+            self._client = None
+        else:
+            self.written()  # unread, it would turn the server's end of file into a reset
+        self._our_end.close()
+
+
+def framing(written: bytes, item: bytes) -> str:
+    """How a server has sent the first item of a body: "chunked", "plain" (the body ends with the
+    connection), or "" when the item did not leave as it is, and at once.
+
+    `written` is the response's head and what follows it (RFC 9112, 2.1 and 6).
+    """
+    head, _, body = written.partition(b"\r\n\r\n")
+    status, *lines = head.lower().split(b"\r\n")
+    if not status.startswith(b"http/1."):
+        return ""
+    fields = dict(line.split(b":", 1) for line in lines if b":" in line)
+    if fields.get(b"transfer-encoding", b"").strip() == b"chunked":
+        size, _, rest = body.partition(b"\r\n")
+        return "chunked" if rest == item + b"\r\n" and _number(size) == len(item) else ""
+    if b"transfer-encoding" in fields or b"content-length" in fields:
+        return ""
+    return "plain" if body == item else ""
+
+
+def _number(hexadecimal: bytes) -> int:
+    try:
+        return int(hexadecimal, 16)
+    except ValueError:
+        return -1

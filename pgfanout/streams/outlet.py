@@ -1,0 +1,190 @@
+"""Outlet: the client's end of a detached stream, and Audience: the outlets of one feed.
+
+Both belong to the streamer's thread, so nothing here is locked.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable
+
+from ..feed import Feed
+from . import sse
+from .wheel import Ticking
+
+__all__ = ["Audience", "Outlet", "chunk"]
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """Bytes as one chunk of a chunked body (RFC 9112, 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Outlet(Ticking):
+    """A connection that streams are written to, and how far its client has come.
+
+    It is current when it has everything up to its audience's position, and behind while `rest`
+    (what its socket has not taken yet) or events of its feed wait for room in the socket.
+    """
+
+    __slots__ = (
+        "chunked",
+        "descriptor",
+        "ending",
+        "feed",
+        "keepalive",
+        "on_close",
+        "position",
+        "rest",
+        "since",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        descriptor: int,
+        feed: Feed,
+        position: int,
+        *,
+        chunked: bool,
+        head: bytes,
+        keepalive: float,
+        on_close: Callable[[], object],
+    ) -> None:
+        """Owns the descriptor of a non-blocking socket. `head` is what is written first."""
+        self.descriptor = descriptor
+        self.feed = feed
+        self.position = position
+        self.chunked = chunked
+        self.keepalive = keepalive
+        self.on_close = on_close
+        self.rest: bytes | memoryview = head
+        self.since = 0.0
+        """When it was written to last, apart from what went to its whole audience."""
+        self.tick = -1
+        self.waiting = False
+        """Whether its socket had no room, and the streamer waits for some."""
+        self.ending = False
+        """Whether `rest` is the last that it gets."""
+
+    def put(self, data: bytes) -> None:
+        """Have data written next; only when there is no rest."""
+        self.rest = chunk(data) if self.chunked else data
+
+    def put_farewell(self) -> None:
+        """Have `retry`, `close` and the end of the body written next."""
+        self.put(sse.farewell())
+        if self.chunked:
+            self.rest = bytes(self.rest) + LAST_CHUNK
+        self.ending = True
+
+    def write(self) -> bool:
+        """Write what the socket takes; whether nothing is left. Raises `OSError`."""
+        if self.rest:
+            try:
+                sent = os.write(self.descriptor, self.rest)
+            except BlockingIOError:
+                return False
+            self.rest = memoryview(self.rest)[sent:] if sent < len(self.rest) else b""
+        return not self.rest
+
+    def close(self, *, stalled: bool) -> None:
+        """End the connection, leave the feed and give the stream's place back. Never waits."""
+        # A forked child may have the descriptor, too: a shutdown ends the connection all the same.
+        with socket.socket(fileno=self.descriptor) as connection:
+            try:
+                connection.shutdown(socket.SHUT_WR if self.ending and not self.rest else socket.SHUT_RDWR)
+                # What a client has sent and nobody read would turn the end into a reset.
+                connection.recv(65536, socket.MSG_DONTWAIT)
+            except OSError:
+                pass
+        self.feed.leave(stalled=stalled)
+        self.on_close()
+
+    def error(self) -> OSError | None:
+        """What the connection has failed with, when it has."""
+        connection = socket.socket(fileno=self.descriptor)
+        try:
+            code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        finally:
+            connection.detach()
+        return OSError(code, os.strerror(code)) if code else None
+
+
+class Audience:
+    """The outlets of one feed.
+
+    `current` are those that have everything up to `position`, by their descriptors; one dict for
+    bodies that end with the connection and one for chunked ones.
+    """
+
+    __slots__ = ("current", "ended", "feed", "position", "size", "written_at")
+
+    def __init__(self, feed: Feed, position: int) -> None:
+        self.feed = feed
+        self.position = position
+        self.current: tuple[dict[int, Outlet], dict[int, Outlet]] = ({}, {})
+        self.size = 0
+        """With those that are behind."""
+        self.ended = False
+        """Whether the feed has ended, and everything up to there is before `position`."""
+        self.written_at = 0.0
+        """When the current ones were written to last."""
+
+    @property
+    def current_size(self) -> int:
+        """How many are current."""
+        return len(self.current[False]) + len(self.current[True])
+
+    def all_current(self) -> list[Outlet]:
+        """Those that are current."""
+        return [*self.current[False].values(), *self.current[True].values()]
+
+    def is_current(self, outlet: Outlet) -> bool:
+        """Whether it has everything up to `position`."""
+        return outlet.descriptor in self.current[outlet.chunked]
+
+    def include(self, outlet: Outlet) -> None:
+        """It is current from now on."""
+        self.current[outlet.chunked][outlet.descriptor] = outlet
+
+    def exclude(self, outlet: Outlet) -> None:
+        """It may fall behind from now on. Idempotent."""
+        if self.current[outlet.chunked].pop(outlet.descriptor, None) is not None:
+            outlet.position = self.position
+
+    def write(self, data: bytes) -> tuple[list[Outlet], list[tuple[Outlet, OSError]]]:
+        """Write data to all that are current; those who did not take all of it, and those who failed."""
+        behind: list[Outlet] = []
+        failed: list[tuple[Outlet, OSError]] = []
+        for chunked, outlets in enumerate(self.current):
+            if outlets:
+                framed = chunk(data) if chunked else data
+                for descriptor, sent in _write_to_all(outlets, framed, failed):
+                    outlet = outlets.pop(descriptor)
+                    outlet.rest = memoryview(framed)[sent:]
+                    outlet.position = self.position
+                    behind.append(outlet)
+        return behind, failed
+
+
+def _write_to_all(
+    outlets: dict[int, Outlet], data: bytes, failed: list[tuple[Outlet, OSError]]
+) -> Iterable[tuple[int, int]]:
+    """The loop that everything here is for; those that took less, and how much they took."""
+    write, size = os.write, len(data)
+    behind: list[tuple[int, int]] = []
+    for descriptor in outlets:
+        try:
+            sent = write(descriptor, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            failed.append((outlets[descriptor], error))
+            continue
+        if sent != size:
+            behind.append((descriptor, sent))
+    return behind

@@ -26,9 +26,9 @@ class Feed:
     """A bounded log that any number of readers share, each at a position of its own.
 
     What lies between a reader's position and the end is that reader's queue, with the rule of
-    every queue here: the event that meets a full one, `size` events behind, leaves one refresh in the
-    place of all of them, and later events follow it. So an event costs the listener one append, however many read it, and a reader that
-    stalls holds nothing that the others don't.
+    every queue here: the event that meets a full one, `size` events behind, leaves one refresh
+    in the place of all of them, and later events follow it. So an event costs the listener one
+    append, however many read it, and a reader that stalls holds nothing that others don't.
 
     Positions count the events that were ever offered. `members` is how many readers there are;
     the registry that the feed is in writes it.
@@ -75,7 +75,7 @@ class Feed:
             return self._end
 
     def offer(self, event: Event) -> bool:
-        """Append an event; never waits. Always true: that a reader was too slow is found when it reads."""
+        """Append an event; never waits. Always true: that a reader is too slow is found when it reads."""
         with self._lock:
             if self._ended:
                 return True
@@ -118,115 +118,14 @@ class Feed:
             self._owner.count_refreshes(max(1, overflows) * readers)
         return _without_repeated_refreshes(events) if refreshed else events, until
 
-    def leave(self, consumer: Feed, *, stalled: bool = False) -> None:
-        """A reader has gone."""
-
-    def count_refreshes(self, count: int) -> None:
-        """So many readers were too slow."""
-
-
-class Feed:
-    """A bounded log that any number of readers share, each at a position of its own.
-
-    What lies between a reader's position and the end is that reader's queue, with the rule of
-    every queue here: the event that meets a full one, `size` events behind, leaves one refresh in the
-    place of all of them, and later events follow it. So an event costs the listener one append, however many read it, and a reader that
-    stalls holds nothing that the others don't.
-
-    Positions count the events that were ever offered. `members` is how many readers there are;
-    the registry that the feed is in writes it.
-
-    `_lock` guards what is below it, for a few operations on a list.
-    """
-
-    __slots__ = (
-        "_end",
-        "_ended",
-        "_lock",
-        "_log",
-        "_on_news",
-        "_owner",
-        "_refreshed_at",
-        "_told",
-        "members",
-        "size",
-    )
-
-    def __init__(self, size: int, on_news: Callable[[Feed], object], owner: Owner) -> None:
-        """`on_news` is called, in whichever thread offers, when there is something to read and
-        nobody has been told since the last `read`; it must not wait."""
-        self.size = size
-        self.members = 0
-        self._on_news = on_news
-        self._owner = owner
-        self._lock = threading.Lock()
-        self._log: list[Event] = []
-        self._end = 0
-        self._refreshed_at = -1
-        self._ended = False
-        self._told = False
-
-    @property
-    def ended(self) -> bool:
-        """Whether no further event will come; what is there may still be read."""
-        return self._ended
-
-    @property
-    def end_position(self) -> int:
-        """The position from which on a reader that comes now gets everything."""
-        with self._lock:
-            return self._end
-
-    def offer(self, event: Event) -> bool:
-        """Append an event; never waits. Always true: that a reader was too slow is found when it reads."""
-        with self._lock:
-            if self._ended:
-                return True
-            if event is REFRESH_EVENT:
-                self._refreshed_at = self._end
-            self._log.append(event)
-            self._end += 1
-            if len(self._log) >= 2 * self.size:  # seldom, so that it costs next to nothing
-                del self._log[: -self.size]
-            told, self._told = self._told, True
-        if not told:
-            self._on_news(self)
-        return True
-
-    def end(self) -> None:
-        """Take no further event; readers get what is there, and see `ended`."""
-        with self._lock:
-            self._ended = True
-        self._on_news(self)
-
-    def read(self, position: int, until: int | None = None, readers: int = 1) -> tuple[list[Event], int]:
-        """The events from a position on, and the next position; for `readers` who have the same.
-
-        `until` is a position to stop at, otherwise all is read. Two refreshes in a row say no
-        more than one.
-        """
-        with self._lock:
-            end = self._end
-            if until is None:
-                self._told = False
-                until = end
-            first = end - len(self._log)
-            lost = end - position > self.size or position < first
-            events = [] if lost else self._log[position - first : until - first]
-            refreshed = self._refreshed_at >= position
-        if lost and position < until:
-            self._owner.count_refreshes(readers)
-            return [REFRESH_EVENT], until
-        return _without_repeated_refreshes(events) if refreshed else events, until
-
-    def leave(self, *, stalled: bool = False) -> None:
-        """Be no reader any more; `stalled` when it took nothing for too long. Once for each reader."""
-        self._owner.leave(self, stalled=stalled)
-
     def forget(self, position: int) -> None:
         """Let go of what comes before a position: every reader has passed it."""
         with self._lock:
             del self._log[: max(0, len(self._log) - (self._end - position))]
+
+    def leave(self, *, stalled: bool = False) -> None:
+        """Be no reader any more; `stalled` when it took nothing for too long. Once for each reader."""
+        self._owner.leave(self, stalled=stalled)
 
 
 def _without_repeated_refreshes(events: list[Event]) -> list[Event]:

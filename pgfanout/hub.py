@@ -136,7 +136,7 @@ class NotifyHub(ABC):
         all. `Feed.leave` ends it. Never waits. Raises `HubClosedError`.
         """
         registry = self._registry
-        feed = registry.join(topics, Feed(self._buffer_size, on_news, registry))
+        feed = registry.join(topics, lambda: Feed(self._buffer_size, on_news, registry))
         return feed, feed.end_position
 
     def publish(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar, cast
 
 from .errors import HubClosedError
 from .event import Event
@@ -75,21 +75,21 @@ class Registry:
                 self._members -= 1
                 self.stalled += stalled
 
-    def join(self, topics: Iterable[Topic], consumer: _Shared) -> _Shared:
-        """Become one more member of the shared consumer of exactly these topics.
+    def join(self, topics: Iterable[Topic], make: Callable[[], _Shared]) -> _Shared:
+        """Become one more member of the shared consumer of exactly these topics, made when there is none.
 
-        The given one is taken when there is none. Raises `HubClosedError` once sealed.
+        Raises `HubClosedError` once sealed.
         """
         topics = tuple(sorted(topics))
         with self._lock:
-            if topics in self._shared:
-                consumer = self._shared[topics]  # type: ignore[assignment]
-            else:
+            consumer: Any = self._shared.get(topics)
+            if consumer is None:
+                consumer = make()
                 self._add(consumer, topics)
                 self._shared[topics] = consumer
             consumer.members += 1
             self.shared_members += 1
-        return consumer
+        return cast(_Shared, consumer)
 
     def leave(self, consumer: SharedConsumer, *, stalled: bool = False) -> None:
         """Be no member any more; a consumer without members is removed. Once for each `join`."""

@@ -45,6 +45,7 @@ ORDER = [
     "streams.stream",
     "streams.wheel",
     "streams.outlet",
+    "streams.pump",
     "streams.streamer",
     "streams.detour",
     "streams.detached",

@@ -14,6 +14,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from types import BuiltinFunctionType
 from typing import Any
 
@@ -152,6 +153,8 @@ class DetachingStream:
         )
         self._release = None
         try:
+            with suppress(OSError):  # the client has left, which the streamer finds out as well
+                outlet.write()
             streamer.adopt(outlet)
         except BaseException:  # no thread could be started
             outlet.close(stalled=False)

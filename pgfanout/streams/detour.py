@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 
 __all__ = ["Detour", "framing"]
+
+_PIECE = 65536
+_FRAMING_FIELDS = re.compile(rb"\r\n(transfer-encoding|content-length)[ \t]*:([^\r\n]*)", re.IGNORECASE)
 
 
 class Detour:
@@ -29,7 +33,6 @@ class Detour:
         except OSError:
             os.close(self._client)
             raise
-        self._our_end.setblocking(False)
         with stand_in:
             os.dup2(stand_in.fileno(), self._place, inheritable=False)
 
@@ -40,13 +43,15 @@ class Detour:
 
     def written(self) -> bytes:
         """What the server has written since the last call."""
-        written = []
+        written = b""
         try:
-            while data := self._our_end.recv(65536):
-                written.append(data)
+            while data := self._our_end.recv(_PIECE, socket.MSG_DONTWAIT):
+                written += data
+                if len(data) < _PIECE:
+                    break
         except BlockingIOError:
             pass
-        return b"".join(written)
+        return written
 
     def take(self) -> int:
         """The client's connection, which does not block any more, as a descriptor of the caller's.
@@ -77,16 +82,14 @@ def framing(written: bytes, item: bytes) -> str:
     `written` is the response's head and what follows it (RFC 9112, 2.1 and 6).
     """
     head, _, body = written.partition(b"\r\n\r\n")
-    status, *lines = head.lower().split(b"\r\n")
-    if not status.startswith(b"http/1."):
+    if not head.startswith(b"HTTP/1."):
         return ""
-    fields = dict(line.split(b":", 1) for line in lines if b":" in line)
-    if fields.get(b"transfer-encoding", b"").strip() == b"chunked":
-        size, _, rest = body.partition(b"\r\n")
-        return "chunked" if rest == item + b"\r\n" and _number(size) == len(item) else ""
-    if b"transfer-encoding" in fields or b"content-length" in fields:
-        return ""
-    return "plain" if body == item else ""
+    fields = {name.lower(): value.strip().lower() for name, value in _FRAMING_FIELDS.findall(head)}
+    if not fields:
+        return "plain" if body == item else ""
+    size, _, rest = body.partition(b"\r\n")
+    chunked = fields == {b"transfer-encoding": b"chunked"} and rest == item + b"\r\n" and _number(size) == len(item)
+    return "chunked" if chunked else ""
 
 
 def _number(hexadecimal: bytes) -> int:

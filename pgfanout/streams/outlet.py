@@ -70,6 +70,11 @@ class Outlet(Ticking):
         self.ending = False
         """Whether `rest` is the last that it gets."""
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to write to it."""
+        return bool(self.rest) or self.feed.end_position > self.position or self.feed.ended
+
     def put(self, data: bytes) -> None:
         """Have data written next; only when there is no rest."""
         self.rest = chunk(data) if self.chunked else data

@@ -1,0 +1,188 @@
+"""Pump: what the streamer's thread has, and does with it."""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import time
+
+from ..feed import Feed
+from . import sse
+from .client import has_vanished
+from .outlet import Audience, Outlet
+from .wheel import Wheel
+
+__all__ = ["EARLIEST_KEEPALIVE", "Pump"]
+
+EARLIEST_KEEPALIVE = 0.9
+"""Of the silence that a keepalive ends, the part after which it may come."""
+
+# Where there is no epoll nothing is detached, but the module has to be importable.
+_LEFT = getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLHUP", 0) | getattr(select, "EPOLLERR", 0)
+_READY = getattr(select, "EPOLLOUT", 0)
+_WATCHED = getattr(select, "EPOLLRDHUP", 0)
+
+
+class Pump:
+    """Moves events from feeds to outlets. For one thread, but for `watch` and `abandon`.
+
+    Raises `OSError` when there are no descriptors left for it.
+    """
+
+    def __init__(self, wake_descriptor: int) -> None:
+        self.outlets: dict[int, Outlet] = {}
+        self._audiences: dict[Feed, Audience] = {}
+        self._wheel: Wheel[Outlet] = Wheel()
+        self._wake_descriptor = wake_descriptor
+        self._poll = select.epoll()
+        self._poll.register(wake_descriptor, select.EPOLLIN)
+
+    def watch(self, outlet: Outlet) -> None:
+        """Have what happens to its connection end the wait, from now on; from any thread. Raises `OSError`."""
+        self._poll.register(outlet.descriptor, _WATCHED | _READY if outlet.rest else _WATCHED)
+
+    def pause(self) -> float | None:
+        """Seconds until a keepalive may be due; None when there is nothing to be kept alive."""
+        return self._wheel.wait(time.monotonic())
+
+    def wait(self, pause: float | None) -> list[tuple[int, int]]:
+        """Wait so many seconds, or for ever, until something happens; what has happened, by descriptors."""
+        return self._poll.poll(pause)
+
+    def handle(self, events: list[tuple[int, int]]) -> None:
+        """Deal with what has happened."""
+        for descriptor, happened in events:
+            outlet = self.outlets.get(descriptor)
+            if outlet is not None:
+                if happened & _LEFT:
+                    self._let_go(outlet, outlet.error())
+                else:
+                    self._advance(outlet)
+            elif descriptor == self._wake_descriptor:
+                os.eventfd_read(descriptor)
+
+    def admit(self, outlet: Outlet) -> None:
+        """Begin with an outlet that is watched already."""
+        self.outlets[outlet.descriptor] = outlet
+        audience = self._audiences.get(outlet.feed)
+        first = audience is None
+        if audience is None:
+            audience = self._audiences[outlet.feed] = Audience(outlet.feed, outlet.position)
+        audience.size += 1
+        outlet.waiting = bool(outlet.rest)
+        self._schedule(outlet, time.monotonic())
+        if audience.position < outlet.position:
+            self.broadcast(outlet.feed)
+        self._advance(outlet)
+        if first:  # news that came before it found nobody to read them
+            self.broadcast(outlet.feed)
+
+    def broadcast(self, feed: Feed) -> None:
+        """Write a feed's news to everyone who is not behind."""
+        audience = self._audiences.get(feed)
+        if audience is None:
+            return  # its first reader has not arrived yet, and will read
+        audience.ended = feed.ended  # asked first: what comes after the end is not taken
+        events, audience.position = feed.read(audience.position, readers=audience.current_size)
+        if events:
+            audience.written_at = time.monotonic()
+            behind, failed = audience.write(sse.encode_all(events))
+            for outlet in behind:
+                self._await_room(outlet)
+            for outlet, error in failed:
+                self._let_go(outlet, error)
+        if audience.ended:
+            for outlet in audience.all_current():
+                self._advance(outlet)
+        elif feed.members == audience.current_size:
+            feed.forget(audience.position)
+
+    def keep_alive(self) -> None:
+        """Break the silence of those who have heard nothing for too long."""
+        now = time.monotonic()
+        for outlet in self._wheel.pop_due(now):
+            audience = self._audiences[outlet.feed]
+            last = max(outlet.since, audience.written_at)
+            if not audience.is_current(outlet):
+                self._schedule(outlet, now)  # it has enough to do
+            elif last + EARLIEST_KEEPALIVE * outlet.keepalive - Wheel.TICK > now:
+                self._schedule(outlet, last)
+            else:
+                self._schedule(outlet, now)
+                outlet.put(sse.KEEPALIVE)
+                self._advance(outlet)
+
+    def cut(self) -> None:
+        """End all connections as they are, whatever state everything is in."""
+        outlets = list(self.outlets.values())
+        self.outlets.clear()
+        self._audiences.clear()
+        self._wheel = Wheel()
+        for outlet in outlets:
+            self._close(outlet, None)
+
+    def abandon(self) -> None:
+        """In a forked child: close the descriptors, and leave the parent's connections as they are."""
+        for descriptor in self.outlets:
+            os.close(descriptor)
+        self._poll.close()
+
+    def _schedule(self, outlet: Outlet, since: float) -> None:
+        """Look at it again when it has been silent long enough; with jitter, so that many who were
+        written to at once don't come up at once."""
+        outlet.since = max(outlet.since, since)
+        self._wheel.add(outlet, since + outlet.keepalive * random.uniform(EARLIEST_KEEPALIVE, 1.0))
+
+    def _advance(self, outlet: Outlet) -> None:
+        """Write what it has not got yet, as far as its socket takes it; it is current then, or behind."""
+        audience = self._audiences[outlet.feed]
+        audience.exclude(outlet)
+        try:
+            done = self._catch_up(outlet, audience)
+        except OSError as error:
+            self._let_go(outlet, error)
+            return
+        if not done:
+            self._await_room(outlet)
+        elif outlet.ending:
+            self._let_go(outlet, None)
+        else:
+            if outlet.waiting:
+                outlet.waiting = False
+                self._poll.modify(outlet.descriptor, _WATCHED)
+            audience.include(outlet)
+
+    def _catch_up(self, outlet: Outlet, audience: Audience) -> bool:
+        """Whether it has everything up to the audience's position, and the farewell if that is the end."""
+        if not outlet.write():
+            return False
+        events, outlet.position = outlet.feed.read(outlet.position, audience.position)
+        if events:
+            outlet.put(sse.encode_all(events))
+            if not outlet.write():
+                return False
+        if audience.ended and not outlet.ending:
+            outlet.put_farewell()
+        return outlet.write()
+
+    def _await_room(self, outlet: Outlet) -> None:
+        if not outlet.waiting:
+            outlet.waiting = True
+            self._poll.modify(outlet.descriptor, _WATCHED | _READY)
+
+    def _let_go(self, outlet: Outlet, error: OSError | None) -> None:
+        """End a connection, for whatever reason."""
+        audience = self._audiences[outlet.feed]
+        audience.exclude(outlet)
+        audience.size -= 1
+        if not audience.size:
+            del self._audiences[outlet.feed]
+        del self.outlets[outlet.descriptor]
+        self._wheel.discard(outlet)
+        self._close(outlet, error)
+
+    def _close(self, outlet: Outlet, error: OSError | None) -> None:
+        # A forked child may still have the descriptor, so closing it would not be enough.
+        self._poll.unregister(outlet.descriptor)
+        outlet.close(stalled=has_vanished(error))

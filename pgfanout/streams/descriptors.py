@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import resource
 
 from ..errors import TooManyOpenFilesError
 
-__all__ = ["check_descriptor", "raise_limit", "set_reserve"]
+__all__ = ["check_descriptors", "raise_limit", "set_reserve"]
 
 _DEFAULT_RESERVE = 64
 _reserve = _DEFAULT_RESERVE
@@ -31,12 +32,17 @@ def raise_limit() -> int:
     return hard
 
 
-def check_descriptor(descriptor: int) -> None:
-    """Raises `TooManyOpenFilesError` when a connection has one of the last descriptors.
+def check_descriptors(any_of_them: int) -> None:
+    """Raises `TooManyOpenFilesError` when the next descriptor would be one of the last.
 
     A server that can't accept a connection for want of one may end. Numbers are handed out from
-    the lowest, so a high one says how many are taken.
+    the lowest, so that of a copy of any descriptor says how many are taken.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit != resource.RLIM_INFINITY and descriptor >= limit - min(_reserve, limit // 2):
+    try:
+        next_one = os.dup(any_of_them)
+    except OSError:
+        raise TooManyOpenFilesError(limit) from None
+    os.close(next_one)
+    if limit != resource.RLIM_INFINITY and next_one >= limit - min(_reserve, limit // 2):
         raise TooManyOpenFilesError(limit)

@@ -17,7 +17,7 @@ from ..hub import NotifyHub
 from ..topic import Topic, topics
 from . import sse
 from .client import ClientSocket, server_socket
-from .descriptors import check_descriptor
+from .descriptors import check_descriptors
 from .detached import DetachingStream, reason_to_stay
 from .limiter import Place, StreamLimiter, hooks_are_installed
 from .stream import EventStream, close_abandoned, close_forgotten
@@ -114,7 +114,7 @@ class StreamEndpoint:
         reason = _CONFIGURED if mode == "never" else reason_to_stay(environ)
         connection = server_socket(environ)
         if connection is not None:
-            check_descriptor(connection.fileno())
+            check_descriptors(connection.fileno())
         place = self._acquire(user_id, detached=not reason)
         try:
             self.hub.start(self.start_timeout)

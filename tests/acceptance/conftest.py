@@ -79,13 +79,13 @@ def page(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def proxy() -> Callable[[str], NginxServer]:
-    """Makes an nginx of the documented configuration in front of the given server."""
+    """Makes an nginx of the documented configuration in front of a server's URL, or "unix:" and a path."""
     need(not nginx.missing_reason(), nginx.missing_reason())
 
     def make(url: str) -> NginxServer:
         site = block("docs/deployment.md", "upstream app {")
         port = free_port()
-        site = site.replace("127.0.0.1:8000", urlsplit(url).netloc)
+        site = site.replace("127.0.0.1:8000", url if url.startswith("unix:") else urlsplit(url).netloc)
         site = site.replace("listen 80;", f"listen 127.0.0.1:{port};")
         return NginxServer(site, port=port)
 

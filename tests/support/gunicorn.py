@@ -50,8 +50,9 @@ class GunicornServer:
     """gunicorn serving `app` ("package.module:app" or "package.module:make()").
 
     Modules are found in the repository and in `pythonpath`. `config` is a configuration file, relative to the
-    repository; without one gunicorn reads none. `settings` are further command line arguments, and `host` is the IPv4
-    address that it listens at. The constructor starts nothing; `with` starts and stops.
+    repository; without one gunicorn reads none. `settings` are further command line arguments, `host` is the IPv4
+    address that it listens at, and `tls` says that they make it speak TLS. The constructor starts nothing; `with`
+    starts and stops.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class GunicornServer:
         pythonpath: Sequence[str | Path] = (),
         host: str = LOOPBACK,
         port: int | None = None,
+        tls: bool = False,
     ) -> None:
         self.app = app
         self.config = config
@@ -80,6 +82,7 @@ class GunicornServer:
         self.pythonpath = tuple(pythonpath)
         self.host = host
         self.port = port or free_port()
+        self.tls = tls
         self._process: subprocess.Popen[bytes] | None = None
         self._home: Path | None = None
 
@@ -219,6 +222,8 @@ class GunicornServer:
         """Ask with a line that is no request: a worker answers 400 without troubling the application."""
         try:
             with socket.create_connection((self.host, self.port), timeout=1.0) as probe:
+                if self.tls:
+                    return True
                 probe.sendall(b"READY?\r\n\r\n")
                 return probe.recv(16).startswith(b"HTTP/1.")
         except OSError:

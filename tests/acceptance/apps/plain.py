@@ -1,20 +1,23 @@
 """The smallest application with a stream, its threads visible from outside."""
 
 import os
+import resource
 import signal
+from dataclasses import asdict
 
 import flask
+import psutil
 
 from pgfanout.flask import PgFanout
 
 app = flask.Flask(__name__)
 app.config["PGFANOUT_DATABASE_URL"] = os.environ["DATABASE_URL"]
-for key in ("KEEPALIVE", "CLIENT_TIMEOUT"):
-    if value := os.environ.get(f"PGFANOUT_{key}"):
-        app.config[f"PGFANOUT_{key}"] = float(value)
-app.config["PGFANOUT_DETACH"] = os.environ.get("PGFANOUT_DETACH", "auto")
+app.config.update({name: value for name, value in os.environ.items() if name.startswith("PGFANOUT_")})
 app.config["PGFANOUT_MAX_STREAMS_PER_USER"] = 2
 fanout = PgFanout(app)
+
+if files := os.environ.get("OPEN_FILES"):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(files), int(files)))
 
 if os.environ.get("START_BEFORE_FORK"):
     fanout.hub.start()
@@ -23,7 +26,8 @@ if os.environ.get("START_BEFORE_FORK"):
 @app.get("/events")
 def events() -> flask.Response:
     tenant = flask.request.args["tenant"]
-    return fanout.stream("orders", tenant, user_id=flask.request.args.get("user"))
+    asked = flask.request.args
+    return fanout.stream("orders", tenant, user_id=asked.get("user"), detach=asked.get("detach"))
 
 
 @app.post("/publish")
@@ -40,6 +44,18 @@ def healthz() -> flask.Response:
 @app.get("/streams")
 def streams() -> str:
     return str(fanout.limiter.open)
+
+
+@app.get("/stats")
+def stats() -> flask.Response:
+    process = psutil.Process()
+    return flask.jsonify(
+        **asdict(fanout.hub.stats()),
+        streams=fanout.limiter.open,
+        in_threads=fanout.limiter.in_threads,
+        descriptors=process.num_fds(),
+        threads=process.num_threads(),
+    )
 
 
 @app.get("/interrupt-handler")

@@ -9,6 +9,7 @@ from werkzeug.exceptions import HTTPException
 from pgfanout import PgFanoutError
 
 from . import embedded
+from .load import Load
 from .orders import Orders
 from .routes import board, fanout
 
@@ -26,6 +27,7 @@ def create_app(database_url: str | None = None) -> Flask:
     fanout.init_app(app)
     with app.app_context():
         app.extensions["orders"] = Orders(app.config["PGFANOUT_DATABASE_URL"], fanout.hub)
+    app.extensions["load"] = app.wsgi_app = Load(app.wsgi_app)  # type: ignore[method-assign]
     app.register_blueprint(board)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(OperationalError, _no_database)

@@ -11,7 +11,8 @@ __all__ = ["on_exit", "on_starting", "post_worker_init", "worker_exit"]
 bind = f"127.0.0.1:{os.environ.get('PORT', '8000')}"
 worker_class = "gthread"
 workers = 1
-threads = 64  # each open stream keeps one
+threads = 8  # however many pages are open: a stream keeps none
+raw_env = [f"BOARD_THREADS={threads}"]  # for the page's status line
 control_socket_disable = True  # it would be left in the home directory
 
 

@@ -6,6 +6,7 @@ the tenant from the session of the user who asks.
 
 from __future__ import annotations
 
+import os
 from typing import cast
 
 from flask import Blueprint, Response, abort, current_app, jsonify, render_template, request
@@ -13,6 +14,7 @@ from flask import Blueprint, Response, abort, current_app, jsonify, render_templ
 from pgfanout.flask import PgFanout
 
 from . import fields
+from .load import Load
 from .orders import BURST, CHANNEL, STATUSES, Orders
 from .tenants import TENANTS
 
@@ -73,6 +75,16 @@ def move_order(id: int) -> Response:
 def healthz() -> Response:
     """200 when this process listens, 503 when not."""
     return fanout.healthz()
+
+
+@board.get("/status")
+def status() -> Response:
+    """This process's open streams, its busy threads (with the one that answers here), and of how many, 0 when unknown."""
+    return jsonify(
+        streams=fanout.limiter.open,
+        busy=cast(Load, current_app.extensions["load"]).busy,
+        threads=int(os.environ.get("BOARD_THREADS", 0)),
+    )
 
 
 @board.post("/demo/burst")

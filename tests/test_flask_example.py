@@ -146,6 +146,18 @@ def test_health_tells_whether_the_hub_listens(client: FlaskClient) -> None:
     assert response.get_json()["listening"] is True
 
 
+def test_the_status_tells_of_streams_and_threads(client: FlaskClient) -> None:
+    def told() -> dict[str, int]:
+        with client.get("/status") as response:
+            status: dict[str, int] = response.get_json()
+        return status
+
+    before = told()  # a test client that does not close its responses keeps them
+    with client.get("/events", query_string={"tenant": CAFE}):
+        assert told() == {**before, "streams": before["streams"] + 1, "busy": before["busy"] + 1}
+    assert told() == before
+
+
 def test_without_a_database_it_says_so_and_is_unhealthy() -> None:
     app = create_app("postgresql://nobody@127.0.0.1:1/nothing?connect_timeout=1")
     _orders(app)._pool.timeout = 0.2

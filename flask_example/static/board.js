@@ -291,6 +291,22 @@ document.getElementById("cut").addEventListener("click", async () => {
   setTimeout(() => (result.textContent = ""), 4_000);
 });
 
+// How many streams the server's process has, and how few threads that takes.
+const STATUS_EVERY = 2_000;
+
+async function showStatus() {
+  if (!document.hidden) {
+    const text = await request("/status", { cache: "no-store" }).then(
+      ({ streams, busy, threads }) =>
+        `${many(streams, "stream", "streams")} open, ${many(busy, "thread", "threads")}${threads ? ` of ${threads}` : ""} busy`,
+      () => "The server does not answer.",
+    );
+    document.getElementById("status").textContent = text;
+  }
+  setTimeout(showStatus, STATUS_EVERY);
+}
+showStatus();
+
 // A browser opens six connections to a server of HTTP/1.1, for all its windows together, and each
 // stream keeps one. So a page that nobody sees gives its own back.
 let hiding = null;

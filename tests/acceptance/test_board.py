@@ -92,6 +92,15 @@ def test_forty_pages_of_one_worker_share_one_listening_session(board: GunicornSe
         source.close()
 
 
+def test_the_status_line_tells_of_streams_and_threads(board: GunicornServer, page: Page) -> None:
+    sources = [EventSource(f"{board.url}/events?tenant={CAFE}") for _ in range(40)]
+    page.goto(board.url)
+    expect(page.locator("#status")).to_have_text("42 streams open, 1 thread of 8 busy")
+    for source in sources:
+        source.close()
+    expect(page.locator("#status")).to_have_text("2 streams open, 1 thread of 8 busy")
+
+
 def test_ctrl_c_ends_every_page_with_close(board: GunicornServer) -> None:
     sources = [EventSource(f"{board.url}/events?tenant={CAFE}") for _ in range(20)]
     begin = time.monotonic()

@@ -33,7 +33,8 @@ def index() -> str:
 
 @app.get("/events")
 def events() -> flask.Response:
-    return fanout.stream(flask.request.args.getlist("channel") or "orders", flask.request.args["tenant"])
+    asked = flask.request.args
+    return fanout.stream(asked.getlist("channel") or "orders", asked["tenant"], detach=asked.get("detach"))
 
 
 @app.post("/publish")
@@ -66,6 +67,7 @@ def inside() -> flask.Response:
         **asdict(fanout.hub.stats()),
         routes=routes(fanout.hub),
         streams=fanout.limiter.open,
+        in_threads=fanout.limiter.in_threads,
         objects=sum(type(each) is Subscription for each in gc.get_objects()),
         threads=sorted(thread.name for thread in threading.enumerate() if "pgfanout" in thread.name),
         all_threads=threading.active_count(),

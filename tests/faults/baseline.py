@@ -93,6 +93,8 @@ def _growth_of_the_site(world: World) -> list[str]:
         lines.append(f"left behind: the worker has {inside['all_threads']} threads")
     if inside["descriptors"] > 40 + THREADS:
         lines.append(f"left behind: the worker has {inside['descriptors']} descriptors")
+    if unexpected := set(inside["kept_in_thread"]) - {"it is configured so"}:
+        lines.append(f"detached: streams kept their threads because {', '.join(unexpected)}")
     return lines
 
 

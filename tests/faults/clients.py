@@ -15,11 +15,13 @@ from .world import THREADS, World
 
 @fault("clients")
 def crowd(world: World, rng: random.Random) -> None:
-    """More streams than threads; ordinary requests are answered all the same."""
+    """More streams than threads, whether they leave these or not; ordinary requests are answered all the same."""
     url = f"{world.site.url}/events?tenant=7d0e6f3a-7b1c-4a58-9f55-0c2d8f0f6a11&channel=crowd"
+    urls = [f"{url}&detach={detach}" for detach in ("auto", "never") for _ in range(2 * THREADS)]
+    rng.shuffle(urls)
     sources: list[EventSource] = []
     with ThreadPoolExecutor(16) as pool:
-        opened = pool.map(lambda _: _open(url, timeout=3.0), range(2 * THREADS))
+        opened = pool.map(lambda url: _open(url, timeout=3.0), urls)
         sources += [source for source in opened if source is not None]
         try:
             world.site_answers()

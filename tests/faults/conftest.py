@@ -54,6 +54,13 @@ def serve_inside(serve: Serve) -> Callable[..., GunicornServer]:
     return partial(serve, "tests.faults.app:app")
 
 
+@pytest.fixture(params=["auto", "never"])
+def detach(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The test runs with detached streams, and with streams that keep their threads."""
+    monkeypatch.setenv("PGFANOUT_DETACH", request.param)
+    return str(request.param)
+
+
 Follow = Callable[..., EventSource]
 
 

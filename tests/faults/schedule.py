@@ -62,7 +62,7 @@ class Schedule:
         self.faults = sorted((FAULTS[name] for name in drawn), key=lambda fault: fault.where)
         self._publishers = self._random.randint(2, 4)
         self._followers = self._random.randint(16, 32)
-        self._streams = self._random.randint(6, 12)
+        self._streams = {"never": self._random.randint(6, 12), "auto": self._random.randint(8, 24)}
 
     def run(self, world: World, baseline: Baseline) -> Outcome:
         """Play it and judge it; afterwards everything has to be at its baseline again."""
@@ -91,9 +91,10 @@ class Schedule:
             for number in range(self._followers):
                 draw = self._draw(f"{name} {number}")
                 subscribers.append(HubSubscriber(*draw, hub))
-        for number in range(self._streams):
-            draw = self._draw(f"{SITE} {number}")
-            subscribers.append(StreamSubscriber(*draw, world.site.url, lambda: world.cuts_allowed))
+        for detach, count in self._streams.items():
+            for number in range(count):
+                draw = self._draw(f"{SITE} detach={detach} {number}")
+                subscribers.append(StreamSubscriber(*draw, world.site.url, detach, lambda: world.cuts_allowed))
         return subscribers
 
     def _draw(self, name: str) -> tuple[str, list[Topic], str, str]:

@@ -162,7 +162,8 @@ class HubSubscriber(Subscriber):
 class StreamSubscriber(Subscriber):
     """A browser's EventSource on a stream of the site: it comes back by itself, with its last event id.
 
-    `cut_allowed` tells whether a stream may end without a farewell at the moment.
+    `detach` is what the site is asked for: "auto" or "never". `cut_allowed` tells whether a stream may end without a
+    farewell at the moment.
     """
 
     def __init__(
@@ -172,10 +173,12 @@ class StreamSubscriber(Subscriber):
         temper: str,
         seed: str,
         url: str,
+        detach: str,
         cut_allowed: Callable[[], bool],
     ) -> None:
         super().__init__(name, topics, temper, seed)
         self._url = url
+        self._detach = detach
         self._cut_allowed = cut_allowed
         self._last_event_id: str | None = None
 
@@ -191,7 +194,9 @@ class StreamSubscriber(Subscriber):
         self._stop.wait(self._random.uniform(0.0, 0.05))
 
     def _stream_url(self) -> str:
-        query = urlencode([("tenant", self.tenant), *(("channel", channel) for channel in self.channels)])
+        query = urlencode(
+            [("tenant", self.tenant), ("detach", self._detach), *(("channel", channel) for channel in self.channels)]
+        )
         return f"{self._url}/events?{query}"
 
     def _visit(self, source: EventSource) -> None:

@@ -38,7 +38,7 @@ class TestClients:
     def test_ordinary_requests_are_answered_while_more_streams_are_asked_for_than_fit(
         self, serve_inside: Serve, follow: Follow
     ) -> None:
-        server = serve_inside(threads=8)
+        server = serve_inside(threads=8, env={"PGFANOUT_DETACH": "never"})
         taken = [follow(server) for _ in range(6)]
         path = f"/events?tenant={TENANT}"
         with ThreadPoolExecutor(20) as pool:
@@ -55,7 +55,7 @@ class TestClients:
         assert inside(server)["streams"] == len(taken)
 
     def test_clients_that_close_while_a_frame_is_written_to_them_leave_nothing(
-        self, serve_inside: Serve, follow: Follow, fresh_database_url: str
+        self, detach: str, serve_inside: Serve, follow: Follow, fresh_database_url: str
     ) -> None:
         server = serve_inside(threads=24, env={"PGFANOUT_KEEPALIVE": "0.5"})
         before = settled(server)["threads"]
@@ -77,7 +77,7 @@ class TestClients:
         assert ask(server, "/") == (200, b"hello")
 
     def test_a_reader_that_stops_is_let_go_and_others_miss_nothing(
-        self, serve_inside: Serve, follow: Follow, fresh_database_url: str
+        self, detach: str, serve_inside: Serve, follow: Follow, fresh_database_url: str
     ) -> None:
         server = serve_inside(threads=4, env={"PGFANOUT_CLIENT_TIMEOUT": "1"})
         steady = follow(server)
@@ -129,7 +129,9 @@ class TestChurn:
             assert grown < 10, f"{grown:.1f} MiB more than before"
             print(f"\n10,000 subscriptions in {took:.1f} s beside {sent()} events, {grown:+.1f} MiB")
 
-    def test_plain_clients_over_http(self, serve_inside: Serve, follow: Follow, fresh_database_url: str) -> None:
+    def test_plain_clients_over_http(
+        self, detach: str, serve_inside: Serve, follow: Follow, fresh_database_url: str
+    ) -> None:
         server = serve_inside(threads=24, env={"PGFANOUT_KEEPALIVE": "0.5"})
         steady = follow(server)
         request = f"GET /events?tenant={TENANT} HTTP/1.1\r\nHost: x\r\n\r\n".encode()

@@ -85,7 +85,7 @@ def test_a_server_whose_packets_are_lost_is_found_missing_in_time_and_found_agai
 
 
 def test_the_stream_of_a_client_that_vanished_is_let_go_and_the_others_go_on(
-    namespace: NetworkNamespace, serve: Serve, follow: Follow
+    namespace: NetworkNamespace, detach: str, serve: Serve, follow: Follow
 ) -> None:
     client_timeout, keepalive = 2.0, 0.5
     env = {"PGFANOUT_CLIENT_TIMEOUT": str(client_timeout), "PGFANOUT_KEEPALIVE": str(keepalive)}

@@ -158,7 +158,7 @@ class World:
 
     def streams_leave_threads(self) -> None:
         with suppress(OSError):  # as above
-            streams = self.inside()["streams"]
+            streams = self.inside()["in_threads"]
             if streams > THREADS - _RESERVE:
                 self.broken.append(f"starved: {streams} of {THREADS} threads have streams")
 

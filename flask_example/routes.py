@@ -79,7 +79,7 @@ def healthz() -> Response:
 
 @board.get("/status")
 def status() -> Response:
-    """This process's open streams, its busy threads (with the one that answers here), and of how many, 0 when unknown."""
+    """Open streams and busy threads of this process, with the one that answers; of how many, 0 when unknown."""
     return jsonify(
         streams=fanout.limiter.open,
         busy=cast(Load, current_app.extensions["load"]).busy,

@@ -101,6 +101,8 @@ class Event:
 
 def check_type(type: str) -> str:
     """The type itself, when it is a label and not one of the hub's own types."""
+    if type == "":
+        return type
     if check_label("type", type) in _RESERVED:
         raise InvalidEventError("type", f"{type!r} is reserved for the hub")
     return type

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Protocol
 
 from .event import REFRESH_EVENT, Event
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "NewsReader"]
 
 
 class Owner(Protocol):
@@ -20,6 +19,16 @@ class Owner(Protocol):
 
     def count_refreshes(self, count: int) -> None:
         """So many readers were too slow."""
+
+
+class NewsReader(Protocol):
+    """Who reads feeds, in a thread of its own."""
+
+    def news(self, feed: Feed) -> None:
+        """There is something to read in a feed; never waits. Nothing more is said of it until it was read."""
+
+    def wake(self) -> None:
+        """That was all for now: the time to read; never waits."""
 
 
 class Feed:
@@ -41,20 +50,18 @@ class Feed:
         "_ended",
         "_lock",
         "_log",
-        "_on_news",
         "_owner",
+        "_reader",
         "_refreshed_at",
         "_told",
         "members",
         "size",
     )
 
-    def __init__(self, size: int, on_news: Callable[[Feed], object], owner: Owner) -> None:
-        """`on_news` is called, in whichever thread offers, when there is something to read and
-        nobody has been told since the last `read`; it must not wait."""
+    def __init__(self, size: int, reader: NewsReader, owner: Owner) -> None:
         self.size = size
         self.members = 0
-        self._on_news = on_news
+        self._reader = reader
         self._owner = owner
         self._lock = threading.Lock()
         self._log: list[Event] = []
@@ -87,14 +94,14 @@ class Feed:
                 del self._log[: -self.size]
             told, self._told = self._told, True
         if not told:
-            self._on_news(self)
+            self._reader.news(self)
         return True
 
     def end(self) -> None:
         """Take no further event; readers get what is there, and see `ended`."""
         with self._lock:
             self._ended = True
-        self._on_news(self)
+        self._reader.news(self)
 
     def read(self, position: int, until: int | None = None, readers: int = 1) -> tuple[list[Event], int]:
         """The events from a position on, and the next position; for `readers` who have the same.

@@ -13,15 +13,16 @@ import uuid
 import weakref
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 from . import envelope
 from .event import REFRESH_EVENT, Event
-from .feed import Feed
+from .feed import Feed, NewsReader
 from .lifecycle import Lifecycle, Listener
-from .registry import Registry
+from .registry import Consumer, Registry
+from .relay import Relay
 from .stats import HubStats
 from .subscription import Subscription
 from .topic import Topic, topics
@@ -50,6 +51,8 @@ class NotifyHub(ABC):
     A hub that was made, or even started, before a `fork` works in the child: everything is made
     anew there. Subscriptions stay with the process that made them.
     """
+
+    _reader: NewsReader | None
 
     def __init__(self, *, buffer_size: int = 32) -> None:
         if buffer_size < 1:
@@ -104,6 +107,7 @@ class NotifyHub(ABC):
         """
         for consumer in self._registry.seal():
             consumer.end()
+        self._wake_readers()
         deadline = time.monotonic() + timeout
         self._lifecycle.close(timeout)
         self._close_sender(max(0.0, deadline - time.monotonic()))
@@ -124,19 +128,20 @@ class NotifyHub(ABC):
         wanted = topics(channels, tenant_id)
         self.start(start_timeout)
         registry = self._registry
-        subscription = Subscription(self._buffer_size, registry.remove)
+        subscription = Subscription(self._buffer_size, registry.remove, self._relay)
         registry.add(subscription, wanted)
         return subscription
 
-    def follow(self, topics: Iterable[Topic], on_news: Callable[[Feed], object]) -> tuple[Feed, int]:
-        """A feed that all readers of the same topics share, and the position to read it from: what
+    def follow(self, topics: Iterable[Topic], reader: NewsReader) -> tuple[Feed, int]:
+        """A feed that all who follow the same topics share, and the position to read it from: what
         the streamer has in place of a subscription for each stream.
 
-        The hub was started before. `on_news` is called as `Feed` says; the first reader's serves
-        all. `Feed.leave` ends it. Never waits. Raises `HubClosedError`.
+        The hub was started before. There is one reader for all feeds of a hub. `Feed.leave` ends
+        it. Never waits. Raises `HubClosedError`.
         """
+        self._reader = reader
         registry = self._registry
-        feed = registry.join(topics, lambda: Feed(self._buffer_size, on_news, registry))
+        feed = registry.join(topics, lambda: Feed(self._buffer_size, reader, registry))
         return feed, feed.end_position
 
     def publish(
@@ -235,23 +240,39 @@ class NotifyHub(ABC):
         self._gaps += 1
         for consumer in self._registry.all():
             consumer.offer(REFRESH_EVENT)
+        self._wake_readers()
 
     def _receive(self, texts: Iterable[str]) -> None:
-        """Hand each text's event to the subscriptions of its topic."""
+        """Hand each text's event to the subscriptions of its topic.
+
+        All the texts were sent before, so who subscribes from now on is owed none of them: a
+        topic's consumers are looked up once.
+        """
+        routes: dict[Topic, tuple[Consumer, ...]] = {}
         for text in texts:
             self._received += 1
             try:
                 topic, event = envelope.decode(text)
             except envelope.MalformedEnvelopeError as error:
                 self._malformed(error)
-            else:
-                self._dispatch(topic, event)
+                continue
+            consumers = routes.get(topic)
+            if consumers is None:
+                consumers = routes[topic] = self._registry.of(topic)
+            self._dispatch(consumers, event)
+        self._wake_readers()
 
-    def _dispatch(self, topic: Topic, event: Event) -> None:
-        for consumer in self._registry.of(topic):
+    def _dispatch(self, consumers: tuple[Consumer, ...], event: Event) -> None:
+        for consumer in consumers:
             self._delivered += consumer.members
             if not consumer.offer(event):
                 self._refreshes += 1
+
+    def _wake_readers(self) -> None:
+        """Consumers have told who reads them that there is something: once for all that was offered."""
+        self._relay.wake()
+        if self._reader is not None:
+            self._reader.wake()
 
     def _malformed(self, error: envelope.MalformedEnvelopeError) -> None:
         """A notification that nobody can read may have been anyone's event: that's a gap."""
@@ -275,6 +296,8 @@ class NotifyHub(ABC):
         self._refreshes = self._gaps = self._dead_connections = 0
         self._queue_usage = 0.0
         self._complain_at = 0.0
+        self._relay = Relay()
+        self._reader = None
         self._kept_lock = threading.Lock()  # guards the counter, and nothing else
         self._kept_in_thread: Counter[str] = Counter()
 

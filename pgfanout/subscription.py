@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Final
 
 from .event import CLOSE_EVENT, REFRESH_EVENT, Event
+from .relay import Relay
 
 __all__ = ["Subscription"]
 
@@ -15,18 +16,58 @@ __all__ = ["Subscription"]
 class _Backlog(queue.Queue[Event]):
     """A `queue.Queue` whose writer never waits, and which can end.
 
-    Its `mutex` guards the deque and `ended`; it is held for a few operations on them and for
-    nothing else. Once ended, the queue yields what it holds and then `CLOSE_EVENT` for ever, so
-    that every thread that waits on it wakes up and learns the end.
+    Its `mutex` guards the deque and the attributes below it; it is held for a few operations on
+    them and for nothing else. Once ended, the queue yields what it holds and then `CLOSE_EVENT`
+    for ever, so that every thread that waits on it wakes up and learns the end.
+
+    Whoever has waited on it wakes the next of the `relay`.
     """
 
     ended = False
+
+    def __init__(self, maxsize: int, relay: Relay | None) -> None:
+        super().__init__(maxsize)
+        self._relay = relay
+        self._waiting = 0
+        self._told = False
 
     def _qsize(self) -> int:
         return len(self.queue) + self.ended
 
     def _get(self) -> Event:
         return self.queue.popleft() if self.queue else CLOSE_EVENT
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Event:
+        """As `queue.Queue.get`."""
+        with self.mutex:
+            if self._qsize():
+                return self._get()
+        try:
+            return self._wait(timeout if block else 0.0)
+        finally:
+            if self._relay is not None:
+                self._relay.wake()
+
+    def _wait(self, timeout: float | None) -> Event:
+        with self.mutex:
+            self._waiting += 1
+            try:
+                if not self.not_empty.wait_for(self._qsize, timeout):
+                    raise queue.Empty
+            finally:
+                self._waiting -= 1
+            event = self._get()
+            if self._waiting and self.queue:  # several wait here, and one of them was woken for several events
+                self.not_empty.notify()
+        return event
+
+    def wake(self) -> bool:
+        """Wake one thread that waits, if there is one."""
+        with self.mutex:
+            self._told = False
+            if self._waiting:
+                self.not_empty.notify()
+            return bool(self._waiting)
 
     def offer(self, event: Event) -> bool:
         """Append; when full, one refresh takes the place of everything (False then).
@@ -41,7 +82,13 @@ class _Backlog(queue.Queue[Event]):
                 self.queue.clear()
                 event = REFRESH_EVENT
             self.queue.append(event)
-            self.not_empty.notify()
+            if not self._waiting or self._told:
+                return room
+            if self._relay is None:
+                self.not_empty.notify()
+                return room
+            self._told = True
+        self._relay.news(self)
         return room
 
     def _tail(self) -> Event | None:
@@ -77,11 +124,16 @@ class Subscription:
     members: Final = 1
     """How many there are of it, for the registry."""
 
-    def __init__(self, buffer_size: int, on_close: Callable[..., object] | None = None) -> None:
-        """`on_close` is called with the subscription, and `stalled=True` when it is let go."""
+    def __init__(
+        self, buffer_size: int, on_close: Callable[..., object] | None = None, relay: Relay | None = None
+    ) -> None:
+        """`on_close` is called with the subscription, and `stalled=True` when it is let go.
+
+        With a `relay`, what is offered wakes nobody before `relay.wake()`.
+        """
         if buffer_size < 1:
             raise ValueError(f"buffer_size has to be at least 1, not {buffer_size}")
-        self._backlog = _Backlog(buffer_size)
+        self._backlog = _Backlog(buffer_size, relay)
         self._on_close = on_close
 
     @property

@@ -23,6 +23,7 @@ ORDER = [
     "topic",
     "event",
     "envelope",
+    "relay",
     "subscription",
     "feed",
     "registry",

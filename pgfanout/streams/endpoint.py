@@ -161,7 +161,7 @@ class StreamEndpoint:
             connection,
             resumed=bool(sse.last_event_id(environ)),
             keepalive=self.keepalive,
-            follow=lambda: self.hub.follow(wanted, streamer.news),
+            follow=lambda: self.hub.follow(wanted, streamer),
             stay=stay,
             release=place,
         )

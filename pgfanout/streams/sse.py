@@ -86,10 +86,9 @@ def wants_events(environ: Mapping[str, Any]) -> bool:
 
 
 def _encode(event: Event) -> bytes:
-    lines = []
-    if event.id:
-        lines.append(b"id: " + event.id.encode())
-    if event.type:
-        lines.append(b"event: " + event.type.encode())
-    lines += [b"data: " + line for line in _line_ends.split(event.payload)]
-    return b"\n".join(lines) + b"\n\n"
+    name = b"id: %b\n" % event.id.encode() if event.id else b""
+    kind = b"event: %b\n" % event.type.encode() if event.type else b""
+    payload = event.payload
+    if b"\n" in payload or b"\r" in payload:
+        payload = b"\ndata: ".join(_line_ends.split(payload))
+    return b"%b%bdata: %b\n\n" % (name, kind, payload)

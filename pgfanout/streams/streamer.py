@@ -75,12 +75,16 @@ class Streamer:
             late = self._sleeps_until > time.monotonic() + EARLIEST_KEEPALIVE * outlet.keepalive
         # Asked after it was put among the arrivals: news that come later wake the thread themselves.
         if late or outlet.has_news:
-            self._wake()
+            self.wake()
 
     def news(self, feed: Feed) -> None:
-        """There is something to read in a feed. Never waits: the listener's thread calls it."""
+        """See `NewsReader`: the listener's thread calls it, and then `wake`."""
         self._news.append(feed)
-        self._wake()
+
+    def wake(self) -> None:
+        """See `NewsReader`: look now what there is to do. Never waits."""
+        if self._news or self._errands or self._arrivals:
+            os.eventfd_write(self._wake_descriptor, 1)
 
     def settle(self, timeout: float) -> None:
         """Wait, `timeout` seconds at most, until whoever has left by now has been let go."""
@@ -127,12 +131,8 @@ class Streamer:
             if self._thread is None:
                 return False
             self._errands.append(errand)
-        self._wake()
+        self.wake()
         return True
-
-    def _wake(self) -> None:
-        if self._wake_descriptor >= 0:
-            os.eventfd_write(self._wake_descriptor, 1)
 
     def _run(self, pump: Pump) -> None:
         while not self._is_over(pump):

@@ -160,7 +160,7 @@ class TestChurn:
         steady.close()
         eventually(lambda: holds_nothing(server))
         after = inside(server)
-        assert (after["threads"], after["reconnects"]) == (before["threads"], 0)
+        assert set(after["threads"]) <= set(before["threads"]) and after["reconnects"] == 0
         grown = (after["memory"] - before["memory"]) / 2**20
         assert warm > 0 and taken > 100 and grown < 10, f"{grown:.1f} MiB more than before"
         print(f"\n{warm + taken} streams in 10 s beside {sent()} events, {grown:+.1f} MiB")

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,15 +193,16 @@ class Listener:
         """One batch, waiting for it: the events' texts, and whether our pulse was among them."""
         if not self._arrived:
             try:
-                # Run to its end: leaving it in between would lose the rest of the batch.
-                for _ in connection.notifies(timeout=timeout, stop_after=1):
-                    pass
+                # The whole batch has come to our handler before the first of it is handed out here, so nothing is lost
+                # by leaving then, and psycopg need not decode the others.
+                with closing(connection.notifies(timeout=timeout, stop_after=1)) as notifies:
+                    next(notifies, None)
             except UnicodeDecodeError:
-                pass  # by then every one has arrived here
+                pass
         batch = [self._arrived.popleft() for _ in range(len(self._arrived))]
         channel, pulse = self._channel.encode(), self._pulse.encode()
         texts = [_text(notify.extra) for notify in batch if notify.relname == channel]
-        return texts, any(notify.relname == pulse for notify in batch)
+        return texts, len(texts) < len(batch) and any(notify.relname == pulse for notify in batch)
 
     def _survive(self, error: Exception) -> None:
         """`_lost`, whatever the application's log handlers do."""

@@ -1,0 +1,43 @@
+"""Relay: wakes threads that wait, each of which wakes the next."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+__all__ = ["Relay", "Runner"]
+
+
+class Runner(Protocol):
+    """Something that a thread waits on."""
+
+    def wake(self) -> bool:
+        """Wake one thread that waits on it; False when none does. Never waits."""
+
+
+class Relay:
+    """Whom to wake, in the order in which they have something to read.
+
+    Hundreds of threads that wake at once only stand in each other's way: one of them runs, and
+    each of the others comes back every few milliseconds to ask for its turn. So one is woken, and
+    wakes the next when it runs; what it does afterwards, and how long that takes, holds nobody up.
+
+    The deque's operations are atomic, and there is nothing else here that changes.
+    """
+
+    def __init__(self) -> None:
+        self._runners: deque[Runner] = deque()
+
+    def news(self, runner: Runner) -> None:
+        """There is something to read for whoever waits on it; `wake` follows."""
+        self._runners.append(runner)
+
+    def wake(self) -> None:
+        """Wake the next that waits, if there is one. Never waits."""
+        while self._runners:
+            try:
+                runner = self._runners.popleft()
+            except IndexError:  # another thread was faster
+                return
+            if runner.wake():
+                return

@@ -1,0 +1,149 @@
+"""Relay: threads that wait are woken one after the other, and none is forgotten."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from pgfanout.event import CLOSE_EVENT, Event
+from pgfanout.relay import Relay
+from pgfanout.subscription import Subscription
+
+from .support.wait import eventually
+
+PATIENCE = 20.0
+EVENT = Event("orders", b"1")
+
+
+class Runner:
+    """Notes that it was woken; `waits` tells whether somebody was there."""
+
+    def __init__(self, waits: bool, woken: list[Runner]) -> None:
+        self._waits = waits
+        self._woken = woken
+
+    def wake(self) -> bool:
+        self._woken.append(self)
+        return self._waits
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(64) as pool:
+        yield pool
+
+
+def test_one_is_woken_at_a_time_in_their_order() -> None:
+    woken: list[Runner] = []
+    relay, runners = Relay(), [Runner(True, woken) for _ in range(3)]
+    for runner in runners:
+        relay.news(runner)
+    assert woken == []
+    for number in range(4):
+        relay.wake()
+        assert woken == runners[: number + 1]
+
+
+def test_where_nobody_waits_the_next_is_woken_instead() -> None:
+    woken: list[Runner] = []
+    relay, runners = Relay(), [Runner(waits, woken) for waits in (False, False, True, True)]
+    for runner in runners:
+        relay.news(runner)
+    relay.wake()
+    assert woken == runners[:3]
+
+
+def test_an_offer_wakes_nobody_before_the_relay_does(pool: ThreadPoolExecutor) -> None:
+    relay = Relay()
+    subscription = Subscription(8, relay=relay)
+    got = pool.submit(subscription.get, PATIENCE)
+    eventually(lambda: subscription._backlog._waiting)
+    subscription.offer(EVENT)
+    subscription.offer(EVENT)
+    assert not got.done()
+    relay.wake()
+    assert got.result(PATIENCE) is EVENT
+
+
+def test_each_that_wakes_wakes_the_next(pool: ThreadPoolExecutor) -> None:
+    relay = Relay()
+    subscriptions = [Subscription(8, relay=relay) for _ in range(50)]
+    got = [pool.submit(subscription.get, PATIENCE) for subscription in subscriptions]
+    eventually(lambda: all(subscription._backlog._waiting for subscription in subscriptions))
+    for subscription in subscriptions:
+        subscription.offer(EVENT)
+    relay.wake()
+    assert [future.result(PATIENCE) for future in got] == [EVENT] * 50
+
+
+def test_all_who_wait_on_one_subscription_get_what_was_offered_at_once(pool: ThreadPoolExecutor) -> None:
+    relay = Relay()
+    subscription = Subscription(8, relay=relay)
+    got = [pool.submit(subscription.get, PATIENCE) for _ in range(5)]
+    eventually(lambda: subscription._backlog._waiting == 5)
+    for _ in range(5):
+        subscription.offer(EVENT)
+    relay.wake()
+    assert [future.result(PATIENCE) for future in got] == [EVENT] * 5
+
+
+def test_one_whose_time_is_over_passes_the_turn_on(pool: ThreadPoolExecutor) -> None:
+    relay = Relay()
+    other = Subscription(8, relay=relay)
+    got = pool.submit(other.get, PATIENCE)
+    eventually(lambda: other._backlog._waiting)
+    other.offer(EVENT)  # nobody wakes the relay
+    with pytest.raises(queue.Empty):
+        Subscription(8, relay=relay).get(0.001)
+    assert got.result(PATIENCE) is EVENT
+
+
+def test_an_end_needs_no_relay(pool: ThreadPoolExecutor) -> None:
+    subscription = Subscription(8, relay=Relay())
+    got = [pool.submit(subscription.get, PATIENCE) for _ in range(5)]
+    eventually(lambda: subscription._backlog._waiting == 5)
+    subscription.end()
+    assert [future.result(PATIENCE) for future in got] == [CLOSE_EVENT] * 5
+
+
+def test_nobody_is_forgotten_while_readers_come_wait_and_give_up(pool: ThreadPoolExecutor) -> None:
+    relay, stop = Relay(), threading.Event()
+    subscriptions = [Subscription(100_000, relay=relay) for _ in range(20)]
+
+    def read(subscription: Subscription, patience: float) -> int:
+        count = 0
+        while True:
+            try:
+                event = subscription.get(patience)
+            except queue.Empty:
+                continue
+            if event is CLOSE_EVENT:
+                return count
+            count += 1
+
+    def impatient(subscription: Subscription) -> None:
+        while not stop.is_set():
+            try:
+                subscription.get(0.0005)
+            except queue.Empty:
+                pass
+
+    got = [
+        pool.submit(read, subscription, 0.001 * number or PATIENCE) for number, subscription in enumerate(subscriptions)
+    ]
+    others = [pool.submit(impatient, Subscription(1, relay=relay)) for _ in range(4)]
+    for _ in range(2000):
+        for subscription in subscriptions:
+            subscription.offer(EVENT)
+        relay.wake()
+    eventually(lambda: not any(subscription._backlog.queue for subscription in subscriptions))
+    stop.set()
+    for subscription in subscriptions:
+        subscription.end()
+    assert [future.result(PATIENCE) for future in got] == [2000] * 20
+    for future in others:
+        future.result(PATIENCE)

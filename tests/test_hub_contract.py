@@ -1,4 +1,7 @@
-"""The contract of a hub, run over every backend: a new one is one more line in BACKENDS."""
+"""The contract of a hub, run over every backend: a new one is one more line in BACKENDS.
+
+What concerns subscribers is run over every kind of them too: a kind is one more line in SUBSCRIBERS.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import json
 import queue
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, Protocol
 
 import pytest
@@ -23,10 +27,10 @@ from pgfanout import (
     PayloadTooLargeError,
     PgFanoutError,
     PostgresHub,
-    Subscription,
 )
 from pgfanout.envelope import NOTIFY_LIMIT
 
+from .support.detached import DetachedSubscription
 from .support.wait import eventually
 
 PATIENCE = 20.0
@@ -37,6 +41,23 @@ class MakeHub(Protocol):
     """Makes a hub that the fixture closes."""
 
     def __call__(self, *, buffer_size: int = 32) -> NotifyHub: ...
+
+
+class Subscriber(Protocol):
+    """What is promised of a subscription, and of a stream's client."""
+
+    def get(self, timeout: float | None = None) -> Event: ...
+    def get_all(self, timeout: float | None = None) -> list[Event]: ...
+    def close(self) -> None: ...
+    def __iter__(self) -> Iterator[Event]: ...
+
+
+class Subscribe(Protocol):
+    """Makes a subscriber that the fixture closes; one that doesn't `read` lets its events wait until it is asked."""
+
+    def __call__(
+        self, hub: NotifyHub, channels: str | Iterable[str], tenant: str | uuid.UUID, *, reads: bool = True
+    ) -> Subscriber: ...
 
 
 def memory(request: pytest.FixtureRequest) -> MakeHub:
@@ -77,13 +98,45 @@ def hub(make_hub: MakeHub) -> NotifyHub:
     return make_hub()
 
 
+def subscription(
+    hub: NotifyHub, channels: str | Iterable[str], tenant: str | uuid.UUID, *, reads: bool = True
+) -> Subscriber:
+    return hub.subscribe(channels, tenant)
+
+
+def detached_stream(
+    hub: NotifyHub, channels: str | Iterable[str], tenant: str | uuid.UUID, *, reads: bool = True
+) -> Subscriber:
+    return DetachedSubscription(hub, channels, tenant, reads=reads)
+
+
+SUBSCRIBERS: list[Subscribe] = [subscription, detached_stream]
+
+
+@pytest.fixture(params=SUBSCRIBERS, ids=lambda kind: str(kind.__name__))
+def subscribe(request: pytest.FixtureRequest) -> Iterator[Subscribe]:
+    made: list[Subscriber] = []
+    make: Subscribe = request.param
+
+    def subscribe(
+        hub: NotifyHub, channels: str | Iterable[str], tenant: str | uuid.UUID, *, reads: bool = True
+    ) -> Subscriber:
+        subscriber = make(hub, channels, tenant, reads=reads)
+        made.append(subscriber)
+        return subscriber
+
+    yield subscribe
+    for subscriber in made:
+        subscriber.close()
+
+
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(24) as pool:
         yield pool
 
 
-def payloads(subscription: Subscription, count: int) -> list[Any]:
+def payloads(subscription: Subscriber, count: int) -> list[Any]:
     """The next so many payloads; no refresh may stand between them."""
     events = [subscription.get(PATIENCE) for _ in range(count)]
     assert REFRESH_EVENT not in events
@@ -94,10 +147,12 @@ def settle(hub: NotifyHub) -> None:
     """Return when everything that was published before has been handed out."""
     with hub.subscribe("settle", OTHER) as clock:
         hub.publish("settle", OTHER, "tick")
-        assert clock.get(PATIENCE).json() == "tick"
+        while (event := clock.get(PATIENCE)) is REFRESH_EVENT:
+            pass  # a gap concerns everyone who is there
+        assert event.json() == "tick"
 
 
-def rest(subscription: Subscription) -> list[Event]:
+def rest(subscription: Subscriber) -> list[Event]:
     """What waits now."""
     try:
         return subscription.get_all(timeout=0)
@@ -108,16 +163,16 @@ def rest(subscription: Subscription) -> list[Event]:
 # Delivery.
 
 
-def test_an_event_arrives_as_it_was_published(hub: NotifyHub) -> None:
-    subscription = hub.subscribe("orders", TENANT)
+def test_an_event_arrives_as_it_was_published(hub: NotifyHub, subscribe: Subscribe) -> None:
+    subscription = subscribe(hub, "orders", TENANT)
     hub.publish("orders", TENANT, {"id": 42, "note": None}, type="order.created")
     event = subscription.get(PATIENCE)
     assert (event.channel, event.type, event.json()) == ("orders", "order.created", {"id": 42, "note": None})
     assert event.id
 
 
-def test_an_event_without_a_type_has_none(hub: NotifyHub) -> None:
-    subscription = hub.subscribe("orders", TENANT)
+def test_an_event_without_a_type_has_none(hub: NotifyHub, subscribe: Subscribe) -> None:
+    subscription = subscribe(hub, "orders", TENANT)
     hub.publish("orders", TENANT, 1)
     assert subscription.get(PATIENCE).type == ""
 
@@ -138,8 +193,8 @@ def test_an_event_without_a_type_has_none(hub: NotifyHub) -> None:
     ],
     ids=ascii,
 )
-def test_any_payload_arrives_as_it_was(hub: NotifyHub, payload: Any) -> None:
-    subscription = hub.subscribe("orders", TENANT)
+def test_any_payload_arrives_as_it_was(hub: NotifyHub, subscribe: Subscribe, payload: Any) -> None:
+    subscription = subscribe(hub, "orders", TENANT)
     hub.publish("orders", TENANT, payload)
     assert subscription.get(PATIENCE).json() == payload
 
@@ -151,27 +206,39 @@ def test_json_bytes_arrive_byte_for_byte(hub: NotifyHub, payload: bytes) -> None
     assert subscription.get(PATIENCE).payload == payload
 
 
+@pytest.mark.parametrize("end", [b"\r\n", b"\n", b"\r"])
+def test_json_bytes_arrive_line_by_line(hub: NotifyHub, subscribe: Subscribe, end: bytes) -> None:
+    """An event stream has lines, however they end; all else is as it was."""
+    subscription = subscribe(hub, "orders", TENANT)
+    hub.publish("orders", TENANT, b'{ "a" : 1.10,' + end + end + b'"b":[ ] }')
+    assert subscription.get(PATIENCE).payload.splitlines() == [b'{ "a" : 1.10,', b"", b'"b":[ ] }']
+
+
 @pytest.mark.parametrize("channel", ["a", "x" * 63, "Öl \"%s\" '$1'\\", "\u2028"], ids=ascii)
 @pytest.mark.parametrize("kind", ["t", "öl: \u2028 %s"], ids=ascii)
-def test_any_channel_and_type_arrive_as_they_were(hub: NotifyHub, channel: str, kind: str) -> None:
-    subscription = hub.subscribe(channel, TENANT)
+def test_any_channel_and_type_arrive_as_they_were(
+    hub: NotifyHub, subscribe: Subscribe, channel: str, kind: str
+) -> None:
+    subscription = subscribe(hub, channel, TENANT)
     hub.publish(channel, TENANT, 1, type=kind)
     event = subscription.get(PATIENCE)
     assert (event.channel, event.type) == (channel, kind)
 
 
-def test_events_arrive_in_the_order_in_which_they_were_published(make_hub: MakeHub) -> None:
+def test_events_arrive_in_the_order_in_which_they_were_published(make_hub: MakeHub, subscribe: Subscribe) -> None:
     hub = make_hub(buffer_size=200)
-    subscription = hub.subscribe("orders", TENANT)
+    subscription = subscribe(hub, "orders", TENANT)
     for number in range(100):
         hub.publish("orders", TENANT, number)
     hub.publish_many([("orders", TENANT, number) for number in range(100, 200)])
     assert payloads(subscription, 200) == list(range(200))
 
 
-def test_all_subscriptions_see_the_same_order_however_many_publish(make_hub: MakeHub, pool: ThreadPoolExecutor) -> None:
+def test_all_subscriptions_see_the_same_order_however_many_publish(
+    make_hub: MakeHub, subscribe: Subscribe, pool: ThreadPoolExecutor
+) -> None:
     hub = make_hub(buffer_size=1000)
-    one, other = hub.subscribe("orders", TENANT), hub.subscribe("orders", TENANT)
+    one, other = subscribe(hub, "orders", TENANT), subscribe(hub, "orders", TENANT)
 
     def publish(writer: int) -> None:
         for number in range(50):
@@ -185,8 +252,8 @@ def test_all_subscriptions_see_the_same_order_however_many_publish(make_hub: Mak
         assert [number for who, number in seen if who == writer] == list(range(50))
 
 
-def test_many_events_of_several_topics_go_in_one_call(hub: NotifyHub) -> None:
-    one, other = hub.subscribe(["orders", "stock"], TENANT), hub.subscribe("orders", OTHER)
+def test_many_events_of_several_topics_go_in_one_call(hub: NotifyHub, subscribe: Subscribe) -> None:
+    one, other = subscribe(hub, ["orders", "stock"], TENANT), subscribe(hub, "orders", OTHER)
     hub.publish_many([("orders", TENANT, 1), ("orders", OTHER, 2), ("stock", TENANT, 3, "moved")])
     assert payloads(one, 2) == [1, 3]
     assert payloads(other, 1) == [2]
@@ -197,8 +264,8 @@ def test_publishing_nothing_is_allowed(hub: NotifyHub) -> None:
     assert hub.stats().received == 0
 
 
-def test_two_publishes_of_the_same_are_two_events_with_an_id_each(hub: NotifyHub) -> None:
-    subscription = hub.subscribe("orders", TENANT)
+def test_two_publishes_of_the_same_are_two_events_with_an_id_each(hub: NotifyHub, subscribe: Subscribe) -> None:
+    subscription = subscribe(hub, "orders", TENANT)
     hub.publish_many([("orders", TENANT, 1), ("orders", TENANT, 1)])
     hub.publish("orders", TENANT, 1)
     events = [subscription.get(PATIENCE) for _ in range(3)]
@@ -206,33 +273,33 @@ def test_two_publishes_of_the_same_are_two_events_with_an_id_each(hub: NotifyHub
     assert len({event.id for event in events}) == 3
 
 
-def test_every_subscription_of_a_topic_gets_its_events(hub: NotifyHub) -> None:
-    subscriptions = [hub.subscribe("orders", TENANT) for _ in range(5)]
+def test_every_subscription_of_a_topic_gets_its_events(hub: NotifyHub, subscribe: Subscribe) -> None:
+    subscriptions = [subscribe(hub, "orders", TENANT) for _ in range(5)]
     hub.publish("orders", TENANT, 1)
     assert [payloads(each, 1) for each in subscriptions] == [[1]] * 5
 
 
-def test_a_subscription_to_several_channels_gets_all_of_them_in_order(hub: NotifyHub) -> None:
-    subscription = hub.subscribe(iter(["orders", "stock"]), TENANT)
+def test_a_subscription_to_several_channels_gets_all_of_them_in_order(hub: NotifyHub, subscribe: Subscribe) -> None:
+    subscription = subscribe(hub, iter(["orders", "stock"]), TENANT)
     hub.publish_many([("stock", TENANT, 1), ("orders", TENANT, 2), ("stock", TENANT, 3)])
     assert payloads(subscription, 3) == [1, 2, 3]
 
 
-def test_a_channel_that_is_named_twice_delivers_once(hub: NotifyHub) -> None:
-    subscription = hub.subscribe(["orders", "orders"], TENANT)
+def test_a_channel_that_is_named_twice_delivers_once(hub: NotifyHub, subscribe: Subscribe) -> None:
+    subscription = subscribe(hub, ["orders", "orders"], TENANT)
     hub.publish_many([("orders", TENANT, 1), ("orders", TENANT, 2)])
     assert payloads(subscription, 2) == [1, 2]
 
 
-def test_the_tenant_may_be_written_in_any_usual_form(hub: NotifyHub) -> None:
-    subscription = hub.subscribe("orders", TENANT)
+def test_the_tenant_may_be_written_in_any_usual_form(hub: NotifyHub, subscribe: Subscribe) -> None:
+    subscription = subscribe(hub, "orders", TENANT)
     for number, tenant in enumerate([str(TENANT).upper(), TENANT.hex, f"{{{TENANT}}}", TENANT.urn]):
         hub.publish("orders", tenant, number)
     assert payloads(subscription, 4) == [0, 1, 2, 3]
 
 
-def test_no_event_reaches_another_tenant_or_another_channel(hub: NotifyHub) -> None:
-    other_tenant, other_channel = hub.subscribe("orders", OTHER), hub.subscribe("stock", TENANT)
+def test_no_event_reaches_another_tenant_or_another_channel(hub: NotifyHub, subscribe: Subscribe) -> None:
+    other_tenant, other_channel = subscribe(hub, "orders", OTHER), subscribe(hub, "stock", TENANT)
     hub.publish_many([("orders", TENANT, number) for number in range(50)])
     hub.publish_many([("orders", OTHER, "mine"), ("stock", TENANT, "mine")])
     assert payloads(other_tenant, 1) == payloads(other_channel, 1) == ["mine"]
@@ -259,9 +326,9 @@ REFUSED: list[tuple[str, tuple[Any, ...], type[PgFanoutError]]] = [
 
 @pytest.mark.parametrize(("event", "error"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
 def test_a_wrong_event_is_refused_and_nothing_is_sent(
-    hub: NotifyHub, event: tuple[Any, ...], error: type[PgFanoutError]
+    hub: NotifyHub, subscribe: Subscribe, event: tuple[Any, ...], error: type[PgFanoutError]
 ) -> None:
-    subscription = hub.subscribe("orders", TENANT)
+    subscription = subscribe(hub, "orders", TENANT)
     with pytest.raises(error):
         hub.publish_many([("orders", TENANT, "before"), event])
     with pytest.raises(error):
@@ -270,8 +337,8 @@ def test_a_wrong_event_is_refused_and_nothing_is_sent(
     assert payloads(subscription, 1) == ["after"]
 
 
-def test_the_largest_payload_arrives_and_one_byte_more_is_refused(hub: NotifyHub) -> None:
-    subscription = hub.subscribe("orders", TENANT)
+def test_the_largest_payload_arrives_and_one_byte_more_is_refused(hub: NotifyHub, subscribe: Subscribe) -> None:
+    subscription = subscribe(hub, "orders", TENANT)
     with pytest.raises(PayloadTooLargeError) as caught:
         hub.publish("orders", TENANT, "☃" + "x" * NOTIFY_LIMIT)
     room = NOTIFY_LIMIT - (caught.value.size - NOTIFY_LIMIT)
@@ -292,8 +359,8 @@ def test_a_wrong_subscription_is_refused(hub: NotifyHub, channels: Any, tenant: 
 # What others notify.
 
 
-def test_an_envelope_of_the_go_hub_is_an_event(hub: NotifyHub) -> None:
-    subscription = hub.subscribe("orders", TENANT)
+def test_an_envelope_of_the_go_hub_is_an_event(hub: NotifyHub, subscribe: Subscribe) -> None:
+    subscription = subscribe(hub, "orders", TENANT)
     fields = {"channel": "orders", "tenant_id": str(TENANT), "payload": {"id": 42}, "type": "x", "version": [2]}
     hub._send([json.dumps(fields)], None)
     assert subscription.get(PATIENCE) == Event("orders", b'{"id": 42}', "x")
@@ -302,8 +369,10 @@ def test_an_envelope_of_the_go_hub_is_an_event(hub: NotifyHub) -> None:
 @pytest.mark.parametrize(
     "text", ["", "hello", "{}", "[" * 7000, '{"channel":"orders","tenant_id":7,"payload":1}'], ids=lambda text: text[:9]
 )
-def test_what_is_no_envelope_is_told_as_a_gap_and_the_hub_goes_on(hub: NotifyHub, text: str) -> None:
-    one, other = hub.subscribe("orders", TENANT), hub.subscribe("stock", OTHER)
+def test_what_is_no_envelope_is_told_as_a_gap_and_the_hub_goes_on(
+    hub: NotifyHub, subscribe: Subscribe, text: str
+) -> None:
+    one, other = subscribe(hub, "orders", TENANT), subscribe(hub, "stock", OTHER)
     hub._send([text], None)
     hub.publish_many([("orders", TENANT, 1), ("stock", OTHER, 2)])
     assert [one.get(PATIENCE), other.get(PATIENCE)] == [REFRESH_EVENT, REFRESH_EVENT]
@@ -313,8 +382,8 @@ def test_what_is_no_envelope_is_told_as_a_gap_and_the_hub_goes_on(hub: NotifyHub
 
 
 @pytest.mark.parametrize("kind", ["close", "refresh"])
-def test_a_control_event_cannot_be_forged(hub: NotifyHub, kind: str) -> None:
-    subscription = hub.subscribe("orders", TENANT)
+def test_a_control_event_cannot_be_forged(hub: NotifyHub, subscribe: Subscribe, kind: str) -> None:
+    subscription = subscribe(hub, "orders", TENANT)
     hub._send([json.dumps({"channel": "orders", "tenant_id": str(TENANT), "payload": {}, "type": kind})], None)
     hub.publish("orders", TENANT, 1)
     assert subscription.get(PATIENCE) is REFRESH_EVENT  # the gap that every undecodable text is
@@ -325,9 +394,9 @@ def test_a_control_event_cannot_be_forged(hub: NotifyHub, kind: str) -> None:
 # Bounds.
 
 
-def test_who_does_not_read_gets_one_refresh_and_what_came_later(make_hub: MakeHub) -> None:
+def test_who_does_not_read_gets_one_refresh_and_what_came_later(make_hub: MakeHub, subscribe: Subscribe) -> None:
     hub = make_hub(buffer_size=3)
-    subscription = hub.subscribe("orders", TENANT)
+    subscription = subscribe(hub, "orders", TENANT, reads=False)
     hub.publish_many([("orders", TENANT, number) for number in range(6)])
     settle(hub)
     first, *later = rest(subscription)
@@ -336,20 +405,31 @@ def test_who_does_not_read_gets_one_refresh_and_what_came_later(make_hub: MakeHu
     assert hub.stats().refreshes == 1
 
 
-def test_who_does_not_read_costs_nobody_else_anything(make_hub: MakeHub) -> None:
+def test_who_does_not_read_costs_nobody_else_anything(make_hub: MakeHub, subscribe: Subscribe) -> None:
     hub = make_hub(buffer_size=2)
-    stalled, reading = hub.subscribe("orders", TENANT), hub.subscribe("orders", TENANT)
+    stalled, reading = subscribe(hub, "orders", TENANT, reads=False), subscribe(hub, "orders", TENANT)
     for number in range(20):
         hub.publish("orders", TENANT, number)
         assert payloads(reading, 1) == [number]
     assert stalled.get(0) is REFRESH_EVENT
 
 
+def test_a_gap_stands_where_it_was_among_what_waits(hub: NotifyHub, subscribe: Subscribe) -> None:
+    subscription = subscribe(hub, "orders", TENANT, reads=False)
+    hub.publish("orders", TENANT, 1)
+    for _ in range(2):
+        hub._send(["no envelope"], None)
+    hub.publish("orders", TENANT, 2)
+    settle(hub)
+    first, gap, second = rest(subscription)
+    assert (first.json(), gap, second.json()) == (1, REFRESH_EVENT, 2)
+
+
 # Coming and going.
 
 
-def test_who_has_left_gets_nothing_more_and_the_others_do(hub: NotifyHub) -> None:
-    leaving, staying = hub.subscribe("orders", TENANT), hub.subscribe("orders", TENANT)
+def test_who_has_left_gets_nothing_more_and_the_others_do(hub: NotifyHub, subscribe: Subscribe) -> None:
+    leaving, staying = subscribe(hub, "orders", TENANT), subscribe(hub, "orders", TENANT)
     leaving.close()
     hub.publish("orders", TENANT, 1)
     assert payloads(staying, 1) == [1]
@@ -357,26 +437,26 @@ def test_who_has_left_gets_nothing_more_and_the_others_do(hub: NotifyHub) -> Non
     assert hub.stats().subscriptions == 1
 
 
-def test_who_comes_late_gets_what_is_published_from_then_on(hub: NotifyHub) -> None:
-    early = hub.subscribe("orders", TENANT)
+def test_who_comes_late_gets_what_is_published_from_then_on(hub: NotifyHub, subscribe: Subscribe) -> None:
+    early = subscribe(hub, "orders", TENANT)
     hub.publish("orders", TENANT, 1)
     assert payloads(early, 1) == [1]
-    late = hub.subscribe("orders", TENANT)
+    late = subscribe(hub, "orders", TENANT)
     hub.publish("orders", TENANT, 2)
     assert payloads(early, 1) == payloads(late, 1) == [2]
 
 
-def churn(hub: NotifyHub, stop: threading.Event) -> None:
+def churn(hub: NotifyHub, subscribe: Subscribe, stop: threading.Event) -> None:
     """Come and go on the busy topic until told to stop."""
     while not stop.is_set():
-        with hub.subscribe(["orders", "stock"], TENANT) as passing:
+        with closing(subscribe(hub, ["orders", "stock"], TENANT)) as passing:
             rest(passing)
 
 
-def burst(hub: NotifyHub, pool: ThreadPoolExecutor, count: int) -> None:
+def burst(hub: NotifyHub, subscribe: Subscribe, pool: ThreadPoolExecutor, count: int) -> None:
     """Publish so many numbers while 20 threads come and go."""
     stop = threading.Event()
-    visitors: list[Future[None]] = [pool.submit(churn, hub, stop) for _ in range(20)]
+    visitors: list[Future[None]] = [pool.submit(churn, hub, subscribe, stop) for _ in range(20)]
     try:
         for start in range(0, count, 50):
             hub.publish_many([("orders", TENANT, number) for number in range(start, start + 50)])
@@ -387,20 +467,22 @@ def burst(hub: NotifyHub, pool: ThreadPoolExecutor, count: int) -> None:
         visitor.result(PATIENCE)
 
 
-def test_nothing_is_lost_while_20_threads_come_and_go(make_hub: MakeHub, pool: ThreadPoolExecutor) -> None:
+def test_nothing_is_lost_while_20_threads_come_and_go(
+    make_hub: MakeHub, subscribe: Subscribe, pool: ThreadPoolExecutor
+) -> None:
     hub = make_hub(buffer_size=2000)
-    steady = hub.subscribe("orders", TENANT)
-    burst(hub, pool, 1000)
+    steady = subscribe(hub, "orders", TENANT)
+    burst(hub, subscribe, pool, 1000)
     assert payloads(steady, 1000) == list(range(1000))
     assert hub.stats().subscriptions == 1
 
 
 def test_every_gap_is_told_to_a_slow_reader_while_20_threads_come_and_go(
-    make_hub: MakeHub, pool: ThreadPoolExecutor
+    make_hub: MakeHub, subscribe: Subscribe, pool: ThreadPoolExecutor
 ) -> None:
     hub = make_hub(buffer_size=8)
-    reader = pool.submit(list, hub.subscribe("orders", TENANT))
-    burst(hub, pool, 1000)
+    reader = pool.submit(list, subscribe(hub, "orders", TENANT))
+    burst(hub, subscribe, pool, 1000)
     hub.close()
     *events, end = reader.result(PATIENCE)
     assert end is CLOSE_EVENT
@@ -438,23 +520,25 @@ def test_start_returns_once_the_hub_listens_and_may_be_called_again(hub: NotifyH
     assert len(listeners() - before) == 1
 
 
-def test_threads_that_start_and_subscribe_at_once_share_one_listener(hub: NotifyHub, pool: ThreadPoolExecutor) -> None:
+def test_threads_that_start_and_subscribe_at_once_share_one_listener(
+    hub: NotifyHub, subscribe: Subscribe, pool: ThreadPoolExecutor
+) -> None:
     before = listeners()
     together = threading.Barrier(16, timeout=PATIENCE)
 
-    def subscribe() -> Subscription:
+    def come() -> Subscriber:
         together.wait()
-        return hub.subscribe("orders", TENANT)
+        return subscribe(hub, "orders", TENANT)
 
-    futures = [pool.submit(subscribe) for _ in range(16)]
+    futures = [pool.submit(come) for _ in range(16)]
     subscriptions = [future.result(PATIENCE) for future in futures]
     assert len(listeners() - before) == 1
     hub.publish("orders", TENANT, 1)
     assert [payloads(each, 1) for each in subscriptions] == [[1]] * 16
 
 
-def test_closing_ends_every_subscription_after_what_it_holds(hub: NotifyHub) -> None:
-    one, other = hub.subscribe("orders", TENANT), hub.subscribe("stock", OTHER)
+def test_closing_ends_every_subscription_after_what_it_holds(hub: NotifyHub, subscribe: Subscribe) -> None:
+    one, other = subscribe(hub, "orders", TENANT), subscribe(hub, "stock", OTHER)
     hub.publish("orders", TENANT, 1)
     settle(hub)
     hub.close()
@@ -525,15 +609,17 @@ def test_who_publishes_in_other_threads_learns_of_the_close(hub: NotifyHub, pool
     assert [type(future.exception(PATIENCE)) for future in futures] == [HubClosedError] * 4
 
 
-def test_who_comes_while_the_hub_closes_gets_the_end_or_is_refused(hub: NotifyHub, pool: ThreadPoolExecutor) -> None:
+def test_who_comes_while_the_hub_closes_gets_the_end_or_is_refused(
+    hub: NotifyHub, subscribe: Subscribe, pool: ThreadPoolExecutor
+) -> None:
     together = threading.Barrier(9, timeout=PATIENCE)
 
-    def come() -> list[Subscription]:
-        came: list[Subscription] = []
+    def come() -> list[Subscriber]:
+        came: list[Subscriber] = []
         together.wait()
         while True:
             try:
-                came.append(hub.subscribe("orders", TENANT))
+                came.append(subscribe(hub, "orders", TENANT))
             except HubClosedError:
                 return came
 
@@ -544,10 +630,10 @@ def test_who_comes_while_the_hub_closes_gets_the_end_or_is_refused(hub: NotifyHu
     assert all(each.get(PATIENCE) is CLOSE_EVENT for future in futures for each in future.result(PATIENCE))
 
 
-def test_run_listens_until_the_close(hub: NotifyHub, pool: ThreadPoolExecutor) -> None:
+def test_run_listens_until_the_close(hub: NotifyHub, subscribe: Subscribe, pool: ThreadPoolExecutor) -> None:
     future = pool.submit(hub.run)
     eventually(lambda: hub.listening)
-    subscription = hub.subscribe("orders", TENANT)
+    subscription = subscribe(hub, "orders", TENANT)
     hub.publish("orders", TENANT, 1)
     assert payloads(subscription, 1) == [1]
     assert not future.done()
@@ -567,15 +653,15 @@ def test_run_may_join_a_hub_that_was_started_already(hub: NotifyHub, pool: Threa
     assert future.result(PATIENCE) is None
 
 
-def test_a_with_block_closes_the_hub(make_hub: MakeHub) -> None:
+def test_a_with_block_closes_the_hub(make_hub: MakeHub, subscribe: Subscribe) -> None:
     with make_hub() as hub:
-        subscription = hub.subscribe("orders", TENANT)
+        subscription = subscribe(hub, "orders", TENANT)
     assert hub.closed
     assert list(subscription) == [CLOSE_EVENT]
 
 
-def test_the_counters_tell_what_happened(hub: NotifyHub) -> None:
-    one, other = hub.subscribe("orders", TENANT), hub.subscribe(["orders", "stock"], TENANT)
+def test_the_counters_tell_what_happened(hub: NotifyHub, subscribe: Subscribe) -> None:
+    one, other = subscribe(hub, "orders", TENANT), subscribe(hub, ["orders", "stock"], TENANT)
     hub.publish_many([("orders", TENANT, 1), ("stock", TENANT, 2), ("nobody", TENANT, 3), ("orders", TENANT, 4)])
     assert payloads(one, 2) == [1, 4]
     assert payloads(other, 3) == [1, 2, 4]

@@ -113,29 +113,10 @@ def test_an_end_needs_no_relay(pool: ThreadPoolExecutor) -> None:
 def test_nobody_is_forgotten_while_readers_come_wait_and_give_up(pool: ThreadPoolExecutor) -> None:
     relay, stop = Relay(), threading.Event()
     subscriptions = [Subscription(100_000, relay=relay) for _ in range(20)]
-
-    def read(subscription: Subscription, patience: float) -> int:
-        count = 0
-        while True:
-            try:
-                event = subscription.get(patience)
-            except queue.Empty:
-                continue
-            if event is CLOSE_EVENT:
-                return count
-            count += 1
-
-    def impatient(subscription: Subscription) -> None:
-        while not stop.is_set():
-            try:
-                subscription.get(0.0005)
-            except queue.Empty:
-                pass
-
     got = [
         pool.submit(read, subscription, 0.001 * number or PATIENCE) for number, subscription in enumerate(subscriptions)
     ]
-    others = [pool.submit(impatient, Subscription(1, relay=relay)) for _ in range(4)]
+    others = [pool.submit(impatient, Subscription(1, relay=relay), stop) for _ in range(4)]
     for _ in range(2000):
         for subscription in subscriptions:
             subscription.offer(EVENT)
@@ -147,3 +128,24 @@ def test_nobody_is_forgotten_while_readers_come_wait_and_give_up(pool: ThreadPoo
     assert [future.result(PATIENCE) for future in got] == [2000] * 20
     for future in others:
         future.result(PATIENCE)
+
+
+def read(subscription: Subscription, patience: float) -> int:
+    """The number of events until the end; waits over and over, so long each time."""
+    count = 0
+    while True:
+        try:
+            event = subscription.get(patience)
+        except queue.Empty:
+            continue
+        if event is CLOSE_EVENT:
+            return count
+        count += 1
+
+
+def impatient(subscription: Subscription, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            subscription.get(0.0005)
+        except queue.Empty:
+            pass

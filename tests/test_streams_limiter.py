@@ -12,7 +12,7 @@ import pytest
 from pgfanout.errors import TooManyStreamsError, TooManyStreamsForUserError
 from pgfanout.streams import StreamLimiter
 from pgfanout.streams import limiter as limiter_module
-from pgfanout.streams.limiter import hooks_are_installed, set_server_threads, thread_cap
+from pgfanout.streams.limiter import Place, hooks_are_installed, set_server_threads, thread_cap
 
 PATIENCE = 20.0
 
@@ -199,3 +199,139 @@ def test_no_place_is_lost_or_doubled_by_many_threads() -> None:
         assert 1 <= max(future.result(PATIENCE) for future in futures) <= 5
     assert limiter.open == 0
     assert (len(fill(limiter, 0)), len(fill(limiter, 1))) == (3, 2)
+
+
+# Detached streams.
+
+
+def fill_detached(limiter: StreamLimiter, user_id: Any = None) -> list[Place]:
+    """Take every place that there is without a thread."""
+    taken: list[Place] = []
+    while True:
+        try:
+            taken.append(limiter.acquire(user_id, detached=True))
+        except TooManyStreamsError:
+            return taken
+
+
+def test_a_detached_stream_needs_no_thread() -> None:
+    set_server_threads(4)
+    limiter = StreamLimiter(10)
+    assert len(fill_detached(limiter)) == 10
+    assert (limiter.open, limiter.in_threads) == (10, 0)
+
+
+def test_a_single_thread_of_the_server_is_enough_for_detached_streams() -> None:
+    set_server_threads(1)
+    limiter = StreamLimiter(10)
+    assert fill(limiter) == []
+    assert len(fill_detached(limiter)) == 10
+
+
+def test_detached_streams_take_no_place_of_those_in_threads_below_the_limit_of_all() -> None:
+    set_server_threads(5)
+    limiter = StreamLimiter(10)
+    detached = [limiter.acquire(detached=True) for _ in range(6)]
+    assert len(fill(limiter)) == 3
+    assert (limiter.open, limiter.in_threads) == (9, 3)
+    assert [place.detached for place in detached] == [True] * 6
+
+
+def test_both_kinds_together_have_the_limit_of_the_process() -> None:
+    limiter = StreamLimiter(3)
+    limiter.acquire()
+    limiter.acquire(detached=True)
+    limiter.acquire(detached=True)
+    for detached in (False, True):
+        with pytest.raises(TooManyStreamsError) as caught:
+            limiter.acquire(detached=detached)
+        assert caught.value.limit == 3
+
+
+def test_both_kinds_together_have_the_limit_of_their_user() -> None:
+    limiter = StreamLimiter(10, 2)
+    limiter.acquire("ann")
+    limiter.acquire("ann", detached=True)
+    for detached in (False, True):
+        with pytest.raises(TooManyStreamsForUserError):
+            limiter.acquire("ann", detached=detached)
+    assert (limiter.open, limiter.in_threads) == (2, 1)
+
+
+def test_only_streams_in_threads_are_counted_as_such() -> None:
+    limiter = StreamLimiter()
+    thread, detached = limiter.acquire(), limiter.acquire(detached=True)
+    assert (limiter.open, limiter.in_threads) == (2, 1)
+    detached()
+    detached()
+    assert (limiter.open, limiter.in_threads) == (1, 1)
+    thread()
+    thread()
+    assert (limiter.open, limiter.in_threads) == (0, 0)
+
+
+def test_a_full_pool_of_threads_is_told_with_its_size() -> None:
+    set_server_threads(4)
+    limiter = StreamLimiter(100)
+    fill(limiter)
+    with pytest.raises(TooManyStreamsError) as caught:
+        limiter.acquire()
+    assert caught.value.limit == 2
+
+
+def test_a_detached_stream_that_stays_in_its_thread_counts_there() -> None:
+    limiter = StreamLimiter()
+    place = limiter.acquire("ann", detached=True)
+    place.keep_thread()
+    assert (limiter.open, limiter.in_threads, place.detached) == (1, 1, False)
+    place()
+    assert (limiter.open, limiter.in_threads) == (0, 0)
+    assert not limiter._open_by_user
+
+
+def test_no_thread_is_kept_that_the_site_needs() -> None:
+    set_server_threads(4)
+    limiter = StreamLimiter(100)
+    place = limiter.acquire(detached=True)
+    in_threads = fill(limiter)
+    with pytest.raises(TooManyStreamsError) as caught:
+        place.keep_thread()
+    assert caught.value.limit == 2
+    assert (limiter.open, limiter.in_threads, place.detached) == (3, 2, True)
+    in_threads[0]()
+    place.keep_thread()
+    assert (limiter.open, limiter.in_threads) == (2, 2)
+    place()
+    in_threads[1]()
+    assert (limiter.open, limiter.in_threads) == (0, 0)
+
+
+def test_keeping_a_thread_needs_no_further_place_in_the_process() -> None:
+    limiter = StreamLimiter(1, 1)
+    place = limiter.acquire("ann", detached=True)
+    place.keep_thread()
+    assert (limiter.open, limiter.in_threads) == (1, 1)
+
+
+def test_no_thread_is_lost_or_doubled_by_many_who_keep_theirs() -> None:
+    set_server_threads(5)
+    limiter = StreamLimiter(100)
+    together = threading.Barrier(8, timeout=PATIENCE)
+
+    def come_and_go() -> int:
+        together.wait()
+        kept = 0
+        for _ in range(500):
+            place = limiter.acquire(detached=True)
+            try:
+                place.keep_thread()
+                kept += 1
+                assert limiter.in_threads <= 3
+            except TooManyStreamsError:
+                pass
+            place()
+        return kept
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(future.result(PATIENCE) for future in [pool.submit(come_and_go) for _ in range(8)]) > 0
+    assert (limiter.open, limiter.in_threads) == (0, 0)

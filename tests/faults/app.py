@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import threading
 import time
 import uuid
@@ -34,6 +35,8 @@ def index() -> str:
 @app.get("/events")
 def events() -> flask.Response:
     asked = flask.request.args
+    if buffer := asked.get("buffer", type=int):  # bytes, so that a reader who is slow fills it soon
+        flask.request.environ["gunicorn.socket"].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
     return fanout.stream(asked.getlist("channel") or "orders", asked["tenant"], detach=asked.get("detach"))
 
 

@@ -44,6 +44,7 @@ class Mutation:
 
 _LISTENER = "backends/postgres/listener.py"
 _POSTGRES_HUB = "backends/postgres/hub.py"
+_OUTLET = "streams/outlet.py"
 
 MUTATIONS = (
     Mutation(1, "a batch is handed on backwards", "hub.py", "for text in texts:", "for text in reversed(list(texts)):"),
@@ -90,8 +91,8 @@ MUTATIONS = (
         2,
         "a notification that is no event is no gap",
         "hub.py",
-        "self._malformed(error)\n            else",
-        "self._undecodable += 1\n            else",
+        "self._malformed(error)\n                continue",
+        "self._undecodable += 1\n                continue",
         ("garbage",),
     ),
     Mutation(
@@ -105,8 +106,43 @@ MUTATIONS = (
         2,
         "nobody is woken",
         "subscription.py",
-        "self.not_empty.notify()\n        return room",
-        "pass\n        return room",
+        "self.not_empty.notify()\n            return bool(self._waiting)",
+        "pass\n            return bool(self._waiting)",
+    ),
+    Mutation(
+        2,
+        "detached streams are not woken",
+        "hub.py",
+        "            self._reader.wake()\n",
+        "            pass\n",
+    ),
+    Mutation(
+        2,
+        "a detached stream that is too slow loses events without a word",
+        "feed.py",
+        "            events.insert(0, REFRESH_EVENT)\n",
+        "",
+    ),
+    Mutation(
+        2,
+        "what a client's socket did not take is lost",
+        _OUTLET,
+        "outlet.rest = memoryview(framed)[sent:]",
+        "outlet.rest = b''",
+    ),
+    Mutation(
+        1,
+        "a detached stream that fell behind gets the same again",
+        _OUTLET,
+        "                    outlet.position = self.position\n",
+        "",
+    ),
+    Mutation(
+        2,
+        "news that come before the first detached stream was admitted are forgotten",
+        "streams/pump.py",
+        "        if first:  #",
+        "        if False:  #",
     ),
     Mutation(
         2,
@@ -141,9 +177,9 @@ MUTATIONS = (
     Mutation(
         2,
         "a browser that comes back isn't told",
-        "streams/endpoint.py",
-        "resumed=bool(sse.last_event_id(environ))",
-        "resumed=False",
+        "streams/sse.py",
+        "return start + encode(REFRESH_EVENT) if resumed else start",
+        "return start",
         ("workers-replaced",),
     ),
     Mutation(
@@ -171,8 +207,15 @@ MUTATIONS = (
         4,
         "a channel is everybody's",
         "registry.py",
-        "return self._consumers.get(topic, ())",
-        "return tuple(c for t in self._consumers if t.channel == topic.channel for c in self._consumers[t])",
+        "tuple(self._consumers.get(topic, ()))",
+        "tuple(c for t in self._consumers if t.channel == topic.channel for c in self._consumers[t])",
+    ),
+    Mutation(
+        4,
+        "detached streams of one channel share a feed, whosever they are",
+        "registry.py",
+        "self._shared.get(topics)",
+        "next((c for t, c in self._shared.items() if [x.channel for x in t] == [x.channel for x in topics]), None)",
     ),
     Mutation(5, "a queue has no end", "subscription.py", "room = len(self.queue) < self.maxsize", "room = True"),
     Mutation(
@@ -186,8 +229,16 @@ MUTATIONS = (
         5,
         "who has left stays in the registry",
         "registry.py",
-        "topics = self._topics.pop(consumer, ())",
-        "topics = self._topics.get(consumer, ())[:0]",
+        "self._remove(consumer)\n                self._members -= 1",
+        "self._members -= 1",
+    ),
+    Mutation(5, "a detached stream that has left keeps its place", _OUTLET, "        self.on_close()\n", ""),
+    Mutation(
+        5,
+        "a detached stream that has left stays in the registry",
+        _OUTLET,
+        "        self.feed.leave(stalled=stalled)\n",
+        "",
     ),
     Mutation(
         5,
@@ -208,9 +259,33 @@ MUTATIONS = (
     Mutation(
         6,
         "a stream ends without close",
-        "streams/stream.py",
-        "+ farewell + sse.encode(CLOSE_EVENT)",
-        "+ farewell",
+        "streams/sse.py",
+        "* retry_spread) + encode(CLOSE_EVENT)",
+        "* retry_spread)",
+        ("workers-replaced",),
+    ),
+    Mutation(
+        6,
+        "a detached stream ends without close",
+        "streams/pump.py",
+        "            outlet.put_farewell()\n",
+        "            outlet.ending = True\n",
+        ("workers-replaced",),
+    ),
+    Mutation(
+        6,
+        "the body of a detached stream has no end",
+        _OUTLET,
+        "bytes(self.rest) + LAST_CHUNK",
+        "bytes(self.rest)",
+        ("workers-replaced",),
+    ),
+    Mutation(
+        6,
+        "a worker does not wait for its detached streams",
+        "gunicorn.py",
+        "    if not streamer.wait_until_empty(max(0.0, deadline - time.monotonic())):\n",
+        "    if True:\n",
         ("workers-replaced",),
     ),
     Mutation(

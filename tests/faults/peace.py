@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import queue
+import statistics
 import time
 import uuid
 from contextlib import ExitStack
 
 from pgfanout import PostgresHub
+from tests.support.sse import EventSource
 
 from .world import World
 
@@ -15,13 +17,14 @@ __all__ = ["disturbances"]
 
 _PEACE = 3.0
 _PATIENCE = 10.0
+_AT_ONCE = 0.3
 _STALLED = 20
 _EVENTS = 1600
 
 
 def disturbances(world: World) -> list[str]:
     """A line for each promise that is broken in peace."""
-    return _alarms(world) + _delays(world) + _losses(world)
+    return _alarms(world) + _delays(world) + _losses(world) + _sleepers(world)
 
 
 def _alarms(world: World) -> list[str]:
@@ -65,3 +68,18 @@ def _losses(world: World) -> list[str]:
         except queue.Empty:
             return [f"lost: an event without an executor did not arrive within {_PATIENCE:g} s"]
     return [] if got == [0, 1, 2] else [f"order: {got} arrived instead of [0, 1, 2]"]
+
+
+def _sleepers(world: World) -> list[str]:
+    """Streams are woken by an event, not by the next keepalive."""
+    tenant, delays = uuid.uuid4(), []
+    url = f"{world.site.url}/events?tenant={tenant}&channel=own"
+    with EventSource(url) as source, PostgresHub(world.app_url()) as hub:
+        source.wait_for(lambda source: source.comments)
+        for number in range(15):
+            begin = time.monotonic()
+            hub.publish("own", tenant, number)
+            source.next_event(_PATIENCE)
+            delays.append(time.monotonic() - begin)
+    typical = statistics.median(delays)
+    return [f"slow: a stream's events take {typical:.2f} s in peace"] if typical > _AT_ONCE else []

@@ -181,10 +181,14 @@ class StreamSubscriber(Subscriber):
         self._detach = detach
         self._cut_allowed = cut_allowed
         self._last_event_id: str | None = None
+        # Between a server and a reader on one machine the kernel holds megabytes, and hides how slow the reader is.
+        self._buffer = self._random.choice((None, 2048))
 
     def _follow(self) -> None:
         try:
-            source = EventSource(self._stream_url(), last_event_id=self._last_event_id, timeout=15.0)
+            source = EventSource(
+                self._stream_url(), last_event_id=self._last_event_id, timeout=15.0, receive_buffer=self._buffer
+            )
         except (OSError, AssertionError):  # the server is down, or stopped while it answered
             self._stop.wait(0.05)
             return
@@ -194,10 +198,10 @@ class StreamSubscriber(Subscriber):
         self._stop.wait(self._random.uniform(0.0, 0.05))
 
     def _stream_url(self) -> str:
-        query = urlencode(
-            [("tenant", self.tenant), ("detach", self._detach), *(("channel", channel) for channel in self.channels)]
-        )
-        return f"{self._url}/events?{query}"
+        query = [("tenant", self.tenant), ("detach", self._detach), *(("channel", each) for each in self.channels)]
+        if self._buffer is not None:
+            query.append(("buffer", str(self._buffer)))
+        return f"{self._url}/events?{urlencode(query)}"
 
     def _visit(self, source: EventSource) -> None:
         if not self._opens(source):

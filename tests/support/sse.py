@@ -106,7 +106,8 @@ def parse(stream: bytes | Iterable[bytes]) -> list[SentEvent]:
 class EventSource:
     """A client of one stream: no thread, no reconnecting; the test decides when to read, and for how long.
 
-    `timeout` limits connecting and waiting for the response's head. Every failed wait is an AssertionError that tells
+    `timeout` limits connecting and waiting for the response's head, `receive_buffer` the bytes that the kernel holds
+    for it. Every failed wait is an AssertionError that tells
     what was received.
     """
 
@@ -117,6 +118,7 @@ class EventSource:
         last_event_id: str | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float = 20.0,
+        receive_buffer: int | None = None,
     ) -> None:
         self.url = url
         self.status = 0
@@ -127,8 +129,12 @@ class EventSource:
         self._unread: deque[SentEvent] = deque()
         self._closed_by_server = False
         parts = urlsplit(url)
-        self._socket = socket.create_connection((parts.hostname, parts.port or 80), timeout=timeout)
+        self._socket = socket.socket()
         try:
+            self._socket.settimeout(timeout)
+            if receive_buffer is not None:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            self._socket.connect((parts.hostname, parts.port or 80))
             self._socket.sendall(_request(url, last_event_id, headers or {}))
             rest = self._read_head(time.monotonic() + timeout)
         except BaseException:

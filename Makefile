@@ -1,8 +1,9 @@
 # make help tells what there is. PYTHON chooses the interpreter, PORT the port of the demonstration, DURATION, SEED
-# and SCHEDULE how long, from where and which the fault harness and the fuzzer run.
+# and SCHEDULE how long, from where and which the fault harness and the fuzzer run, BENCH has options of the benchmark.
 
 PYTHON ?= python3
 PORT ?= 8000
+BENCH ?=
 DURATION ?=
 SEED ?=
 SCHEDULE ?=
@@ -15,7 +16,7 @@ OPTIONS = $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED))
 PIP := -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types faults mutations churn stall fuzz clean check-python
+.PHONY: help demo test lint types bench faults mutations churn stall fuzz clean check-python
 
 help: ## what there is
 	@echo "make targets (PYTHON=$(PYTHON), PORT=$(PORT)):"
@@ -34,6 +35,9 @@ lint: $(TOOLS)/.installed ## ruff
 types: $(TOOLS)/.installed ## mypy
 	@$(TOOLS)/bin/tox run -e types
 
+bench: $(TOOLS)/.installed ## measure against other servers, a quarter of an hour; BENCH=--help has its options
+	@$(TOOLS)/bin/tox run -qe bench -- $(BENCH)
+
 faults: $(TOOLS)/.installed ## the fault harness, DURATION=60 seconds, SEED=1 to repeat, SCHEDULE=7 for one of them
 	@$(TOOLS)/bin/tox run -qe faults -- tests.faults $(OPTIONS) $(if $(SCHEDULE),--schedule $(SCHEDULE))
 
@@ -51,7 +55,7 @@ fuzz: $(FUZZ)/.installed ## search for inputs that forge events, DURATION=60 sec
 
 clean: ## remove what these commands have made
 	rm -rf $(DEMO) $(TOOLS) .tox build dist *.egg-info .coverage .coverage.* htmlcov
-	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf benchmarks/results .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 check-python:

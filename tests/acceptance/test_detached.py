@@ -25,7 +25,7 @@ from pgfanout import PostgresHub
 from tests.support.gunicorn import GunicornServer
 from tests.support.nginx import NginxServer
 from tests.support.processes import session
-from tests.support.sse import EventSource, EventStreamParser
+from tests.support.sse import EventSource, EventStreamParser, SentEvent
 from tests.support.wait import eventually
 from tests.support.werkzeug import WerkzeugServer
 
@@ -168,7 +168,7 @@ def test_a_client_of_http_1_0_gets_a_body_that_ends_with_the_connection(
 ) -> None:
     parts = urlsplit(server.url)
     with (
-        socket.create_connection((parts.hostname, parts.port), timeout=LONG) as client,
+        socket.create_connection((str(parts.hostname), parts.port or 80), timeout=LONG) as client,
         PostgresHub(fresh_database_url) as hub,
         client.makefile("rb") as received,
     ):
@@ -223,7 +223,7 @@ def test_a_middleware_that_changes_the_body_keeps_the_thread(serve: Serve, fresh
         parser.feed(inflate.decompress(response.read1()))
     with PostgresHub(fresh_database_url) as hub:
         hub.publish("orders", TENANT, "hello")
-        events = []
+        events: list[SentEvent] = []
         while not events:
             events = parser.feed(inflate.decompress(response.read1()))
     assert [event.data for event in events] == ['"hello"']

@@ -1,0 +1,1 @@
+"""The applications that are measured. Each serves `GET /events`, one stream of the one topic, and `GET /hello`."""

@@ -1,0 +1,151 @@
+"""The verdict: what pgfanout has to reach, what was measured, and whether that is met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from .measurement import Measurement, middle, select
+from .scenario import ASYNCIO_STREAMS, BARE, BURST, FULL_RATE, ORDINARY, STEADY, THREAD_PATH
+
+__all__ = ["Verdict", "judge"]
+
+_LARGEST = 9000
+_FLOOR_LATENCY, _FLOOR_CPU = 1.25, 1.5
+_MEMORY = 4.0
+_BURST_RATE, _BURST_TIMES = 3_000_000, 10
+_BARE_SHARE = 0.3
+_ASYNCIO_LATENCY, _ASYNCIO_CPU = 1 / 10, 1 / 4
+_ORDINARY_P99 = 100.0
+_CONNECT = 6.0
+_THREAD_STREAMS, _THREAD_P99 = 500, 150.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`met` is None when it was not measured in this run."""
+
+    what: str
+    reach: str
+    measured: str
+    met: bool | None
+
+    @property
+    def word(self) -> str:
+        return "not measured" if self.met is None else "met" if self.met else "missed"
+
+
+def judge(measurements: Sequence[Measurement]) -> list[Verdict]:
+    """Every row; figures are the medians of the rounds, ratios those of the medians, and counts of losses sums."""
+    return [verdict for judgement in _JUDGEMENTS for verdict in judgement(measurements)]
+
+
+def _missing(what: str, reach: str) -> Verdict:
+    return Verdict(what, reach, "-", None)
+
+
+def _against_floor(measurements: Sequence[Measurement]) -> Iterator[Verdict]:
+    ours = middle(select(measurements, STEADY, "detached", _LARGEST))
+    floor = middle(select(measurements, STEADY, "floor", _LARGEST))
+    for name in ("p50", "p99", "max"):
+        what, reach = f"{_LARGEST:,} streams, one event to all: {name}", f"at most {_FLOOR_LATENCY} x floor"
+        yield _ratio(what, reach, ours, floor, name, "ms", _FLOOR_LATENCY)
+    what, reach = f"{_LARGEST:,} streams, one event to all: CPU", f"at most {_FLOOR_CPU} x floor"
+    yield _ratio(what, reach, ours, floor, "cpu", "s", _FLOOR_CPU)
+
+
+def _against_asyncio(measurements: Sequence[Measurement]) -> Iterator[Verdict]:
+    ours = middle(select(measurements, STEADY, "detached", ASYNCIO_STREAMS))
+    other = middle(select(measurements, STEADY, "asyncio", ASYNCIO_STREAMS))
+    prefix = f"{ASYNCIO_STREAMS:,} streams against asyncio: "
+    yield _ratio(f"{prefix}p99", "at most 1/10", ours, other, "p99", "ms", _ASYNCIO_LATENCY)
+    yield _ratio(f"{prefix}CPU", "at most 1/4", ours, other, "cpu", "s", _ASYNCIO_CPU)
+
+
+def _ratio(
+    what: str, reach: str, ours: dict[str, float], other: dict[str, float], name: str, unit: str, limit: float
+) -> Verdict:
+    if not ours or not other.get(name):
+        return _missing(what, reach)
+    ratio = ours[name] / other[name]
+    measured = f"{ratio:.2f} ({ours[name]:,.2f} : {other[name]:,.2f} {unit})"
+    return Verdict(what, reach, measured, ratio <= limit)
+
+
+def _memory(measurements: Sequence[Measurement]) -> Iterator[Verdict]:
+    what, reach = "memory for each idle detached stream", f"at most {_MEMORY:g} KiB"
+    ours = middle(select(measurements, STEADY, "detached", _LARGEST))
+    yield (
+        Verdict(what, reach, f"{ours['memory']:.2f} KiB", ours["memory"] <= _MEMORY) if ours else _missing(what, reach)
+    )
+
+
+def _burst(measurements: Sequence[Measurement]) -> Iterator[Verdict]:
+    what = "1,000 streams, 500 events in transactions of 50"
+    rounds = select(measurements, BURST, "detached", 1000, 50)
+    other = middle(select(measurements, BURST, "asyncio", 1000, 50))
+    least = max(_BURST_RATE, _BURST_TIMES * other.get("rate", 0.0))
+    reach = f"at least {least:,.0f} deliveries/s, nothing lost"
+    if not rounds:
+        yield _missing(what, reach)
+        return
+    rate, lost = middle(rounds)["rate"], sum(each.figures["missing"] for each in rounds)
+    measured = f"{rate:,.0f} deliveries/s, {lost:,.0f} lost"
+    measured += f"; asyncio {other['rate']:,.0f}" if other else "; asyncio not measured"
+    yield Verdict(what, reach, measured, rate >= least and not lost)
+
+
+def _full_rate(measurements: Sequence[Measurement]) -> Iterator[Verdict]:
+    what, reach = "one stream at full rate", f"at least {_BARE_SHARE} x bare notifies"
+    ours, bare = (middle(select(measurements, FULL_RATE, name)) for name in ("detached", BARE))
+    if not ours or not bare:
+        yield _missing(what, reach)
+        return
+    share = ours["rate"] / bare["rate"]
+    measured = f"{share:.2f} ({ours['rate']:,.0f} : {bare['rate']:,.0f} events/s)"
+    yield Verdict(what, reach, measured, share >= _BARE_SHARE and not ours["missing"])
+
+
+def _ordinary(measurements: Sequence[Measurement]) -> Iterator[Verdict]:
+    what, reach = f"ordinary requests beside {_LARGEST:,} streams: p99", f"under {_ORDINARY_P99:g} ms"
+    rounds = select(measurements, ORDINARY, "detached", _LARGEST)
+    ours, failed = middle(rounds), sum(each.figures["failed"] for each in rounds)
+    if not ours:
+        yield _missing(what, reach)
+        return
+    measured = f"{ours['p99']:.1f} ms, {failed:,.0f} failed"
+    yield Verdict(what, reach, measured, ours["p99"] < _ORDINARY_P99 and not failed)
+
+
+def _connecting(measurements: Sequence[Measurement]) -> Iterator[Verdict]:
+    what, reach = f"connecting {_LARGEST:,} streams", f"under {_CONNECT:g} s, none refused"
+    rounds = select(measurements, STEADY, "detached", _LARGEST)
+    ours, refused = middle(rounds), sum(each.figures["refused"] for each in rounds)
+    if not ours:
+        yield _missing(what, reach)
+        return
+    measured = f"{ours['connect']:.2f} s, {refused:,.0f} refused"
+    yield Verdict(what, reach, measured, ours["connect"] < _CONNECT and not refused)
+
+
+def _thread_path(measurements: Sequence[Measurement]) -> Iterator[Verdict]:
+    what = f"thread path, {_THREAD_STREAMS} streams, 40 events/s"
+    reach = f"nothing lost, p99 under {_THREAD_P99:g} ms"
+    rounds = select(measurements, THREAD_PATH, "threads", _THREAD_STREAMS)
+    if not rounds:
+        yield _missing(what, reach)
+        return
+    p99, lost = middle(rounds)["p99"], sum(each.figures["missing"] for each in rounds)
+    yield Verdict(what, reach, f"{lost:,.0f} lost, p99 {p99:.1f} ms", p99 < _THREAD_P99 and not lost)
+
+
+_JUDGEMENTS: tuple[Callable[[Sequence[Measurement]], Iterator[Verdict]], ...] = (
+    _against_floor,
+    _memory,
+    _burst,
+    _full_rate,
+    _against_asyncio,
+    _ordinary,
+    _connecting,
+    _thread_path,
+)

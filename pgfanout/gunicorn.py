@@ -20,6 +20,7 @@ from typing import Any
 
 from .errors import HubClosedError, HubConfigurationError, HubTimeoutError
 from .hub import NotifyHub, live_hubs
+from .streams.client import set_request
 from .streams.descriptors import raise_limit, set_reserve
 from .streams.limiter import set_server_threads
 from .streams.stream import live_streams
@@ -47,6 +48,7 @@ def post_worker_init(worker: Any) -> None:
     )
     _log_with(worker)
     _quit_safely(worker)
+    _tell_requests(worker)
     for hub in live_hubs():
         threading.Thread(target=_start, args=(hub, worker), name="pgfanout-starter", daemon=True).start()
     threading.Thread(target=_watch, args=(worker,), name="pgfanout-watcher", daemon=True).start()
@@ -62,6 +64,17 @@ def _log_with(worker: Any) -> None:
     if not logger.hasHandlers():
         for handler in worker.log.error_log.handlers:
             logger.addHandler(handler)
+
+
+def _tell_requests(worker: Any) -> None:
+    """Let a stream that leaves its thread say that its connection is not to be kept alive."""
+    configured = worker.cfg.pre_request
+
+    def pre_request(worker: Any, request: Any) -> None:
+        set_request(request)
+        configured(worker, request)
+
+    worker.cfg.set("pre_request", pre_request)
 
 
 def _quit_safely(worker: Any) -> None:

@@ -6,10 +6,11 @@ import contextlib
 import errno
 import select
 import socket
+import threading
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["ClientSocket", "has_vanished", "server_socket"]
+__all__ = ["ClientSocket", "expect_no_request", "has_vanished", "server_socket", "set_request"]
 
 _LONGEST = 2**31 - 1
 """Milliseconds that a socket option can hold."""
@@ -19,6 +20,22 @@ def server_socket(environ: Mapping[str, Any]) -> socket.socket | None:
     """The client's connection, where the server gives it to the application."""
     found = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
     return found if isinstance(found, socket.socket) else None
+
+
+_serving = threading.local()
+
+
+def set_request(request: Any) -> None:
+    """Tell which request of the server's own making this thread answers from now on: its hooks do."""
+    _serving.request = request
+
+
+def expect_no_request() -> None:
+    """Have the server close its connection after the response that this thread gives, where it can
+    be told so: what it would keep alive is a stand-in that nobody will send a request through."""
+    force_close = getattr(getattr(_serving, "request", None), "force_close", None)
+    if force_close is not None:
+        force_close()
 
 
 def has_vanished(error: BaseException | None) -> bool:

@@ -32,17 +32,20 @@ def raise_limit() -> int:
     return hard
 
 
-def check_descriptors(any_of_them: int) -> None:
+def check_descriptors(any_of_them: int, in_use: int) -> None:
     """Raises `TooManyOpenFilesError` when the next descriptor would be one of the last.
 
     A server that can't accept a connection for want of one may end. Numbers are handed out from
-    the lowest, so that of a copy of any descriptor says how many are taken.
+    the lowest, so that of a copy of any descriptor says how many are taken. It is not looked at as
+    long as streams have less than half of them `in_use`.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or in_use + _reserve < limit // 2:
+        return
     try:
         next_one = os.dup(any_of_them)
     except OSError:
         raise TooManyOpenFilesError(limit) from None
     os.close(next_one)
-    if limit != resource.RLIM_INFINITY and next_one >= limit - min(_reserve, limit // 2):
+    if next_one >= limit - min(_reserve, limit // 2):
         raise TooManyOpenFilesError(limit)

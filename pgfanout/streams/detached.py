@@ -21,7 +21,7 @@ from typing import Any
 from ..errors import PgFanoutError
 from ..feed import Feed
 from . import sse
-from .client import server_socket
+from .client import expect_no_request, server_socket
 from .detour import Detour, framing
 from .outlet import Outlet
 from .stream import EventStream, forget
@@ -118,6 +118,7 @@ class DetachingStream:
             self._detour = Detour(self._connection)
         except OSError:
             return self._keep_thread(NO_DESCRIPTORS)
+        expect_no_request()
         return self._opening
 
     def _decide(self) -> bytes:

@@ -114,7 +114,7 @@ class StreamEndpoint:
         reason = _CONFIGURED if mode == "never" else reason_to_stay(environ)
         connection = server_socket(environ)
         if connection is not None:
-            check_descriptors(connection.fileno())
+            check_descriptors(connection.fileno(), self.limiter.open)
         place = self._acquire(user_id, detached=not reason)
         try:
             self.hub.start(self.start_timeout)

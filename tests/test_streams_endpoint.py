@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
+import resource
 import socket
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,8 +19,13 @@ from pgfanout.errors import HubConfigurationError, InvalidEventError
 from pgfanout.streams import Answer, EventStream, StreamEndpoint, sse
 from pgfanout.streams import endpoint as endpoint_module
 from pgfanout.streams import limiter as limiter_module
+from pgfanout.streams.detached import CHANGED_BODY, NO_DESCRIPTORS, DetachingStream
+from pgfanout.streams.endpoint import check_detach
+from pgfanout.streams.streamer import streamer
 
+from .support.detached import Client, tcp_pair
 from .support.sse import EventStreamParser, parse
+from .support.wait import eventually
 
 PATIENCE = 20.0
 TENANT = uuid.UUID(int=1)
@@ -326,3 +334,306 @@ def test_the_place_of_a_response_that_was_dropped_is_free_for_the_next(hub: Memo
     assert answer.status == "200 OK"
     assert hub.stats().subscriptions == 1
     close(answer)
+
+
+# Detached streams.
+
+CONFIGURED = "it is configured so"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The two ends of a connection: the server's, and the client's."""
+    server, client = tcp_pair()
+    with server, client:
+        yield server, client
+    assert streamer.wait_until_empty(PATIENCE)
+
+
+@pytest.fixture
+def server(ends: tuple[socket.socket, socket.socket]) -> socket.socket:
+    return ends[0]
+
+
+@pytest.fixture
+def client(ends: tuple[socket.socket, socket.socket]) -> socket.socket:
+    return ends[1]
+
+
+def request(server: socket.socket, **changes: object) -> dict[str, Any]:
+    return {**BROWSER, "SERVER_PROTOCOL": "HTTP/1.1", "gunicorn.socket": server, **changes}
+
+
+def serve(answer: Answer, server: socket.socket) -> None:
+    """What a WSGI server does with an answer that detaches."""
+    for item in answer.body:
+        server.sendall(HEAD + item)
+    close(answer)
+    server.close()
+
+
+@pytest.mark.parametrize(("mode", "name"), [("auto", "auto"), (True, "auto"), ("never", "never"), (False, "never")])
+def test_detaching_is_automatic_or_never(hub: MemoryHub, mode: str | bool, name: str) -> None:
+    assert check_detach(mode) == name
+    assert StreamEndpoint(hub, detach=mode).detach == name
+
+
+@pytest.mark.parametrize("mode", ["", "always", "AUTO", "True", None, 0, 1, 2, b"auto", ["auto"]], ids=repr)
+def test_any_other_way_of_detaching_is_refused(hub: MemoryHub, mode: Any) -> None:
+    for refuse in (lambda: check_detach(mode), lambda: StreamEndpoint(hub, detach=mode)):
+        with pytest.raises(ValueError, match='detach is "auto" or "never"'):
+            refuse()
+
+
+def test_a_wrong_way_of_detaching_is_refused_before_anything_is_taken(
+    endpoint: StreamEndpoint, server: socket.socket
+) -> None:
+    with pytest.raises(ValueError, match="detach"):
+        endpoint.answer(request(server), "orders", TENANT, detach="sometimes")
+    assert (endpoint.limiter.open, endpoint.hub.stats().subscriptions) == (0, 0)
+
+
+def test_streams_detach_unless_told_otherwise(hub: MemoryHub) -> None:
+    assert StreamEndpoint(hub).detach == "auto"
+
+
+def test_where_it_is_safe_a_stream_leaves_its_thread(
+    endpoint: StreamEndpoint, server: socket.socket, client: socket.socket
+) -> None:
+    answer = endpoint.answer(request(server), "orders", TENANT, "ann")
+    assert isinstance(answer.body, DetachingStream)
+    assert (answer.status, answer.headers) == ("200 OK", list(sse.HEADERS))
+    assert (endpoint.limiter.open, endpoint.limiter.in_threads) == (1, 0)
+    serve(answer, server)
+    stats = endpoint.hub.stats()
+    assert (stats.subscriptions, stats.detached, stats.kept_in_thread) == (1, 1, {})
+    endpoint.hub.publish("orders", TENANT, 1)
+    received = Client(client, chunked=False, skip=len(HEAD))
+    assert [event.data for event in received.events(1)] == ["1"]
+    client.close()
+    eventually(lambda: endpoint.limiter.open == 0)
+    assert (endpoint.hub.stats().detached, endpoint.hub.stats().subscriptions) == (0, 0)
+    assert not endpoint.limiter._open_by_user
+
+
+@pytest.mark.parametrize(("last", "types"), [("", []), ("start", ["refresh"])])
+def test_a_browser_that_comes_back_to_a_detached_stream_is_told_to_refresh_first(
+    endpoint: StreamEndpoint, server: socket.socket, client: socket.socket, last: str, types: list[str]
+) -> None:
+    serve(endpoint.answer(request(server, HTTP_LAST_EVENT_ID=last), "orders", TENANT), server)
+    endpoint.hub.close()
+    received = Client(client, chunked=False, skip=len(HEAD))
+    assert [event.type for event in received.to_end()] == [*types, "close"]
+
+
+def test_several_channels_reach_a_detached_stream(
+    endpoint: StreamEndpoint, server: socket.socket, client: socket.socket
+) -> None:
+    serve(endpoint.answer(request(server), ["stock", "orders"], str(TENANT)), server)
+    endpoint.hub.publish_many([("orders", TENANT, 1), ("stock", TENANT, 2), ("orders", uuid.UUID(int=2), 3)])
+    endpoint.hub.publish("orders", TENANT, 4)
+    received = Client(client, chunked=False, skip=len(HEAD))
+    assert [event.data for event in received.events(3)] == ["1", "2", "4"]
+
+
+def test_the_keepalive_reaches_a_detached_stream(hub: MemoryHub, server: socket.socket, client: socket.socket) -> None:
+    serve(StreamEndpoint(hub, keepalive=0.05).answer(request(server), "orders", TENANT), server)
+    received = Client(client, chunked=False, skip=len(HEAD))
+    eventually(lambda: received.read(0.1) == [] and received.parser.comments[-1:] == [" keepalive"])
+
+
+def test_the_clients_socket_is_prepared_before_it_leaves(
+    hub: MemoryHub, server: socket.socket, client: socket.socket
+) -> None:
+    answer = StreamEndpoint(hub, client_timeout=12.5).answer(request(server), "orders", TENANT)
+    assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 12_500
+    close(answer)
+
+
+@pytest.mark.parametrize(
+    ("configured", "asked", "detached"),
+    [
+        ("auto", None, True),
+        ("never", None, False),
+        ("auto", "never", False),
+        ("auto", False, False),
+        ("never", "auto", True),
+        (False, True, True),
+    ],
+)
+def test_one_answer_may_differ_from_what_is_configured(
+    hub: MemoryHub, server: socket.socket, configured: Any, asked: Any, detached: bool
+) -> None:
+    endpoint = StreamEndpoint(hub, detach=configured)
+    answer = endpoint.answer(request(server), "orders", TENANT, detach=asked)
+    assert isinstance(answer.body, DetachingStream if detached else EventStream)
+    assert endpoint.limiter.in_threads == (not detached)
+    assert hub.stats().kept_in_thread == ({} if detached else {CONFIGURED: 1})
+    close(answer)
+
+
+def test_why_streams_kept_their_threads_is_counted(hub: MemoryHub, server: socket.socket) -> None:
+    endpoint = StreamEndpoint(hub)
+    answers = [
+        endpoint.answer(BROWSER, "orders", TENANT),
+        endpoint.answer(BROWSER, "orders", TENANT),
+        endpoint.answer(request(server, SERVER_PROTOCOL="HTTP/2.0"), "orders", TENANT),
+        endpoint.answer(request(server), "orders", TENANT, detach="never"),
+    ]
+    expected = {"the server gives no socket": 2, "the request is not HTTP/1": 1, CONFIGURED: 1}
+    assert hub.stats().kept_in_thread == expected
+    assert (endpoint.limiter.open, endpoint.limiter.in_threads) == (4, 4)
+    before = hub.stats()
+    for answer in answers:
+        close(answer)
+    close(endpoint.answer(BROWSER, "orders", TENANT))
+    assert before.kept_in_thread == expected  # a snapshot
+    assert hub.stats().kept_in_thread == {**expected, "the server gives no socket": 3}
+    assert (hub.stats().subscriptions, hub.stats().detached) == (0, 0)
+
+
+def test_a_refused_stream_is_none_that_kept_its_thread(hub: MemoryHub) -> None:
+    refused(StreamEndpoint(hub, StreamLimiter(0)), BROWSER)
+    assert hub.stats().kept_in_thread == {}
+
+
+def test_head_takes_no_connection_over(endpoint: StreamEndpoint, server: socket.socket) -> None:
+    answer = endpoint.answer(request(server, REQUEST_METHOD="HEAD"), "orders", TENANT)
+    assert list(answer.body) == []
+    assert endpoint.limiter.open == 0
+
+
+def test_a_stream_that_finds_later_that_it_has_to_stay_counts_as_one_in_a_thread(
+    endpoint: StreamEndpoint, server: socket.socket
+) -> None:
+    answer = endpoint.answer(request(server), "orders", TENANT, "ann")
+    assert isinstance(answer.body, DetachingStream)
+    next(answer.body)  # and nothing of it is written
+    assert (endpoint.limiter.open, endpoint.limiter.in_threads) == (1, 0)
+    keep_thread(endpoint, answer.body)
+    assert (endpoint.limiter.open, endpoint.limiter.in_threads) == (1, 1)
+    stats = endpoint.hub.stats()
+    assert (stats.kept_in_thread, stats.subscriptions, stats.detached) == ({CHANGED_BODY: 1}, 1, 0)
+    close(answer)
+    close(answer)
+    assert (endpoint.limiter.open, endpoint.limiter.in_threads, endpoint.hub.stats().subscriptions) == (0, 0, 0)
+
+
+def keep_thread(endpoint: StreamEndpoint, stream: DetachingStream) -> None:
+    """Ask for the next item, which is an event."""
+    with ThreadPoolExecutor(1) as pool:
+        item = pool.submit(next, stream)
+        eventually(lambda: endpoint.hub.stats().subscriptions == 1)
+        endpoint.hub.publish("orders", TENANT, "first")
+        assert [event.data for event in parse(item.result(PATIENCE))] == ['"first"']
+
+
+def test_a_stream_that_has_to_stay_when_no_thread_is_left_is_told_to_come_back(
+    hub: MemoryHub, server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limiter_module, "_server_threads", 2)
+    endpoint = StreamEndpoint(hub)
+    in_thread = endpoint.answer(BROWSER, "orders", TENANT)
+    answer = endpoint.answer(request(server), "orders", TENANT)
+    assert isinstance(answer.body, DetachingStream)
+    items = list(answer.body)  # nothing of it is written
+    assert [event.type for event in parse(b"".join(items))] == ["close"]
+    assert b"retry: " in items[-1]
+    close(answer)
+    assert (endpoint.limiter.open, endpoint.limiter.in_threads) == (1, 1)
+    assert hub.stats().kept_in_thread == {"the server gives no socket": 1}
+    close(in_thread)
+
+
+def test_a_stream_without_descriptors_stays_and_is_counted(
+    endpoint: StreamEndpoint, server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> Any:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(socket, "socketpair", refuse)
+    answer = endpoint.answer(request(server), "orders", TENANT)
+    assert isinstance(answer.body, DetachingStream)
+    assert next(answer.body) == sse.opening()
+    assert endpoint.hub.stats().kept_in_thread == {NO_DESCRIPTORS: 1}
+    assert endpoint.limiter.in_threads == 1
+    close(answer)
+    assert endpoint.limiter.in_threads == 0
+
+
+def test_streams_that_detach_have_more_places_than_there_are_threads(
+    hub: MemoryHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limiter_module, "_server_threads", 2)
+    endpoint = StreamEndpoint(hub, StreamLimiter(6))
+    pairs = [tcp_pair() for _ in range(5)]
+    for server, _ in pairs:
+        serve(endpoint.answer(request(server), "orders", TENANT), server)
+    in_thread = endpoint.answer(BROWSER, "orders", TENANT)
+    assert (endpoint.limiter.open, endpoint.limiter.in_threads) == (6, 1)
+    assert hub.stats().detached == 5
+    close(in_thread)
+    for _, client in pairs:
+        client.close()
+    eventually(lambda: endpoint.limiter.open == 0)
+
+
+def test_the_place_of_a_detached_client_that_has_left_is_free_for_the_next(hub: MemoryHub) -> None:
+    endpoint = StreamEndpoint(hub, StreamLimiter(1))
+    for _ in range(20):
+        server, client = socket.socketpair()  # what one end does the other sees at once
+        answer = endpoint.answer(request(server), "orders", TENANT)
+        assert isinstance(answer.body, DetachingStream), "the place of the one before was not free"
+        serve(answer, server)
+        client.close()
+    assert streamer.wait_until_empty(PATIENCE)
+
+
+def test_the_place_of_a_detaching_response_that_was_dropped_is_free_for_the_next(
+    hub: MemoryHub, server: socket.socket
+) -> None:
+    endpoint = StreamEndpoint(hub, StreamLimiter(1))
+    endpoint.answer(request(server), "orders", TENANT)
+    gc.collect()
+    answer = endpoint.answer(request(server), "orders", TENANT)
+    assert isinstance(answer.body, DetachingStream)
+    close(answer)
+    assert endpoint.limiter.open == 0
+
+
+@pytest.mark.parametrize("detach", ["auto", "never"])
+@pytest.mark.parametrize(("changes", "status"), [({}, "200 OK"), ({"HTTP_ACCEPT": "*/*"}, "503 Service Unavailable")])
+def test_a_stream_that_would_take_one_of_the_last_descriptors_is_refused(
+    endpoint: StreamEndpoint,
+    server: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
+    detach: str,
+    changes: dict[str, str],
+    status: str,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(resource, "getrlimit", lambda which: (4, 10**6))  # 2 of them are the server's
+        answer = refused(endpoint, request(server, **changes))
+        assert answer.status == status
+        assert endpoint.limiter.open == 0
+        close(endpoint.answer({**BROWSER, **changes}, "orders", TENANT))  # no socket, nothing to go by
+    answer = endpoint.answer(request(server), "orders", TENANT, detach=detach)
+    assert answer.status == "200 OK"
+    close(answer)
+
+
+def test_what_is_published_after_the_answer_reaches_a_detached_stream_too(
+    endpoint: StreamEndpoint, server: socket.socket, client: socket.socket
+) -> None:
+    """As it reaches one in a thread: see `test_a_stream_carries_what_is_published_from_the_answer_on`."""
+    answer = endpoint.answer(request(server), "orders", TENANT)
+    with endpoint.hub.subscribe("orders", TENANT) as subscription:
+        endpoint.hub.publish("orders", TENANT, "after the answer")
+        subscription.get(PATIENCE)
+    serve(answer, server)
+    endpoint.hub.close()
+    received = Client(client, chunked=False, skip=len(HEAD))
+    assert [event.data for event in received.to_end()] == ['"after the answer"', "{}"]

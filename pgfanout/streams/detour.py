@@ -54,15 +54,18 @@ class Detour:
         return written
 
     def take(self) -> int:
-        """The client's connection, which does not block any more, as a descriptor of the caller's."""
+        """The client's connection, which does not block any more, as a descriptor of the caller's.
+
+        The server reads an end of file from its stand-in from now on: it need not wait for more.
+        """
         assert self._client is not None
         descriptor, self._client = self._client, None
         os.set_blocking(descriptor, False)
+        self._our_end.shutdown(socket.SHUT_WR)
         return descriptor
 
     def close(self) -> None:
-        """Undo it; after `take`, let go of the stand-in, once the server has written its last: it reads
-        an end of file there from then on."""
+        """Undo it; after `take`, let go of the stand-in, once the server has written its last."""
         if self._client is not None:
             os.dup2(self._client, self._place, inheritable=False)
             os.close(self._client)

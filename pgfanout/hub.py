@@ -21,7 +21,7 @@ from . import envelope
 from .event import REFRESH_EVENT, Event
 from .feed import Feed, NewsReader
 from .lifecycle import Lifecycle, Listener
-from .registry import Consumer, Registry
+from .registry import Registry
 from .relay import Relay
 from .stats import HubStats
 from .subscription import Subscription
@@ -245,25 +245,21 @@ class NotifyHub(ABC):
     def _receive(self, texts: Iterable[str]) -> None:
         """Hand each text's event to the subscriptions of its topic.
 
-        All the texts were sent before, so who subscribes from now on is owed none of them: a
-        topic's consumers are looked up once.
+        The consumers are looked up for each event: one that comes meanwhile sees all its topics
+        from the same event on, and no gap between two of them.
         """
-        routes: dict[Topic, tuple[Consumer, ...]] = {}
         for text in texts:
             self._received += 1
             try:
                 topic, event = envelope.decode(text)
             except envelope.MalformedEnvelopeError as error:
                 self._malformed(error)
-                continue
-            consumers = routes.get(topic)
-            if consumers is None:
-                consumers = routes[topic] = self._registry.of(topic)
-            self._dispatch(consumers, event)
+            else:
+                self._dispatch(topic, event)
         self._wake_readers()
 
-    def _dispatch(self, consumers: tuple[Consumer, ...], event: Event) -> None:
-        for consumer in consumers:
+    def _dispatch(self, topic: Topic, event: Event) -> None:
+        for consumer in self._registry.of(topic):
             self._delivered += consumer.members
             if not consumer.offer(event):
                 self._refreshes += 1

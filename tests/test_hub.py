@@ -477,6 +477,20 @@ def test_a_text_that_is_no_envelope_is_a_gap_for_everyone_and_the_rest_goes_on(h
     assert (stats.received, stats.undecodable, stats.gaps) == (3, 1, 1)
 
 
+def test_who_comes_amid_a_batch_misses_nothing_between_two_of_its_events(hub: ScriptedHub) -> None:
+    """It sees all of its topics from the same event on."""
+    came: list[Subscription] = []
+
+    def texts() -> Iterator[str]:
+        yield text(1, "orders")
+        came.append(hub.subscribe(["orders", "stock"], TENANT))
+        yield from (text(2, "stock"), text(3, "orders"), text(4, "stock"))
+
+    hub.subscribe("orders", TENANT)
+    hub._receive(texts())
+    assert [event.payload for event in waiting(came[0])] == [b"2", b"3", b"4"]
+
+
 def test_foreign_texts_cannot_fill_the_log_and_are_not_shown(
     hub: ScriptedHub, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -526,7 +526,7 @@ def keep_thread(endpoint: StreamEndpoint, stream: DetachingStream) -> None:
     """Ask for the next item, which is an event."""
     with ThreadPoolExecutor(1) as pool:
         item = pool.submit(next, stream)
-        eventually(lambda: endpoint.hub.stats().subscriptions == 1)
+        eventually(lambda: (endpoint.hub.stats().subscriptions, endpoint.hub.stats().detached) == (1, 0))
         endpoint.hub.publish("orders", TENANT, "first")
         assert [event.data for event in parse(item.result(PATIENCE))] == ['"first"']
 

@@ -57,28 +57,32 @@ def reason_to_stay(environ: Mapping[str, Any]) -> str:
 class DetachingStream:
     """An iterator of one item, after which the connection is the streamer's.
 
-    `follow` joins a feed, `stay` gives the stream that goes on in the thread for the reason that
-    it is told, and closing that stream releases what this one would have; both raise
-    `PgFanoutError`. One of them is called before a single byte reaches the client, so nothing is
-    missed of what is committed after the client saw the response.
+    It is a member of `feed`, whose events from `position` on it gets. `release` gives the
+    stream's place back. It leaves the feed and calls `release` once, whatever happens; after the
+    hand-over that is the streamer's to do.
 
-    `release` gives the stream's place back, once, whatever happens. For one thread, as every body
-    is; after the hand-over the streamer's thread calls `release`.
+    `stay` gives the stream that goes on in the thread, for the reason that it is told; closing
+    that one releases the place then. It raises `PgFanoutError`, and is called before a single
+    byte has reached the client, so nothing is missed of what is committed after that.
+
+    For one thread, as every body is.
     """
 
     def __init__(
         self,
         connection: socket.socket,
+        feed: Feed,
+        position: int,
         *,
         resumed: bool,
         keepalive: float,
-        follow: Callable[[], tuple[Feed, int]],
         stay: Callable[[str], EventStream],
         release: Callable[[], object],
     ) -> None:
         self._connection = connection
+        self._feed: Feed | None = feed
+        self._position = position
         self._keepalive = keepalive
-        self._follow = follow
         self._stay = stay
         self._release: Callable[[], object] | None = release
         self._opening = sse.opening(resumed)
@@ -97,28 +101,41 @@ class DetachingStream:
     def close(self) -> None:
         """The server is done with the response. Idempotent."""
         detour, self._detour = self._detour, None
-        if detour is not None:
-            self._end_detour(detour)
-        if self._in_thread is not None:
-            self._in_thread.close()
-        release, self._release = self._release, None
-        if release is not None:
-            release()
+        try:
+            if detour is not None:
+                self._end_detour(detour)
+        except OSError:
+            pass  # the client has left
+        finally:
+            for give_back in self._what_to_give_back():
+                give_back()
 
     def __del__(self) -> None:
-        if self._release is not None:
-            forget(self._release)
+        # It may run in the middle of anything, with locks held that giving back needs.
+        for give_back in self._what_to_give_back():
+            forget(give_back)
         if self._detour is not None:
             self._detour.close()
 
+    def _what_to_give_back(self) -> list[Callable[[], object]]:
+        everything: list[Callable[[], object]] = []
+        if self._in_thread is not None:
+            everything.append(self._in_thread.close)
+        if self._feed is not None:
+            everything.append(self._feed.leave)
+        if self._release is not None:
+            everything.append(self._release)
+        self._feed = self._release = self._in_thread = None
+        return everything
+
     def _open(self) -> bytes:
-        self._next = DetachingStream._decide
         try:
             streamer.prepare()
             self._detour = Detour(self._connection)
         except OSError:
-            return self._keep_thread(NO_DESCRIPTORS)
+            return self._keep_thread(NO_DESCRIPTORS) or self._say_goodbye()
         expect_no_request()
+        self._next = DetachingStream._decide
         return self._opening
 
     def _decide(self) -> bytes:
@@ -127,32 +144,28 @@ class DetachingStream:
         assert detour is not None
         written = detour.written()
         framed = framing(written, self._opening)
-        try:
-            if framed:
-                self._hand_over(detour, written, chunked=framed == "chunked")
-                self._next = DetachingStream._end
-            else:
-                self._keep_thread(CHANGED_BODY)  # its opening is already on the way
-        except PgFanoutError:  # the hub was closed meanwhile, or the thread is not to be had
-            self._next = DetachingStream._say_goodbye
-        if self._next is not DetachingStream._end:
-            self._detour = None
-            self._end_detour(detour, written)
-        return self._next(self)
+        if framed:
+            self._hand_over(detour, written, chunked=framed == "chunked")
+            return self._end()
+        opening = self._keep_thread(CHANGED_BODY)  # which is on its way already
+        self._detour = None
+        self._end_detour(detour, written)
+        return self._next(self) if opening else self._say_goodbye()
 
     def _hand_over(self, detour: Detour, written: bytes, *, chunked: bool) -> None:
-        feed, position = self._follow()
+        assert self._feed is not None
         assert self._release is not None
         outlet = Outlet(
             detour.take(),
-            feed,
-            position,
+            self._feed,
+            self._position,
             chunked=chunked,
             head=written,
             keepalive=self._keepalive,
             on_close=self._release,
         )
-        self._release = None
+        self._feed = self._release = None
+        self._next = DetachingStream._end
         try:
             with suppress(OSError):  # the client has left, which the streamer finds out as well
                 outlet.write()
@@ -162,8 +175,15 @@ class DetachingStream:
             raise
 
     def _keep_thread(self, reason: str) -> bytes:
-        self._in_thread = self._stay(reason)
-        self._release = None
+        """The opening of the stream that goes on in the thread; empty when there can be none: the hub
+        was closed meanwhile, or a thread is not to be had."""
+        try:
+            self._in_thread = self._stay(reason)
+        except PgFanoutError:
+            return b""
+        feed, self._feed, self._release = self._feed, None, None
+        assert feed is not None
+        feed.leave()
         self._next = DetachingStream._follow_in_thread
         return next(self._in_thread)
 

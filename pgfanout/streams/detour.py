@@ -26,6 +26,7 @@ class Detour:
     """
 
     def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
         self._place = connection.fileno()
         self._client: int | None = os.dup(self._place)
         try:
@@ -67,7 +68,9 @@ class Detour:
     def close(self) -> None:
         """Undo it; after `take`, let go of the stand-in, once the server has written its last."""
         if self._client is not None:
-            os.dup2(self._client, self._place, inheritable=False)
+            # Once the server has closed its socket the number may be another connection's.
+            if self._connection.fileno() == self._place:
+                os.dup2(self._client, self._place, inheritable=False)
             os.close(self._client)
             self._client = None
         else:

@@ -157,11 +157,13 @@ class StreamEndpoint:
             place.keep_thread()
             return self._stream_in_thread(environ, wanted, place, reason)
 
+        feed, position = self.hub.follow(wanted, streamer)
         return DetachingStream(
             connection,
+            feed,
+            position,
             resumed=bool(sse.last_event_id(environ)),
             keepalive=self.keepalive,
-            follow=lambda: self.hub.follow(wanted, streamer),
             stay=stay,
             release=place,
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable
 
 from ..feed import Feed
@@ -62,7 +63,7 @@ class Outlet(Ticking):
         self.keepalive = keepalive
         self.on_close = on_close
         self.rest: bytes | memoryview = head
-        self.since = 0.0
+        self.since = time.monotonic()
         """When it was written to last, apart from what went to its whole audience."""
         self.tick = -1
         self.waiting = False

@@ -6,6 +6,7 @@ import os
 import random
 import select
 import time
+from contextlib import suppress
 
 from ..feed import Feed
 from . import sse
@@ -71,7 +72,7 @@ class Pump:
             audience = self._audiences[outlet.feed] = Audience(outlet.feed, outlet.position)
         audience.size += 1
         outlet.waiting = bool(outlet.rest)
-        self._schedule(outlet, time.monotonic())
+        self._schedule(outlet, outlet.since)
         if audience.position < outlet.position:
             self.broadcast(outlet.feed)
         self._advance(outlet)
@@ -149,7 +150,7 @@ class Pump:
             self._let_go(outlet, None)
         else:
             if outlet.waiting:
-                outlet.waiting = False
+                outlet.since, outlet.waiting = time.monotonic(), False
                 self._poll.modify(outlet.descriptor, _WATCHED)
             audience.include(outlet)
 
@@ -184,5 +185,6 @@ class Pump:
 
     def _close(self, outlet: Outlet, error: OSError | None) -> None:
         # A forked child may still have the descriptor, so closing it would not be enough.
-        self._poll.unregister(outlet.descriptor)
+        with suppress(OSError):
+            self._poll.unregister(outlet.descriptor)
         outlet.close(stalled=has_vanished(error))

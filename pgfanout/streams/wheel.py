@@ -31,7 +31,7 @@ class Wheel(Generic[_Item]):
 
     def __init__(self) -> None:
         self._slots: dict[int, dict[_Item, None]] = {}
-        self._ticks: list[int] = []  # a heap; those whose slot is gone are skipped
+        self._ticks: list[int] = []  # a heap of the slots' numbers
 
     def add(self, item: _Item, due: float) -> None:
         """Have an item come up at `due` (seconds of a clock of the caller's), or a tick earlier."""

@@ -91,8 +91,8 @@ MUTATIONS = (
         2,
         "a notification that is no event is no gap",
         "hub.py",
-        "self._malformed(error)\n                continue",
-        "self._undecodable += 1\n                continue",
+        "self._malformed(error)\n            else",
+        "self._undecodable += 1\n            else",
         ("garbage",),
     ),
     Mutation(

@@ -184,7 +184,7 @@ class StreamSubscriber(Subscriber):
         # Between a server and a reader on one machine the kernel holds megabytes, and hides how slow the reader is.
         self._buffer = self._random.choice((None, 2048))
         # A full socket takes no farewell either, and a worker that stops does not wait for a reader that reads nothing.
-        self._may_miss_the_farewell = self._buffer is not None and temper == "stalled"
+        self._may_miss_the_farewell = self._buffer is not None and temper in ("stalled", "stalling")
 
     def _follow(self) -> None:
         try:

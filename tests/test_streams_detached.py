@@ -1,0 +1,787 @@
+"""DetachingStream: a response that hands its connection over where that is safe, and stays where it is not."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import errno
+import gc
+import os
+import select
+import socket
+import ssl
+import threading
+import uuid
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ClassVar
+
+import pytest
+
+from pgfanout import MemoryHub
+from pgfanout.errors import HubClosedError, TooManyStreamsError
+from pgfanout.streams import EventStream, sse
+from pgfanout.streams.detached import CHANGED_BODY, NO_DESCRIPTORS, DetachingStream, reason_to_stay
+from pgfanout.streams.stream import close_forgotten
+from pgfanout.streams.streamer import Streamer, streamer
+from pgfanout.topic import topics
+
+from .support.detached import PATIENCE, Client, dechunk, open_descriptors, read_to_end, reset, tcp_pair
+from .support.sse import parse
+from .support.wait import eventually
+
+TENANT = uuid.UUID(int=1)
+KINDS = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "chunked"])
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Middleware: was here\r\n"
+
+
+# Who may leave.
+
+
+def request(connection: object, **changes: object) -> dict[str, Any]:
+    return {"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1", "gunicorn.socket": connection, **changes}
+
+
+@pytest.mark.parametrize("protocol", ["HTTP/1.0", "HTTP/1.1"])
+@pytest.mark.parametrize("key", ["gunicorn.socket", "werkzeug.socket"])
+def test_a_plain_socket_and_http_1_may_leave(protocol: str, key: str) -> None:
+    with socket.socket() as connection:
+        assert reason_to_stay({"SERVER_PROTOCOL": protocol, key: connection}) == ""
+
+
+@pytest.mark.parametrize(
+    "environ", [{}, {"gunicorn.socket": None}, {"gunicorn.socket": 7}, {"werkzeug.socket": object()}], ids=str
+)
+def test_without_a_socket_it_stays(environ: dict[str, Any]) -> None:
+    assert reason_to_stay({"SERVER_PROTOCOL": "HTTP/1.1", **environ}) == "the server gives no socket"
+
+
+@pytest.mark.parametrize("protocol", ["HTTP/2", "HTTP/2.0", "HTTP/3", "", "http/1.1", None])
+def test_another_protocol_stays(protocol: str | None) -> None:
+    with socket.socket() as connection:
+        assert reason_to_stay(request(connection, SERVER_PROTOCOL=protocol)) == "the request is not HTTP/1"
+        environ = request(connection)
+        del environ["SERVER_PROTOCOL"]
+        assert reason_to_stay(environ) == "the request is not HTTP/1"
+
+
+def test_a_connection_with_tls_stays() -> None:
+    server, client = tcp_pair()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with client, context.wrap_socket(server, server_side=True, do_handshake_on_connect=False) as tls:
+        assert reason_to_stay(request(tls)) == "TLS ends in the server"
+
+
+class OtherSocket(socket.socket):
+    """As a server's own class, or that of a library of green threads."""
+
+
+def test_a_socket_that_is_not_the_standard_librarys_stays() -> None:
+    with OtherSocket() as connection:
+        assert reason_to_stay(request(connection)) == "the socket is not the standard library's"
+
+
+def test_a_socket_of_that_name_from_elsewhere_stays() -> None:
+    other = type("socket", (socket.socket,), {"__module__": "gevent._socket3"})
+    with other() as connection:
+        assert reason_to_stay(request(connection)) == "the socket is not the standard library's"
+
+
+def test_patched_threads_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *arguments: 0)
+    with socket.socket() as connection:
+        assert reason_to_stay(request(connection)) == "threads are patched"
+
+
+@pytest.mark.parametrize(("module", "name"), [(select, "epoll"), (os, "eventfd")], ids=["epoll", "eventfd"])
+def test_a_system_without_epoll_stays(monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> None:
+    monkeypatch.delattr(module, name)
+    with socket.socket() as connection:
+        assert reason_to_stay(request(connection)) == "this system has no epoll"
+
+
+# A small server, and what stands in it.
+
+Body = Iterable[bytes]
+Middleware = Callable[[Body], Body]
+
+
+def serve(connection: socket.socket, body: Body, *, chunked: bool) -> None:
+    """What a WSGI server does with a body, and then with the connection."""
+    head = HEAD + (b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"Connection: close\r\n\r\n")
+    try:
+        for item in body:
+            connection.sendall(head + (b"%x\r\n%b\r\n" % (len(item), item) if chunked else item))
+            head = b""
+        connection.sendall(head + (b"0\r\n\r\n" if chunked else b""))
+    finally:
+        if hasattr(body, "close"):
+            body.close()
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
+        connection.close()
+
+
+class Closing:
+    """A middleware that goes over the items, and closes what it goes over, as PEP 3333 asks."""
+
+    def __init__(self, body: Body, items: Callable[[Body], Iterator[bytes]]) -> None:
+        self._body, self._items = body, items(body)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._items
+
+    def close(self) -> None:
+        if hasattr(self._body, "close"):
+            self._body.close()
+
+
+def passing(body: Body) -> Body:
+    return Closing(body, iter)
+
+
+def compressing(body: Body) -> Body:
+    """Each item compressed and flushed, as a gzip middleware for streams does."""
+
+    def items(body: Body) -> Iterator[bytes]:
+        compressor = zlib.compressobj()
+        for item in body:
+            yield compressor.compress(item) + compressor.flush(zlib.Z_SYNC_FLUSH)
+
+    return Closing(body, items)
+
+
+def pairing(body: Body) -> Body:
+    """Two items are one."""
+
+    def items(body: Body) -> Iterator[bytes]:
+        items = iter(body)
+        for item in items:
+            yield item + next(items, b"")
+
+    return Closing(body, items)
+
+
+def looking_ahead(body: Body) -> Body:
+    """The next item is asked for before the one before it is handed on."""
+
+    def items(body: Body) -> Iterator[bytes]:
+        before: bytes | None = None
+        for item in body:
+            if before is not None:
+                yield before
+            before = item
+        if before is not None:
+            yield before
+
+    return Closing(body, items)
+
+
+class Response:
+    """A detaching stream on a connection of its own; notes what becomes of it."""
+
+    made: ClassVar[list[Response]] = []
+
+    def __init__(self, hub: MemoryHub, *, resumed: bool = False, no_thread: bool = False) -> None:
+        self.server, self.connection = tcp_pair()
+        self.made.append(self)
+        self.released: list[str] = []
+        self.reasons: list[str] = []
+        self._hub, self._no_thread = hub, no_thread
+        self.body = DetachingStream(
+            self.server,
+            *hub.follow(topics("orders", TENANT), streamer),
+            resumed=resumed,
+            keepalive=60.0,
+            stay=self._stay,
+            release=self.release,
+        )
+
+    def release(self) -> None:
+        self.released.append(threading.current_thread().name)
+
+    def _stay(self, reason: str) -> EventStream:
+        self.reasons.append(reason)
+        if self._no_thread:
+            raise TooManyStreamsError(1)
+        return EventStream(self._hub.subscribe("orders", TENANT), keepalive=60.0, on_close=self.release)
+
+    def client(self, *, chunked: bool) -> Client:
+        """The client, after it has read the head."""
+        self.connection.settimeout(PATIENCE)
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            data = self.connection.recv(1)
+            assert data, f"the end came after {head!r}"
+            head += data
+        assert head.startswith(HEAD)
+        return Client(self.connection, chunked=chunked)
+
+    def answer(self) -> bytes:
+        """All that the client gets, to the end."""
+        return read_to_end(self.connection)
+
+    def give_up(self) -> None:
+        """What a client and a server do in the end."""
+        self.connection.close()
+        self.server.close()
+
+
+def stays(hub: MemoryHub) -> bool:
+    """Whether the one stream of a hub has a subscription, and is no member of a feed any more."""
+    stats = hub.stats()
+    return (stats.subscriptions, stats.detached) == (1, 0)
+
+
+@pytest.fixture
+def hub() -> Iterator[MemoryHub]:
+    with MemoryHub() as hub:
+        hub.start()
+        yield hub
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_lost(hub: MemoryHub) -> Iterator[None]:
+    """At the end nobody is counted, nothing is forgotten, and no descriptor is left."""
+    gc.collect()
+    close_forgotten()
+    streamer.prepare()
+    before = open_descriptors()
+    yield
+    for response in Response.made:
+        response.give_up()
+    Response.made.clear()
+    hub.close()
+    assert streamer.wait_until_empty(PATIENCE)
+    assert hub.stats().subscriptions == 0
+    gc.collect()
+    eventually(lambda: open_descriptors() <= before, 3.0)
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+# Leaving.
+
+
+@KINDS
+@pytest.mark.parametrize("middleware", [None, passing], ids=["alone", "through a middleware"])
+def test_after_the_first_item_the_thread_is_free_and_the_stream_goes_on(
+    hub: MemoryHub, chunked: bool, middleware: Middleware | None
+) -> None:
+    response = Response(hub)
+    serve(response.server, middleware(response.body) if middleware else response.body, chunked=chunked)
+    assert (streamer.open, response.released, response.reasons) == (1, [], [])
+    client = response.client(chunked=chunked)
+    for number in range(3):
+        hub.publish("orders", TENANT, number)
+        assert [event.data for event in client.events(1)] == [str(number)]
+    assert client.content.startswith(sse.opening())
+    hub.close()
+    assert [event.type for event in client.to_end()] == ["close"]
+    assert client.parser.retry is not None
+    assert streamer.wait_until_empty(PATIENCE)
+    assert response.released == ["pgfanout-streamer"]
+    response.give_up()
+
+
+@KINDS
+def test_what_the_server_writes_after_the_first_item_reaches_nobody(hub: MemoryHub, chunked: bool) -> None:
+    response = Response(hub)
+    serve(response.server, response.body, chunked=chunked)
+    client = response.client(chunked=chunked)
+    hub.publish("orders", TENANT, 1)
+    client.events(1)
+    assert client.content.count(b"\n\n") == 2  # the opening and the event
+    response.connection.close()
+    assert streamer.wait_until_empty(PATIENCE)
+    assert response.released == ["pgfanout-streamer"]
+
+
+def test_a_resumed_stream_is_told_to_refresh_first(hub: MemoryHub) -> None:
+    response = Response(hub, resumed=True)
+    serve(response.server, response.body, chunked=True)
+    client = response.client(chunked=True)
+    assert [event.type for event in client.events(1)] == ["refresh"]
+    hub.publish("orders", TENANT, 1)
+    assert [event.data for event in client.events(1)] == ["1"]
+    response.give_up()
+
+
+def test_the_body_is_an_iterator_of_one_item(hub: MemoryHub) -> None:
+    response = Response(hub)
+    assert iter(response.body) is response.body
+    response.server.sendall(plain_head() + next(response.body))
+    for _ in range(3):
+        with pytest.raises(StopIteration):
+            next(response.body)
+    response.body.close()
+    response.body.close()
+    assert response.released == []
+    response.give_up()
+    assert streamer.wait_until_empty(PATIENCE)
+    assert response.released == ["pgfanout-streamer"]
+
+
+def plain_head() -> bytes:
+    return HEAD + b"Connection: close\r\n\r\n"
+
+
+def test_nothing_reaches_the_client_before_the_hand_over(hub: MemoryHub) -> None:
+    response = Response(hub)
+    response.server.sendall(plain_head() + next(response.body))
+    assert not select.select([response.connection], [], [], 0.01)[0]
+    with pytest.raises(StopIteration):
+        next(response.body)
+    assert hub.stats().subscriptions == 1
+    assert response.connection.recv(10) == b"HTTP/1.1 2"
+    response.body.close()
+    response.give_up()
+
+
+def test_an_event_right_after_the_hand_over_is_delivered(hub: MemoryHub) -> None:
+    """Before the server has closed the body, and whether the streamer has admitted the stream or not."""
+    response = Response(hub)
+    response.server.sendall(plain_head() + next(response.body))
+    with pytest.raises(StopIteration):
+        next(response.body)
+    hub.publish("orders", TENANT, 1)
+    client = response.client(chunked=False)
+    assert [event.data for event in client.events(1)] == ["1"]
+    response.body.close()
+    response.give_up()
+
+
+def test_two_hundred_responses_one_after_the_other_leave_nothing_behind(hub: MemoryHub) -> None:
+    for number in range(200):
+        response = Response(hub)
+        serve(response.server, response.body, chunked=number % 2 == 0)
+        response.give_up()
+    assert streamer.wait_until_empty(PATIENCE)
+
+
+@pytest.mark.parametrize("leave", [socket.socket.close, reset])
+def test_a_client_that_leaves_before_the_hand_over_is_let_go(
+    hub: MemoryHub, leave: Callable[[socket.socket], object]
+) -> None:
+    response = Response(hub)
+    response.server.sendall(plain_head() + next(response.body))
+    leave(response.connection)
+    with pytest.raises(StopIteration):
+        next(response.body)
+    response.body.close()
+    response.give_up()
+    assert streamer.wait_until_empty(PATIENCE)
+    assert response.released == ["pgfanout-streamer"]
+
+
+# Staying.
+
+
+def served(
+    pool: ThreadPoolExecutor, response: Response, *, chunked: bool, middleware: Middleware = passing
+) -> Future[None]:
+    return pool.submit(serve, response.server, middleware(response.body), chunked=chunked)
+
+
+@KINDS
+def test_a_body_that_a_middleware_changes_stays_in_its_thread(
+    hub: MemoryHub, pool: ThreadPoolExecutor, chunked: bool
+) -> None:
+    response = Response(hub)
+    serving = served(pool, response, chunked=chunked, middleware=compressing)
+    client = response.client(chunked=chunked)
+    decompressor = zlib.decompressobj()
+    eventually(lambda: hub.stats().subscriptions == 1)
+    hub.publish("orders", TENANT, 1)
+    text = b""
+    while b"data: 1\n\n" not in text:
+        client.read(PATIENCE)
+        text += decompressor.decompress(client.content)
+        client.content = b""
+    assert text.startswith(sse.opening())
+    assert text.count(sse.opening()) == 1
+    assert not serving.done()
+    assert (response.reasons, streamer.open) == ([CHANGED_BODY], 0)
+    hub.close()
+    serving.result(PATIENCE)
+    client.to_end()
+    assert [event.type for event in parse(text + decompressor.decompress(client.content))] == ["message", "close"]
+    assert len(response.released) == 1
+    response.give_up()
+
+
+@KINDS
+@pytest.mark.parametrize("middleware", [pairing, looking_ahead])
+def test_a_middleware_that_holds_the_first_item_back_keeps_the_thread_and_loses_nothing(
+    hub: MemoryHub, pool: ThreadPoolExecutor, chunked: bool, middleware: Middleware
+) -> None:
+    response = Response(hub)
+    serving = served(pool, response, chunked=chunked, middleware=middleware)
+    eventually(lambda: stays(hub))
+    subscription = hub.subscribe("orders", TENANT)
+    for number in range(4):
+        hub.publish("orders", TENANT, number)
+        subscription.get(PATIENCE)
+    subscription.close()
+    hub.close()
+    serving.result(PATIENCE)
+    client = response.client(chunked=chunked)
+    assert [event.data for event in client.to_end()] == ["0", "1", "2", "3", "{}"]
+    assert client.content.startswith(sse.opening())
+    assert (response.reasons, len(response.released)) == ([CHANGED_BODY], 1)
+    response.give_up()
+
+
+def test_a_server_that_announces_a_length_keeps_its_connection(hub: MemoryHub, pool: ThreadPoolExecutor) -> None:
+    response = Response(hub)
+    response.server.sendall(HEAD + b"Content-Length: 1000000\r\n\r\n" + next(response.body))
+    waiting = pool.submit(next, response.body)
+    eventually(lambda: stays(hub))
+    hub.publish("orders", TENANT, 1)
+    assert b"data: 1\n\n" in waiting.result(PATIENCE)
+    client = response.client(chunked=False)
+    client.read(PATIENCE)
+    assert client.content == sse.opening()
+    response.body.close()
+    assert (response.reasons, len(response.released)) == ([CHANGED_BODY], 1)
+    response.give_up()
+
+
+def test_closing_a_stream_that_stayed_ends_its_subscription(hub: MemoryHub) -> None:
+    response = Response(hub)
+    body = response.body
+    next(body)
+    hub.publish("orders", TENANT, 0)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, body)  # nothing was written
+        eventually(lambda: stays(hub))
+        hub.publish("orders", TENANT, 1)
+        waiting.result(PATIENCE)
+    body.close()
+    assert (len(response.released), hub.stats().subscriptions) == (1, 0)
+    body.close()
+    response.give_up()
+
+
+# Without descriptors.
+
+
+def no_pairs(*arguments: object) -> Any:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+@KINDS
+def test_without_descriptors_it_stays_and_loses_nothing(
+    hub: MemoryHub, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, chunked: bool
+) -> None:
+    response = Response(hub)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socketpair", no_pairs)
+        serving = served(pool, response, chunked=chunked)
+        client = response.client(chunked=chunked)
+        hub.publish("orders", TENANT, 1)
+        assert [event.data for event in client.events(1)] == ["1"]
+    assert client.content.startswith(sse.opening())
+    assert client.content.count(sse.opening()) == 1
+    assert (response.reasons, response.released) == ([NO_DESCRIPTORS], [])
+    hub.close()
+    assert [event.type for event in client.to_end()] == ["close"]
+    serving.result(PATIENCE)
+    assert len(response.released) == 1
+    response.give_up()
+
+
+def test_without_descriptors_for_the_streamer_it_stays(
+    hub: MemoryHub, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Streamer, "prepare", no_pairs)
+    response = Response(hub)
+    assert next(response.body) == sse.opening()
+    assert response.reasons == [NO_DESCRIPTORS]
+    response.body.close()
+    assert len(response.released) == 1
+    response.give_up()
+
+
+@KINDS
+def test_without_descriptors_and_without_a_thread_the_client_is_told_to_come_back(
+    hub: MemoryHub, monkeypatch: pytest.MonkeyPatch, chunked: bool
+) -> None:
+    """Politely: an EventSource gives up for good on any status but 200."""
+    response = Response(hub, no_thread=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socketpair", no_pairs)
+        serve(response.server, response.body, chunked=chunked)
+    assert_farewell(response, chunked=chunked)
+
+
+def test_without_descriptors_after_the_hub_was_closed_the_client_is_told_to_come_back(
+    hub: MemoryHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    response = Response(hub)
+    hub.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socketpair", no_pairs)
+        serve(response.server, response.body, chunked=True)
+    assert_farewell(response, chunked=True)
+
+
+def assert_farewell(response: Response, *, chunked: bool) -> None:
+    """The client got 200, a time to come back after, and the end; the place is free."""
+    client = response.client(chunked=chunked)
+    assert [event.type for event in client.to_end()] == ["close"]
+    assert client.parser.retry is not None
+    assert (len(response.released), streamer.open) == (1, 0)
+    response.give_up()
+
+
+# Neither.
+
+
+@KINDS
+def test_when_the_hub_was_closed_before_the_hand_over_the_client_is_told_to_come_back(
+    hub: MemoryHub, chunked: bool
+) -> None:
+    response = Response(hub)
+
+    def closing_in_between(body: Body) -> Body:
+        def items(body: Body) -> Iterator[bytes]:
+            for item in body:
+                yield item
+                hub.close()
+
+        return Closing(body, items)
+
+    serve(response.server, closing_in_between(response.body), chunked=chunked)
+    assert response.reasons == []
+    assert_farewell(response, chunked=chunked)
+
+
+@KINDS
+def test_when_no_thread_is_left_for_a_stream_that_has_to_stay_the_client_is_told_to_come_back(
+    hub: MemoryHub, chunked: bool
+) -> None:
+    response = Response(hub, no_thread=True)
+    serve(response.server, looking_ahead(response.body), chunked=chunked)
+    assert response.reasons == [CHANGED_BODY]
+    assert_farewell(response, chunked=chunked)
+
+
+def test_after_a_farewell_the_body_has_ended(hub: MemoryHub) -> None:
+    response = Response(hub, no_thread=True)
+    assert next(response.body) == sse.opening()
+    assert b"retry: " in next(response.body)
+    for _ in range(2):
+        with pytest.raises(StopIteration):
+            next(response.body)
+    response.body.close()
+    assert len(response.released) == 1
+    response.give_up()
+
+
+def test_when_no_thread_can_be_started_for_the_streamer_the_connection_ends(
+    hub: MemoryHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    response = Response(hub)
+
+    def refuse(outlet: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(streamer, "adopt", refuse)
+    with pytest.raises(RuntimeError, match="can't start"):
+        serve(response.server, response.body, chunked=True)
+    assert response.answer().endswith(sse.opening() + b"\r\n")
+    assert (len(response.released), hub.stats().subscriptions) == (1, 0)
+    response.give_up()
+
+
+# Given up.
+
+
+def test_closing_without_a_look_at_the_body_gives_the_place_back(hub: MemoryHub) -> None:
+    response = Response(hub)
+    response.body.close()
+    response.body.close()
+    assert len(response.released) == 1
+    response.server.sendall(b"HEAD")
+    assert response.connection.recv(10) == b"HEAD"
+    response.give_up()
+
+
+def test_closing_after_the_first_item_sends_what_was_written_and_gives_everything_back(hub: MemoryHub) -> None:
+    response = Response(hub)
+    written = plain_head() + next(response.body)
+    response.server.sendall(written)
+    response.body.close()
+    response.body.close()
+    assert len(response.released) == 1
+    response.server.sendall(b"!")
+    response.server.close()
+    assert response.answer() == written + b"!"
+    response.give_up()
+
+
+@pytest.mark.parametrize("leave", [socket.socket.close, reset])
+def test_closing_after_the_client_has_left_gives_the_place_back(
+    hub: MemoryHub, leave: Callable[[socket.socket], object]
+) -> None:
+    """At once: a server may keep what failed for long."""
+    response = Response(hub)
+    response.server.sendall(plain_head() + next(response.body))
+    leave(response.connection)
+    poll = select.poll()
+    poll.register(response.body._detour._client if response.body._detour else -1, select.POLLRDHUP)  # type: ignore[arg-type]
+    assert poll.poll(PATIENCE * 1000)
+    with contextlib.suppress(OSError):
+        response.body.close()
+    released = list(response.released)
+    response.give_up()
+    del response.body
+    gc.collect()
+    close_forgotten()
+    assert len(released) == 1
+    assert len(response.released) == 1
+
+
+def test_the_error_of_a_server_between_the_items_gives_everything_back(hub: MemoryHub) -> None:
+    response = Response(hub)
+
+    def failing(body: Body) -> Body:
+        def items(body: Body) -> Iterator[bytes]:
+            for item in body:
+                yield item
+                raise ZeroDivisionError
+
+        return Closing(body, items)
+
+    with pytest.raises(ZeroDivisionError):
+        serve(response.server, failing(response.body), chunked=True)
+    assert response.answer().endswith(sse.opening() + b"\r\n")
+    assert len(response.released) == 1
+    response.give_up()
+
+
+def drop(response: Response) -> None:
+    """Let go of the body as one does that has failed, and have what was forgotten closed."""
+    del response.body
+    gc.collect()
+    assert response.released == []  # a finaliser may run in the middle of anything
+    close_forgotten()
+
+
+def test_a_body_that_was_dropped_without_a_look_gives_its_place_back(hub: MemoryHub) -> None:
+    response = Response(hub)
+    drop(response)
+    assert len(response.released) == 1
+    response.give_up()
+
+
+def test_a_body_that_was_dropped_after_its_first_item_gives_place_and_connection_back(hub: MemoryHub) -> None:
+    response = Response(hub)
+    next(response.body)
+    drop(response)
+    assert len(response.released) == 1
+    response.server.sendall(b"500")
+    assert response.connection.recv(10) == b"500"
+    response.give_up()
+
+
+def test_a_body_that_is_dropped_is_found_without_a_collection(hub: MemoryHub) -> None:
+    gc.disable()
+    try:
+        response = Response(hub)
+        next(response.body)
+        del response.body
+        close_forgotten()
+        assert len(response.released) == 1
+        response.give_up()
+    finally:
+        gc.enable()
+
+
+def test_a_body_that_was_dropped_after_the_hand_over_leaves_the_stream_alone(hub: MemoryHub) -> None:
+    response = Response(hub)
+    response.server.sendall(plain_head() + next(response.body))
+    with pytest.raises(StopIteration):
+        next(response.body)
+    drop(response)
+    assert response.released == []
+    client = response.client(chunked=False)
+    hub.publish("orders", TENANT, 1)
+    assert [event.data for event in client.events(1)] == ["1"]
+    response.give_up()
+    assert streamer.wait_until_empty(PATIENCE)
+    assert len(response.released) == 1
+
+
+def test_a_body_that_was_dropped_after_it_stayed_gives_its_place_back(hub: MemoryHub) -> None:
+    response = Response(hub, no_thread=False)
+    next(response.body)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, response.body)
+        eventually(lambda: hub.stats().subscriptions == 1)
+        hub.publish("orders", TENANT, 1)
+        waiting.result(PATIENCE)
+        del waiting
+    drop(response)
+    assert (len(response.released), hub.stats().subscriptions) == (1, 0)
+    response.give_up()
+
+
+def test_a_body_that_is_dropped_after_the_server_has_closed_its_socket_spares_the_next_connection(
+    hub: MemoryHub,
+) -> None:
+    response = Response(hub)
+    next(response.body)
+    number = response.server.fileno()
+    response.server.close()
+    other, other_client = tcp_pair()
+    os.dup2(other.fileno(), number, inheritable=False)  # as accepting the next connection would
+    other.close()
+    with socket.socket(fileno=number) as next_one, other_client:
+        drop(response)
+        next_one.sendall(b"secret")
+        next_one.close()
+        response.connection.settimeout(PATIENCE)
+        assert response.connection.recv(10) == b""
+        assert read_to_end(other_client) == b"secret"
+    response.give_up()
+
+
+# The end of the process's hub meets a hand-over.
+
+
+def test_every_client_gets_an_end_when_the_hub_closes_in_a_rush(pool: ThreadPoolExecutor, hub: MemoryHub) -> None:
+    rush = threading.Barrier(4, timeout=PATIENCE)
+
+    def come() -> list[Response]:
+        rush.wait()
+        responses: list[Response] = []
+        try:
+            while True:
+                responses.append(Response(hub))
+                serve(responses[-1].server, responses[-1].body, chunked=True)
+        except HubClosedError:
+            return responses
+
+    coming = [pool.submit(come) for _ in range(3)]
+    rush.wait()
+    hub.close()
+    for future in coming:
+        for response in future.result(PATIENCE):
+            _, _, body = response.answer().partition(b"\r\n\r\n")
+            assert [event.type for event in parse(dechunk(body))] == ["close"]
+            response.give_up()
+    assert streamer.wait_until_empty(PATIENCE)
+    assert all(len(response.released) == 1 for future in coming for response in future.result())
+
+
+def test_following_a_closed_hub_is_refused(hub: MemoryHub) -> None:
+    hub.close()
+    with pytest.raises(HubClosedError):
+        hub.follow(topics("orders", TENANT), streamer)

@@ -1,0 +1,450 @@
+"""Outlet and Audience: what leaves for the clients, and what waits when a socket has no room."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from pgfanout import Event
+from pgfanout.feed import Feed
+from pgfanout.streams import sse
+from pgfanout.streams.outlet import Audience, Outlet, chunk
+
+from .support.detached import BUFFER, PATIENCE, Client, dechunk, open_descriptors, read_exactly, reset, tcp_pair
+from .support.sse import parse
+from .support.wait import eventually
+
+KINDS = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "chunked"])
+
+
+class Owner:
+    """Notes who has left."""
+
+    def __init__(self) -> None:
+        self.stalled: list[bool] = []
+
+    def leave(self, consumer: Feed, *, stalled: bool = False) -> None:
+        self.stalled.append(stalled)
+
+    def count_refreshes(self, count: int) -> None:
+        raise AssertionError("nobody reads here")
+
+
+class NewsReader:
+    """Does not care."""
+
+    def news(self, feed: Feed) -> None:
+        pass
+
+    def wake(self) -> None:
+        pass
+
+
+class Line:
+    """An outlet, its client and what it was told."""
+
+    def __init__(self, *, chunked: bool = False, head: bytes = b"", buffer: int | None = None) -> None:
+        server, self.client = tcp_pair(buffer)
+        server.setblocking(False)
+        self.owner = Owner()
+        self.feed = Feed(8, NewsReader(), self.owner)
+        self.closed: list[bool] = []
+        self.outlet = Outlet(
+            server.detach(),
+            self.feed,
+            0,
+            chunked=chunked,
+            head=head,
+            keepalive=15.0,
+            on_close=lambda: self.closed.append(True),
+        )
+
+    def clean_up(self) -> None:
+        self.client.close()
+        if not self.closed:
+            self.outlet.close(stalled=False)
+
+    def receive_rest(self) -> bytes:
+        """Write and read by turns until nothing is left, and the end of it all."""
+        received = b""
+        while not self.outlet.write():
+            assert select.select([self.client], [], [], PATIENCE)[0]
+            received += self.client.recv(1 << 20)
+        self.outlet.ending = True
+        self.outlet.close(stalled=False)
+        while data := self.client.recv(1 << 20):
+            received += data
+        return received
+
+
+@pytest.fixture
+def lines() -> Iterator[list[Line]]:
+    """What a test puts here is closed after it."""
+    lines: list[Line] = []
+    yield lines
+    for line in lines:
+        line.clean_up()
+
+
+def line_for(
+    lines: list[Line], *, chunked: bool = False, head: bytes = b"", buffer: int | None = None
+) -> tuple[Line, Outlet, socket.socket]:
+    line = Line(chunked=chunked, head=head, buffer=buffer)
+    lines.append(line)
+    return line, line.outlet, line.client
+
+
+def numbers(count: int) -> bytes:
+    """So many bytes, no two parts of which look the same."""
+    return b"".join(b"%08x" % number for number in range(count // 8))
+
+
+# Chunks.
+
+
+@pytest.mark.parametrize(
+    ("data", "framed"),
+    [
+        (b"a", b"1\r\na\r\n"),
+        (b"x" * 10, b"a\r\n" + b"x" * 10 + b"\r\n"),
+        (b"x" * 255, b"ff\r\n" + b"x" * 255 + b"\r\n"),
+        (b"\r\n", b"2\r\n\r\n\r\n"),
+        ("é".encode(), b"2\r\n\xc3\xa9\r\n"),
+    ],
+)
+def test_a_chunk_has_its_size_in_bytes_before_it(data: bytes, framed: bytes) -> None:
+    assert chunk(data) == framed
+    assert dechunk(framed + b"0\r\n\r\n") == data
+
+
+def test_data_is_put_as_one_chunk_where_the_body_has_chunks(lines: list[Line]) -> None:
+    _, outlet, client = line_for(lines, chunked=True)
+    outlet.put(b"hello")
+    assert outlet.write()
+    assert read_exactly(client, 10) == b"5\r\nhello\r\n"
+
+
+def test_data_is_put_as_it_is_where_the_body_ends_with_the_connection(lines: list[Line]) -> None:
+    _, outlet, client = line_for(lines)
+    outlet.put(b"hello")
+    assert outlet.write()
+    assert read_exactly(client, 5) == b"hello"
+
+
+@KINDS
+def test_the_head_is_written_first_and_as_it_is(lines: list[Line], chunked: bool) -> None:
+    _, outlet, client = line_for(lines, chunked=chunked, head=b"HTTP/1.1 200 OK\r\n\r\n")
+    before = outlet.has_news
+    assert outlet.write()
+    assert read_exactly(client, 19) == b"HTTP/1.1 200 OK\r\n\r\n"
+    assert (before, outlet.has_news) == (True, False)
+
+
+# Writing.
+
+
+@KINDS
+def test_a_write_that_the_socket_cuts_short_goes_on_where_it_was(lines: list[Line], chunked: bool) -> None:
+    line, outlet, _ = line_for(lines, chunked=chunked, buffer=BUFFER)
+    data = numbers(20 * BUFFER)
+    outlet.put(data)
+    assert outlet.write() is False
+    assert 0 < len(outlet.rest) < len(data)
+    assert line.receive_rest() == (chunk(data) if chunked else data)
+
+
+def test_a_full_socket_takes_nothing_and_loses_nothing(lines: list[Line]) -> None:
+    line, outlet, _ = line_for(lines, buffer=BUFFER)
+    fill(outlet)
+    left = len(outlet.rest)
+    assert outlet.write() is False
+    assert len(outlet.rest) == left
+    assert line.receive_rest() == numbers(20 * BUFFER)
+
+
+def fill(outlet: Outlet) -> None:
+    """Write until the socket takes nothing more, when it has moved on to its client what that has room for."""
+    outlet.put(numbers(20 * BUFFER))
+    refused = 0
+
+    def is_full() -> bool:
+        nonlocal refused
+        before = len(outlet.rest)
+        outlet.write()
+        refused = refused + 1 if len(outlet.rest) == before else 0
+        return refused == 20
+
+    eventually(is_full, interval=0.01)  # a client may acknowledge 40 ms later
+    assert outlet.rest
+
+
+def test_nothing_to_write_is_written(lines: list[Line]) -> None:
+    _, outlet, _ = line_for(lines)
+    assert outlet.write() is True
+
+
+def test_writing_to_a_client_that_has_reset_is_an_error(lines: list[Line]) -> None:
+    _, outlet, client = line_for(lines)
+    reset(client)
+    wait_for_hang_up(outlet)
+    outlet.put(b"hello")
+    with pytest.raises(OSError, match=r"reset|pipe"):
+        outlet.write()
+
+
+def wait_for_hang_up(outlet: Outlet) -> None:
+    """Return when the client's end, or its reset, has arrived."""
+    poll = select.poll()
+    poll.register(outlet.descriptor, select.POLLRDHUP | select.POLLHUP)
+    assert poll.poll(PATIENCE * 1000)
+
+
+# The news.
+
+
+def test_there_is_news_when_the_feed_is_ahead_or_has_ended(lines: list[Line]) -> None:
+    line, outlet, _ = line_for(lines)
+    seen = [outlet.has_news]
+    line.feed.offer(Event("orders", b"1"))
+    seen.append(outlet.has_news)
+    outlet.position = 1
+    seen.append(outlet.has_news)
+    line.feed.end()
+    seen.append(outlet.has_news)
+    assert seen == [False, True, False, True]
+
+
+# The end.
+
+
+def test_a_farewell_is_a_retry_a_close_and_nothing_more(lines: list[Line]) -> None:
+    line, outlet, _ = line_for(lines)
+    before = outlet.ending
+    outlet.put_farewell()
+    assert (before, outlet.ending) == (False, True)
+    body = line.receive_rest()
+    assert [event.type for event in parse(body)] == ["close"]
+    assert body.startswith(b"retry: ")
+
+
+def test_the_farewell_of_a_chunked_body_has_its_last_chunk(lines: list[Line]) -> None:
+    line, outlet, _ = line_for(lines, chunked=True)
+    outlet.put_farewell()
+    body = line.receive_rest()
+    assert body.endswith(b"\r\n0\r\n\r\n")
+    assert [event.type for event in parse(dechunk(body))] == ["close"]
+
+
+@KINDS
+def test_after_a_farewell_the_connection_ends_with_a_fin(lines: list[Line], chunked: bool) -> None:
+    line, outlet, connection = line_for(lines, chunked=chunked)
+    outlet.put_farewell()
+    assert outlet.write()
+    outlet.close(stalled=False)
+    client = Client(connection, chunked=chunked)
+    assert [event.type for event in client.to_end()] == ["close"]
+    assert (line.closed, line.owner.stalled) == ([True], [False])
+
+
+def test_what_the_client_has_sent_does_not_turn_the_end_into_a_reset(lines: list[Line]) -> None:
+    _, outlet, client = line_for(lines)
+    client.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
+    assert select.select([outlet.descriptor], [], [], PATIENCE)[0]
+    outlet.put_farewell()
+    assert outlet.write()
+    outlet.close(stalled=False)
+    assert [event.type for event in Client(client, chunked=False).to_end()] == ["close"]
+    assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
+def test_closing_in_the_middle_ends_the_connection_at_once(lines: list[Line]) -> None:
+    """Both ways: the client's next word is answered with a reset even while a forked child has the descriptor."""
+    line, outlet, client = line_for(lines, buffer=BUFFER)
+    copy = os.dup(outlet.descriptor)
+    try:
+        outlet.put(numbers(20 * BUFFER))
+        assert not outlet.write()
+        outlet.ending = True
+        outlet.close(stalled=True)
+        with pytest.raises(BrokenPipeError):
+            os.write(copy, b"x")
+        with socket.socket(fileno=os.dup(copy)) as other:
+            assert other.recv(1) == b""
+        while client.recv(1 << 20):
+            pass
+    finally:
+        os.close(copy)
+    assert (line.closed, line.owner.stalled) == ([True], [True])
+
+
+def test_closing_without_a_farewell_ends_both_directions(lines: list[Line]) -> None:
+    _, outlet, client = line_for(lines)
+    with socket.socket(fileno=os.dup(outlet.descriptor)) as copy:
+        outlet.close(stalled=False)
+        assert copy.recv(1) == b""
+        with pytest.raises(BrokenPipeError):
+            copy.send(b"x")
+    assert client.recv(1) == b""
+
+
+def test_closing_after_a_farewell_ends_what_is_sent_and_not_what_is_received(lines: list[Line]) -> None:
+    _, outlet, client = line_for(lines)
+    with socket.socket(fileno=os.dup(outlet.descriptor)) as copy:
+        outlet.put_farewell()
+        outlet.write()
+        outlet.close(stalled=False)
+        assert Client(client, chunked=False).to_end()
+        client.sendall(b"x")
+        copy.settimeout(PATIENCE)
+        assert copy.recv(1) == b"x"
+
+
+def test_closing_after_a_reset_gives_everything_back(lines: list[Line]) -> None:
+    before = open_descriptors()
+    line, outlet, client = line_for(lines)
+    reset(client)
+    wait_for_hang_up(outlet)
+    outlet.close(stalled=False)
+    assert line.closed == [True]
+    assert open_descriptors() == before
+
+
+# Errors.
+
+
+def test_a_connection_that_is_well_has_no_error_and_stays_open(lines: list[Line]) -> None:
+    _, outlet, client = line_for(lines)
+    assert outlet.error() is None
+    client.close()
+    wait_for_hang_up(outlet)
+    assert outlet.error() is None
+    os.fstat(outlet.descriptor)
+
+
+def test_a_reset_is_the_error_of_the_connection_once(lines: list[Line]) -> None:
+    _, outlet, client = line_for(lines)
+    reset(client)
+    wait_for_hang_up(outlet)
+    error = outlet.error()
+    assert error is not None
+    assert error.errno == errno.ECONNRESET
+    assert outlet.error() is None
+
+
+# Audiences.
+
+
+def audience_of(outlets: list[Outlet], position: int = 0) -> Audience:
+    audience = Audience(outlets[0].feed, position)
+    for outlet in outlets:
+        audience.include(outlet)
+        audience.size += 1
+    return audience
+
+
+def test_a_new_audience_is_empty(lines: list[Line]) -> None:
+    line, outlet, _ = line_for(lines)
+    audience = Audience(line.feed, 7)
+    assert (audience.position, audience.current_size, audience.all_current(), audience.ended) == (7, 0, [], False)
+    assert not audience.is_current(outlet)
+    assert audience.write(b"x") == ([], [])
+
+
+def test_who_is_included_is_current_until_it_is_excluded(lines: list[Line]) -> None:
+    outlets = [line_for(lines, chunked=chunked)[1] for chunked in (False, True, True)]
+    audience = audience_of(outlets, 5)
+    assert audience.current_size == 3
+    assert set(audience.all_current()) == set(outlets)
+    audience.exclude(outlets[1])
+    assert [audience.is_current(outlet) for outlet in outlets] == [True, False, True]
+    assert set(audience.all_current()) == {outlets[0], outlets[2]}
+    assert outlets[1].position == 5
+    outlets[1].position = 4
+    audience.exclude(outlets[1])  # it was not current: it knows its own place
+    assert outlets[1].position == 4
+    assert audience.current_size == 2
+
+
+def test_all_get_the_same_each_in_its_own_framing(lines: list[Line]) -> None:
+    kinds = [False, True, False, True]
+    made = [line_for(lines, chunked=chunked) for chunked in kinds]
+    audience = audience_of([outlet for _, outlet, _ in made])
+    assert audience.write(b"hello") == ([], [])
+    for chunked, (_, _, client) in zip(kinds, made, strict=True):
+        expected = b"5\r\nhello\r\n" if chunked else b"hello"
+        assert read_exactly(client, len(expected)) == expected
+    assert audience.current_size == 4
+
+
+@KINDS
+def test_who_has_no_room_is_behind_with_what_it_did_not_take_and_the_others_have_all(
+    lines: list[Line], chunked: bool
+) -> None:
+    data = numbers(20 * BUFFER)
+    full_line, full, _ = line_for(lines, chunked=chunked, buffer=BUFFER)
+    fill(full)
+    before = bytes(full.rest)
+    full.rest = b""  # what it had before is not what matters here
+    part_line, part, _ = line_for(lines, chunked=chunked, buffer=BUFFER)
+    fine_line, fine, _ = line_for(lines, chunked=not chunked)
+    audience = audience_of([full, part, fine], 3)
+    big = numbers(20 * BUFFER)[::-1]
+    assert audience.write(b"small") == ([full], [])
+    assert (bytes(full.rest), full.position) == (chunk(b"small") if chunked else b"small", 3)
+    assert set(audience.all_current()) == {part, fine}
+    behind, failed = audience.write(big)
+    assert part in behind
+    assert failed == []
+    assert 0 < len(part.rest) < len(big)
+    assert part.position == 3
+    assert not audience.is_current(part)
+    assert not audience.is_current(full)
+    framed = chunk(b"small") + chunk(big)
+    assert part_line.receive_rest() == (framed if chunked else b"small" + big)
+    received = full_line.receive_rest()
+    sent = chunk(data) if chunked else data
+    assert received == sent[: len(sent) - len(before)] + (chunk(b"small") if chunked else b"small")
+    fine.write()
+    assert fine_line.receive_rest() == (b"small" + big if chunked else framed)
+
+
+def test_a_dead_socket_fails_alone_and_its_error_is_told(lines: list[Line]) -> None:
+    made = [line_for(lines, chunked=chunked) for chunked in (True, False, True)]
+    _, dead, client = made[2]
+    reset(client)
+    wait_for_hang_up(dead)
+    audience = audience_of([dead, *(outlet for _, outlet, _ in made[:2])])
+    behind, ((outlet, error),) = audience.write(b"hello")
+    assert (behind, outlet) == ([], dead)
+    assert error.errno in (errno.ECONNRESET, errno.EPIPE)
+    assert read_exactly(made[0][2], 10) == b"5\r\nhello\r\n"
+    assert read_exactly(made[1][2], 5) == b"hello"
+    assert audience.is_current(made[0][1])
+    audience.exclude(dead)
+    assert audience.write(b"again") == ([], [])
+
+
+def test_an_event_is_framed_once_and_its_rest_shared_by_all_who_are_behind(lines: list[Line]) -> None:
+    outlets = [line_for(lines, buffer=BUFFER)[1] for _ in range(2)]
+    behind, _ = audience_of(outlets).write(numbers(20 * BUFFER))
+    assert len(behind) == 2
+    views = [outlet.rest for outlet in outlets]
+    assert all(isinstance(view, memoryview) for view in views)
+    assert len({id(view.obj) for view in views if isinstance(view, memoryview)}) == 1
+
+
+def test_a_keepalive_is_a_chunk_like_any_other(lines: list[Line]) -> None:
+    _, outlet, client = line_for(lines, chunked=True)
+    outlet.put(sse.KEEPALIVE)
+    outlet.write()
+    framed = chunk(sse.KEEPALIVE)
+    assert read_exactly(client, len(framed)) == framed
+    with contextlib.suppress(BlockingIOError):
+        client.setblocking(False)
+        assert not client.recv(1)

@@ -1,0 +1,1252 @@
+"""Streamer and its pump: one thread that writes all streams, whoever comes, leaves, stalls or closes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, HubClosedError, MemoryHub
+from pgfanout.feed import Feed
+from pgfanout.streams import outlet as outlet_module
+from pgfanout.streams import pump as pump_module
+from pgfanout.streams import sse
+from pgfanout.streams import streamer as streamer_module
+from pgfanout.streams.outlet import Outlet
+from pgfanout.streams.pump import Pump
+from pgfanout.streams.streamer import Streamer
+from pgfanout.streams.streamer import streamer as own_streamer
+from pgfanout.streams.wheel import Wheel
+from pgfanout.topic import topics
+
+from .support.detached import BUFFER, PATIENCE, Client, open_descriptors, read_to_end, reset, tcp_pair
+from .support.sse import SentEvent
+from .support.wait import eventually
+
+TENANT, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
+KINDS = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "chunked"])
+
+
+class Stream:
+    """A detached stream, from the hub to the client, in steps."""
+
+    def __init__(
+        self,
+        hub: MemoryHub,
+        streamer: Streamer,
+        channel: str = "orders",
+        *,
+        chunked: bool = True,
+        keepalive: float = 60.0,
+        reads: bool = True,
+        ends: tuple[socket.socket, socket.socket] | None = None,
+        outlet_class: type[Outlet] = Outlet,
+    ) -> None:
+        """One that `reads` nothing at first has a socket that is full from the beginning."""
+        hub.start()
+        server, connection = ends or tcp_pair(None if reads else BUFFER)
+        server.setblocking(False)
+        head = b"" if reads else b"x" * (16 * BUFFER)
+        self.streamer = streamer
+        self.client = Client(connection, chunked=chunked, skip=len(head))
+        self.gone = threading.Event()
+        self.closed: list[str] = []
+        streamer.prepare()
+        try:
+            feed, position = hub.follow(topics(channel, TENANT), streamer)
+        except HubClosedError:
+            server.close()
+            connection.close()
+            raise
+        self.outlet = outlet_class(
+            server.detach(),
+            feed,
+            position,
+            chunked=chunked,
+            head=head,
+            keepalive=keepalive,
+            on_close=self._on_close,
+        )
+
+    def _on_close(self) -> None:
+        self.closed.append(threading.current_thread().name)
+        self.gone.set()
+
+    def adopt(self) -> Stream:
+        self.outlet.write()
+        self.streamer.adopt(self.outlet)
+        return self
+
+    def leave(self) -> None:
+        """Leave as a browser does, and return when the streamer has noticed."""
+        self.client.connection.close()
+        assert self.gone.wait(PATIENCE), "the streamer did not notice that a client has left"
+
+    def data(self, count: int) -> list[str]:
+        return [event.type if event.type != "message" else event.data for event in self.client.events(count)]
+
+
+class Open:
+    """Opens streams that the fixture ends."""
+
+    def __init__(self, hub: MemoryHub, streamer: Streamer) -> None:
+        self._hub, self._streamer = hub, streamer
+        self.made: list[Stream] = []
+
+    def __call__(self, channel: str = "orders", **options: Any) -> Stream:
+        return self.follow(channel, **options).adopt()
+
+    def follow(self, channel: str = "orders", **options: Any) -> Stream:
+        """Up to the step before the adoption."""
+        stream = Stream(self._hub, self._streamer, channel, **options)
+        self.made.append(stream)
+        return stream
+
+
+@pytest.fixture
+def hub() -> Iterator[MemoryHub]:
+    with MemoryHub(buffer_size=2000) as hub:
+        yield hub
+
+
+@pytest.fixture
+def streamer() -> Iterator[Streamer]:
+    """One of the test's own; in the end it has let everything go."""
+    streamer = Streamer()
+    yield streamer
+    streamer.cut(PATIENCE)
+    assert streamer.wait_until_empty(PATIENCE)
+    eventually(lambda: streamer._thread is None)
+    streamer.abandon()
+
+
+@pytest.fixture
+def open_stream(hub: MemoryHub, streamer: Streamer) -> Iterator[Open]:
+    opened = Open(hub, streamer)
+    yield opened
+    for stream in opened.made:
+        stream.client.connection.close()
+    for stream in opened.made:
+        assert stream.gone.wait(PATIENCE)
+        assert len(stream.closed) == 1
+    assert hub.stats().subscriptions == 0
+
+
+def settle(hub: MemoryHub) -> None:
+    """Return when everything that was published before has been offered."""
+    with hub.subscribe("settle", OTHER) as clock:
+        hub.publish("settle", OTHER, "tick")
+        while clock.get(PATIENCE) is REFRESH_EVENT:
+            pass
+
+
+# Events.
+
+
+@KINDS
+def test_events_reach_the_client_in_their_order(hub: MemoryHub, open_stream: Open, chunked: bool) -> None:
+    stream = open_stream(chunked=chunked)
+    for number in range(100):
+        hub.publish("orders", TENANT, number)
+    assert stream.data(100) == [str(number) for number in range(100)]
+
+
+def test_an_event_has_its_type_and_its_id(hub: MemoryHub, open_stream: Open) -> None:
+    stream, subscription = open_stream(), hub.subscribe("orders", TENANT)
+    hub.publish("orders", TENANT, {"id": 42}, type="order.created")
+    event = subscription.get(PATIENCE)
+    assert stream.client.events(1) == [SentEvent("order.created", '{"id":42}', event.id)]
+    subscription.close()
+
+
+def test_every_stream_of_a_topic_gets_its_events_and_no_others(hub: MemoryHub, open_stream: Open) -> None:
+    streams = [open_stream(chunked=number % 2 == 0) for number in range(6)]
+    others = [open_stream("stock", chunked=number % 2 == 0) for number in range(2)]
+    hub.publish_many(
+        [("orders", TENANT, 1), ("orders", OTHER, "not ours"), ("stock", TENANT, 2), ("orders", TENANT, 3)]
+    )
+    assert [stream.data(2) for stream in streams] == [["1", "3"]] * 6
+    hub.publish("stock", TENANT, 4)
+    assert [stream.data(2) for stream in others] == [["2", "4"]] * 2
+
+
+def test_who_comes_later_gets_what_is_published_from_then_on(hub: MemoryHub, open_stream: Open) -> None:
+    early = open_stream()
+    hub.publish("orders", TENANT, 1)
+    assert early.data(1) == ["1"]
+    late = open_stream()
+    hub.publish("orders", TENANT, 2)
+    assert early.data(1) == late.data(1) == ["2"]
+
+
+def test_all_streams_of_a_process_have_one_thread(open_stream: Open, streamer: Streamer) -> None:
+    before = streamers()
+    open_stream("orders")
+    (thread,) = streamers() - before
+    assert thread.daemon
+    for channel in ("stock", "orders", "stock"):
+        open_stream(channel)
+    assert streamers() - before == {thread}
+    assert streamer.open == 4
+
+
+def streamers() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "pgfanout-streamer"}
+
+
+# Slow clients.
+
+
+@KINDS
+def test_a_slow_client_gets_every_byte(hub: MemoryHub, open_stream: Open, chunked: bool) -> None:
+    stream = open_stream(ends=tcp_pair(BUFFER), chunked=chunked)
+    pad = "x" * 7000
+    for start in range(0, 300, 10):
+        hub.publish_many([("orders", TENANT, [number, pad]) for number in range(start, start + 10)])
+    settle(hub)
+    eventually(lambda: stream.outlet.waiting)
+    events: list[SentEvent] = []
+    while len(events) < 300:
+        connection = stream.client.connection
+        assert select.select([connection], [], [], PATIENCE)[0]
+        stream.client.take(connection.recv(3001))
+        events += stream.client.read(0)
+    assert [json.loads(event.data) for event in events] == [[number, pad] for number in range(300)]
+    hub.publish("orders", TENANT, "afterwards")
+    assert stream.data(1) == ['"afterwards"']
+    assert hub.stats().refreshes == 0
+
+
+def test_a_client_that_reads_nothing_costs_the_others_nothing(hub: MemoryHub, open_stream: Open) -> None:
+    stalled = [open_stream(reads=False, chunked=number % 2 == 0) for number in range(3)]
+    reading = open_stream()
+    for number in range(50):
+        hub.publish("orders", TENANT, number)
+        assert reading.data(1) == [str(number)]
+    assert [stream.data(50) for stream in stalled] == [[str(number) for number in range(50)]] * 3
+
+
+@pytest.fixture
+def small(streamer: Streamer) -> Iterator[tuple[MemoryHub, Open]]:
+    """A hub of small buffers."""
+    with MemoryHub(buffer_size=3) as hub:
+        opened = Open(hub, streamer)
+        yield hub, opened
+        for stream in opened.made:
+            stream.leave()
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(3, ["0", "1", "2"]), (4, ["refresh"]), (6, ["refresh", "4", "5"]), (7, ["refresh"])]
+)
+@KINDS
+def test_a_client_that_reads_nothing_gets_one_refresh_and_what_came_later(
+    small: tuple[MemoryHub, Open], streamer: Streamer, chunked: bool, count: int, expected: list[str]
+) -> None:
+    hub, open_stream = small
+    stream = open_stream(reads=False, chunked=chunked)
+    for number in range(count):
+        hub.publish("orders", TENANT, number)
+    settle(hub)
+    streamer.settle(PATIENCE)
+    assert stream.data(len(expected)) == expected
+    hub.publish("orders", TENANT, "later")
+    assert stream.data(1) == ['"later"']
+    assert hub.stats().refreshes == (count - 1) // 3
+
+
+def test_a_gap_is_told_to_everyone_who_has_left_nothing_unread_once(hub: MemoryHub, open_stream: Open) -> None:
+    streams = [open_stream(), open_stream("stock"), open_stream(reads=False)]
+    hub._send(["no envelope", "nor is this"], None)
+    settle(hub)
+    hub.publish_many([("orders", TENANT, 1), ("stock", TENANT, 1)])
+    for stream in streams:
+        told = stream.data(1)
+        while (told := told + stream.data(1))[-1] == "refresh":
+            pass
+        assert told[-1] == "1"
+        assert set(told[:-1]) == {"refresh"}
+    assert hub.stats().refreshes == 0
+
+
+def test_a_gap_is_told_at_once_though_no_event_follows_it(
+    hub: MemoryHub, open_stream: Open, streamer: Streamer
+) -> None:
+    """As after an outage: everything else may be quiet."""
+    streams = [open_stream(), open_stream("stock")]
+    hub.publish_many([("orders", TENANT, 1), ("stock", TENANT, 1)])
+    assert [stream.data(1) for stream in streams] == [["1"]] * 2
+    eventually(lambda: streamer._sleeps_until > time.monotonic())
+    hub._gap()
+    assert [stream.data(1) for stream in streams] == [["refresh"]] * 2
+
+
+# Leaving.
+
+
+@pytest.mark.parametrize("others", [0, 2])
+@pytest.mark.parametrize("way", [socket.socket.close, reset, lambda client: client.shutdown(socket.SHUT_WR)])
+def test_a_client_that_leaves_is_noticed_though_nothing_is_sent(
+    hub: MemoryHub, open_stream: Open, way: Callable[[socket.socket], object], others: int
+) -> None:
+    staying = [open_stream() for _ in range(others)]
+    stream = open_stream()
+    assert hub.stats().detached == others + 1
+    way(stream.client.connection)
+    assert stream.gone.wait(PATIENCE)
+    eventually(lambda: (hub.stats().subscriptions, hub.stats().detached) == (others, others))
+    assert stream.closed == ["pgfanout-streamer"]
+    hub.publish("orders", TENANT, 1)
+    assert [each.data(1) for each in staying] == [["1"]] * others
+    assert hub.stats().stalled_readers == 0
+
+
+def test_a_client_that_leaves_while_it_was_too_slow_is_noticed(hub: MemoryHub, open_stream: Open) -> None:
+    stream = open_stream(reads=False)
+    hub.publish("orders", TENANT, 1)
+    settle(hub)
+    stream.leave()
+
+
+def test_a_client_that_has_left_before_the_adoption_is_noticed(open_stream: Open) -> None:
+    stream = open_stream.follow()
+    stream.client.connection.close()
+    stream.adopt()
+    assert stream.gone.wait(PATIENCE)
+
+
+class VanishedOutlet(Outlet):
+    """An outlet whose client has acknowledged nothing for too long."""
+
+    def error(self) -> OSError | None:
+        return OSError(errno.ETIMEDOUT, "timed out")
+
+
+def test_a_client_that_vanished_is_counted_as_stalled(hub: MemoryHub, open_stream: Open) -> None:
+    open_stream(outlet_class=VanishedOutlet).leave()
+    open_stream().leave()
+    assert hub.stats().stalled_readers == 1
+
+
+def test_what_a_client_sends_is_no_reason_to_end_its_stream(hub: MemoryHub, open_stream: Open) -> None:
+    stream = open_stream()
+    stream.client.connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    hub.publish("orders", TENANT, 1)
+    assert stream.data(1) == ["1"]
+    hub.close()
+    assert [event.type for event in stream.client.to_end()] == ["close"]
+
+
+def test_no_descriptor_is_left_of_a_stream(hub: MemoryHub, open_stream: Open) -> None:
+    open_stream().leave()
+    before = open_descriptors()
+    for way in (socket.socket.close, reset):
+        stream = open_stream()
+        way(stream.client.connection)
+        assert stream.gone.wait(PATIENCE)
+    assert open_descriptors() == before
+
+
+# Waiting for those who have left.
+
+
+def test_after_settling_those_who_had_left_are_gone(open_stream: Open, streamer: Streamer) -> None:
+    streams = []
+    for _ in range(20):
+        ends = socket.socketpair()  # what one end does the other sees at once
+        streams.append(open_stream(ends=ends))
+    for _ in range(10):
+        streams.pop().client.connection.close()
+    streamer.settle(PATIENCE)
+    assert streamer.open == 10
+    assert not any(stream.gone.is_set() for stream in streams)
+
+
+def test_settling_without_streams_does_not_wait(streamer: Streamer) -> None:
+    streamer.settle(60.0)
+    streamer.prepare()
+    streamer.settle(60.0)
+
+
+def test_whoever_settles_while_the_thread_ends_does_not_wait_for_nothing(open_stream: Open, streamer: Streamer) -> None:
+    began = time.monotonic()
+    for _ in range(200):
+        stream = open_stream(ends=socket.socketpair())
+        stream.client.connection.close()
+        streamer.settle(PATIENCE)
+        assert stream.gone.is_set()
+    assert time.monotonic() - began < PATIENCE
+
+
+def test_waiting_for_the_end_tells_whether_it_came(open_stream: Open, streamer: Streamer) -> None:
+    assert streamer.wait_until_empty(0.0)
+    stream = open_stream()
+    assert not streamer.wait_until_empty(0.01)
+    stream.leave()
+    assert streamer.wait_until_empty(PATIENCE)
+
+
+# The thread.
+
+
+def test_a_new_streamer_has_no_thread_and_no_descriptor() -> None:
+    threads, descriptors = threading.enumerate(), open_descriptors()
+    assert Streamer().open == 0
+    assert (threading.enumerate(), open_descriptors()) == (threads, descriptors)
+
+
+def test_preparing_starts_no_thread_and_may_be_repeated(streamer: Streamer) -> None:
+    before = threading.enumerate()
+    streamer.prepare()
+    descriptors = open_descriptors()
+    streamer.prepare()
+    assert (threading.enumerate(), open_descriptors()) == (before, descriptors)
+
+
+def test_the_thread_ends_with_the_last_stream_and_starts_again(
+    hub: MemoryHub, open_stream: Open, streamer: Streamer
+) -> None:
+    before = streamers()
+    first, second = open_stream(), open_stream()
+    (thread,) = streamers() - before
+    first.leave()
+    second.leave()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert streamer.open == 0
+    third = open_stream()
+    (other,) = streamers() - before
+    assert other is not thread
+    hub.publish("orders", TENANT, 1)
+    assert third.data(1) == ["1"]
+
+
+def test_a_streamer_that_was_idle_needs_no_further_descriptor(open_stream: Open) -> None:
+    open_stream().leave()
+    before = open_descriptors()
+    open_stream().leave()
+    assert open_descriptors() == before
+
+
+def test_without_a_thread_the_stream_stays_with_its_owner(
+    open_stream: Open, streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = open_stream.follow()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            streamer.adopt(stream.outlet)
+    assert streamer.open == 0
+    assert stream.closed == []
+    stream.outlet.close(stalled=False)
+    assert open_stream().data(0) == []
+
+
+def test_without_descriptors_nothing_is_prepared_and_later_it_is(
+    hub: MemoryHub, open_stream: Open, streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: int) -> Any:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    for module, name in ((os, "eventfd"), (select, "epoll")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, refuse)
+            with pytest.raises(OSError, match="too many"):
+                streamer.prepare()
+    stream = open_stream()
+    hub.publish("orders", TENANT, 1)
+    assert stream.data(1) == ["1"]
+
+
+# The end.
+
+
+def test_when_the_hub_closes_every_stream_gets_what_there_is_a_retry_a_close_and_a_proper_end(
+    hub: MemoryHub, open_stream: Open, streamer: Streamer
+) -> None:
+    streams = [open_stream(channel, chunked=number % 2 == 0) for number in range(10) for channel in ("orders", "stock")]
+    streams += [open_stream(reads=False, chunked=chunked) for chunked in (False, True)]
+    hub.publish_many([("orders", TENANT, 1), ("stock", TENANT, 1)])
+    settle(hub)
+    hub.close()
+    retries = set()
+    for stream in streams:
+        assert [event.type for event in stream.client.to_end()] == ["message", "close"]
+        (retry,) = stream.client.parser.retries
+        assert 300 <= retry <= 3000
+        retries.add(retry)
+        assert stream.gone.wait(PATIENCE)
+    assert len(retries) > 10
+    assert streamer.wait_until_empty(PATIENCE)
+    assert hub.stats().stalled_readers == 0
+
+
+def test_the_end_of_one_hub_is_not_that_of_another(open_stream: Open, streamer: Streamer, hub: MemoryHub) -> None:
+    with MemoryHub() as other:
+        opened = Open(other, streamer)
+        stays, ends = open_stream(), opened()
+        other.close()
+        assert [event.type for event in ends.client.to_end()] == ["close"]
+        hub.publish("orders", TENANT, 1)
+        assert stays.data(1) == ["1"]
+        ends.client.connection.close()
+
+
+def test_cutting_ends_every_connection_as_it_is(hub: MemoryHub, open_stream: Open, streamer: Streamer) -> None:
+    streams = [open_stream(), open_stream(reads=False), open_stream("stock", chunked=False)]
+    streamer.cut(PATIENCE)
+    assert streamer.open == 0
+    for stream in streams:
+        assert stream.gone.is_set()
+        with contextlib.suppress(ConnectionResetError):
+            while data := stream.client.connection.recv(1 << 20):
+                assert b"close" not in data
+    assert hub.stats().subscriptions == 0
+
+
+def test_cutting_without_streams_does_nothing(streamer: Streamer) -> None:
+    streamer.cut(60.0)
+    streamer.prepare()
+    streamer.cut(60.0)
+
+
+def test_after_a_cut_there_can_be_streams_again(hub: MemoryHub, open_stream: Open, streamer: Streamer) -> None:
+    open_stream()
+    streamer.cut(PATIENCE)
+    stream = open_stream()
+    hub.publish("orders", TENANT, 1)
+    assert stream.data(1) == ["1"]
+
+
+# Arrivals.
+
+
+def test_news_that_come_between_following_and_the_adoption_are_delivered(hub: MemoryHub, open_stream: Open) -> None:
+    stream = open_stream.follow()
+    hub.publish("orders", TENANT, 1)
+    settle(hub)
+    stream.adopt()
+    assert stream.data(1) == ["1"]
+
+
+def test_news_are_delivered_when_others_have_read_them_before_the_adoption(hub: MemoryHub, open_stream: Open) -> None:
+    early = open_stream()
+    stream = open_stream.follow()
+    for number in range(10):
+        hub.publish("orders", TENANT, number)
+    assert early.data(10) == [str(number) for number in range(10)]
+    late = open_stream.follow()
+    hub.publish("orders", TENANT, 10)
+    assert early.data(1) == ["10"]
+    assert stream.adopt().data(11) == [str(number) for number in range(11)]
+    assert late.adopt().data(1) == ["10"]
+    hub.publish("orders", TENANT, 11)
+    assert early.data(1) == stream.data(1) == late.data(1) == ["11"]
+
+
+def test_news_are_delivered_when_the_others_have_left_before_the_adoption(hub: MemoryHub, open_stream: Open) -> None:
+    early = open_stream()
+    stream = open_stream.follow()
+    hub.publish("orders", TENANT, 1)
+    assert early.data(1) == ["1"]
+    early.leave()
+    hub.publish("orders", TENANT, 2)
+    settle(hub)
+    assert stream.adopt().data(2) == ["1", "2"]
+
+
+def test_news_from_before_the_adoption_are_delivered_though_the_thread_sleeps(
+    hub: MemoryHub, open_stream: Open, streamer: Streamer
+) -> None:
+    open_stream("stock", keepalive=1000.0)
+    stream = open_stream.follow(keepalive=2000.0)
+    hub.publish("orders", TENANT, 1)
+    settle(hub)
+    streamer.settle(PATIENCE)
+    eventually(lambda: streamer._sleeps_until > time.monotonic())
+    assert stream.adopt().data(1) == ["1"]
+
+
+@pytest.mark.parametrize("others", [0, 1])
+@KINDS
+def test_a_hub_that_closes_between_following_and_the_adoption_ends_the_stream(
+    hub: MemoryHub, open_stream: Open, streamer: Streamer, others: int, chunked: bool
+) -> None:
+    early = [open_stream() for _ in range(others)]
+    stream = open_stream.follow(chunked=chunked)
+    hub.publish("orders", TENANT, 1)
+    settle(hub)
+    hub.close()
+    for each in early:
+        assert [event.type for event in each.client.to_end()] == ["message", "close"]
+    stream.adopt()
+    assert [event.type for event in stream.client.to_end()] == ["message", "close"]
+
+
+def test_a_stream_that_arrives_without_a_wake_gets_its_events(hub: MemoryHub, open_stream: Open) -> None:
+    first = open_stream(keepalive=1000.0)
+    hub.publish("orders", TENANT, 1)
+    assert first.data(1) == ["1"]
+    crowd = [open_stream(keepalive=2000.0) for _ in range(20)]
+    other_topic = open_stream("stock", keepalive=2000.0)
+    hub.publish_many([("orders", TENANT, 2), ("stock", TENANT, 2)])
+    assert [stream.data(1) for stream in (first, *crowd, other_topic)] == [["2"]] * 22
+
+
+def test_a_stream_that_arrives_without_a_wake_and_leaves_is_noticed(open_stream: Open) -> None:
+    open_stream(keepalive=1000.0)
+    open_stream(keepalive=2000.0).leave()
+
+
+def test_a_crowd_that_arrives_does_not_wake_the_thread_for_each(
+    hub: MemoryHub, open_stream: Open, streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_stream(keepalive=100.0)
+    eventually(lambda: streamer._sleeps_until > time.monotonic() + 50)
+    woken: list[int] = []
+    real = os.eventfd_write
+
+    def write(descriptor: int, value: int) -> None:
+        woken.append(value)
+        real(descriptor, value)
+
+    monkeypatch.setattr(os, "eventfd_write", write)
+    crowd = [open_stream(keepalive=1000.0) for _ in range(20)]
+    assert woken == []
+    assert streamer.open == 21
+    hub.publish("orders", TENANT, 1)
+    assert [stream.data(1) for stream in (first, *crowd)] == [["1"]] * 21
+
+
+def test_a_stream_that_arrives_while_the_thread_sleeps_for_long_gets_its_keepalive(open_stream: Open) -> None:
+    open_stream(keepalive=1000.0)
+    stream = open_stream(keepalive=0.1)
+    wait_for_comments(stream, 2)
+
+
+def test_a_stream_that_arrives_without_a_wake_is_silent_no_longer_than_its_keepalive_says(
+    open_stream: Open, streamer: Streamer
+) -> None:
+    open_stream(keepalive=1.0)
+    eventually(lambda: 0.5 < streamer._sleeps_until - time.monotonic() < 0.89)  # so another's does not wake it
+    began = time.monotonic()
+    stream = open_stream(keepalive=1.0)
+    wait_for_comments(stream, 1)
+    assert time.monotonic() - began < 1.6
+
+
+def test_a_single_stream_gets_its_keepalives(open_stream: Open) -> None:
+    began = time.monotonic()
+    stream = open_stream(keepalive=0.4, chunked=False)
+    wait_for_comments(stream, 1)
+    assert time.monotonic() - began >= 0.9 * 0.4 - 2 * Wheel.TICK
+    wait_for_comments(stream, 3)
+    assert stream.client.content == sse.KEEPALIVE * len(stream.client.parser.comments)
+
+
+def wait_for_comments(stream: Stream, count: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while len(stream.client.parser.comments) < count:
+        assert time.monotonic() < deadline, f"no keepalive came after {stream.client.parser.comments}"
+        assert stream.client.read(1.0) == []
+
+
+# Failing.
+
+
+@pytest.mark.parametrize("name", ["broadcast", "keep_alive", "handle", "_schedule"])
+def test_when_the_pump_fails_all_streams_are_cut_and_others_may_come(
+    hub: MemoryHub,
+    open_stream: Open,
+    streamer: Streamer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    streams = [open_stream() for _ in range(3)]
+    hub.publish("orders", TENANT, 1)
+    assert [stream.data(1) for stream in streams] == [["1"]] * 3
+    works = getattr(Pump, name)
+    failed = threading.Event()
+
+    def fail_once(*arguments: Any) -> Any:
+        if not failed.is_set():
+            failed.set()
+            raise ZeroDivisionError("nobody expected this")
+        return works(*arguments)
+
+    monkeypatch.setattr(Pump, name, fail_once)
+    with caplog.at_level(logging.ERROR, "pgfanout"):
+        streams.append(open_stream("stock"))
+        hub.publish_many([("orders", TENANT, 2), ("stock", TENANT, 2)])
+        # The last one may come after the failure, unless its coming is what fails.
+        for stream in streams if name == "_schedule" else streams[:3]:
+            assert stream.gone.wait(PATIENCE)
+            assert b"close" not in read_to_end(stream.client.connection)
+        streams[3].leave()
+    assert "the streamer failed" in caplog.text
+    assert "nobody expected this" in caplog.text
+    eventually(lambda: hub.stats().subscriptions == 0)
+    settle(hub)
+    again = [open_stream(), open_stream()]
+    hub.publish("orders", TENANT, 3)
+    assert [stream.data(1) for stream in again] == [["3"]] * 2
+
+
+# Races.
+
+
+def test_every_stream_gets_its_event_while_the_thread_ends_and_starts(
+    hub: MemoryHub, open_stream: Open, streamer: Streamer
+) -> None:
+    together = threading.Barrier(3, timeout=PATIENCE)
+
+    def come_and_go(number: int) -> None:
+        channel = f"channel {number}"
+        together.wait()
+        for turn in range(100):
+            stream = open_stream(channel, ends=socket.socketpair(), chunked=turn % 2 == 0)
+            hub.publish(channel, TENANT, turn)
+            assert stream.data(1) == [str(turn)]
+            stream.client.connection.close()
+            if turn % 3:
+                assert stream.gone.wait(PATIENCE)
+
+    with ThreadPoolExecutor(3) as pool:
+        for future in [pool.submit(come_and_go, number) for number in range(3)]:
+            future.result(4 * PATIENCE)
+    assert streamer.wait_until_empty(PATIENCE)
+
+
+def test_whoever_comes_or_goes_while_events_flow_loses_none(hub: MemoryHub, open_stream: Open) -> None:
+    """Each stream gets all numbers from its first one on, though others of its feed come and leave."""
+    stop = threading.Event()
+
+    def publish() -> int:
+        number = 0
+        while not stop.is_set():
+            hub.publish("orders", TENANT, number)
+            number += 1
+            if number % 20 == 0:
+                settle(hub)
+        return number
+
+    def come_and_go() -> None:
+        for _ in range(40):
+            stream = open_stream(ends=socket.socketpair())
+            numbers = [int(text) for text in stream.data(1)]
+            while len(numbers) < 50:
+                numbers += [int(event.data) for event in stream.client.read(PATIENCE)]
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+            stream.client.connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        publishing = pool.submit(publish)
+        try:
+            for future in [pool.submit(come_and_go) for _ in range(3)]:
+                future.result(4 * PATIENCE)
+        finally:
+            stop.set()
+        assert publishing.result(PATIENCE) > 50
+
+
+def test_whoever_comes_while_the_hub_closes_gets_the_end(streamer: Streamer) -> None:
+    for _ in range(10):
+        with MemoryHub() as hub:
+            hub.start()
+            opened = Open(hub, streamer)
+            together = threading.Barrier(3, timeout=PATIENCE)
+
+            def come(opened: Open = opened, together: threading.Barrier = together) -> None:
+                together.wait()
+                with contextlib.suppress(HubClosedError):
+                    while True:
+                        opened()
+
+            with ThreadPoolExecutor(2) as pool:
+                futures = [pool.submit(come) for _ in range(2)]
+                together.wait()
+                hub.close()
+                for future in futures:
+                    future.result(PATIENCE)
+            for stream in opened.made:
+                assert [event.type for event in stream.client.to_end()] == ["close"]
+                assert stream.gone.wait(PATIENCE)
+                stream.client.connection.close()
+
+
+# A fork.
+
+
+def in_child(work: Callable[[], Any]) -> Any:
+    """What the function returns in a forked child; the child ends without any clean-up."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)
+        try:
+            answer = work()
+        except BaseException:
+            answer = traceback.format_exc()
+        os.write(writer, json.dumps(answer).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        answer = json.loads(pipe.read())
+    os.waitpid(pid, 0)
+    return answer
+
+
+FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+
+
+@FORKS
+def test_a_forked_child_has_none_of_the_parents_streams_and_leaves_them_alone(hub: MemoryHub) -> None:
+    opened = Open(hub, own_streamer)
+    streams = [opened(), opened("stock"), opened()]
+    hub.publish_many([("orders", TENANT, 0), ("stock", TENANT, 0)])
+    assert [stream.data(1) for stream in streams] == [["0"]] * 3  # so all were admitted
+    sockets = {os.readlink(f"/proc/self/fd/{stream.outlet.descriptor}") for stream in streams}
+
+    def child() -> Any:
+        held = {each.split(" ")[1] for each in open_descriptors()}
+        kinds = [each for each in open_descriptors() if "eventpoll" in each or "eventfd" in each]
+        stream = Open(hub, own_streamer)()
+        hub.publish("orders", TENANT, "child")
+        told = stream.data(1)
+        own = own_streamer.open
+        hub.close()
+        ended = [event.type for event in stream.client.to_end()]
+        return [sorted(held & sockets), kinds, told, own, ended]
+
+    assert in_child(child) == [[], [], ['"child"'], 1, ["close"]]
+    assert own_streamer.open == 3
+    hub.publish_many([("orders", TENANT, 1), ("stock", TENANT, 1)])
+    assert [stream.data(1) for stream in streams] == [["1"]] * 3
+    hub.close()
+    for stream in streams:
+        assert [event.type for event in stream.client.to_end()] == ["close"]
+        stream.client.connection.close()
+        assert stream.gone.wait(PATIENCE)
+
+
+@FORKS
+def test_a_stream_that_ends_while_a_child_is_alive_ends_for_its_client(hub: MemoryHub, streamer: Streamer) -> None:
+    """This streamer is not the process's own, so its connections are open in the child, as those of one that was
+    forked at the wrong moment would be."""
+    opened = Open(hub, streamer)
+    streams = [opened(), opened(chunked=False)]
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)
+        os.close(writer)
+        os.read(reader, 1)  # until the parent is done
+        os._exit(0)
+    try:
+        hub.publish("orders", TENANT, 1)
+        assert [stream.data(1) for stream in streams] == [["1"]] * 2
+        hub.close()
+        for stream in streams:
+            assert [event.type for event in stream.client.to_end()] == ["close"]
+            stream.client.connection.close()
+            assert stream.gone.wait(PATIENCE)
+        assert streamer.wait_until_empty(PATIENCE)
+    finally:
+        os.close(writer)
+        os.close(reader)
+        os.waitpid(pid, 0)
+
+
+@FORKS
+def test_arrivals_that_nobody_has_admitted_are_not_the_childs_either(hub: MemoryHub) -> None:
+    streamer = Streamer()
+    streamer.prepare()
+    stream = Stream(hub, streamer)
+    streamer._arrivals.append(stream.outlet)
+    link = os.readlink(f"/proc/self/fd/{stream.outlet.descriptor}")
+
+    def child() -> Any:
+        streamer.abandon()
+        return [streamer.open, any(link in each for each in open_descriptors())]
+
+    assert in_child(child) == [0, False]
+    streamer._arrivals.clear()
+    streamer.abandon()
+    stream.outlet.close(stalled=False)
+    stream.client.connection.close()
+
+
+def test_the_processs_own_streamer_has_nothing_before_anything_was_detached() -> None:
+    assert streamer_module.streamer is own_streamer
+    assert own_streamer.open == 0
+
+
+# The pump by hand: at the pace of a clock of the test's own.
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class NewsReader:
+    """The test itself."""
+
+    def news(self, feed: Feed) -> None:
+        pass
+
+    def wake(self) -> None:
+        pass
+
+
+class Bench:
+    """A pump, and streams of one feed on socket pairs."""
+
+    def __init__(self, hub: MemoryHub, clock: Clock) -> None:
+        self.clock = clock
+        self.wake = os.eventfd(0, os.EFD_NONBLOCK)
+        self.pump = Pump(self.wake)
+        self.hub = hub
+        self.clients: list[socket.socket] = []
+        self.feed: Feed
+
+    def follow(self, *, keepalive: float = 10.0, head: bytes = b"") -> Outlet:
+        server, client = socket.socketpair()
+        server.setblocking(False)
+        client.setblocking(False)
+        self.clients.append(client)
+        self.feed, position = self.hub.follow(topics("orders", TENANT), NewsReader())
+        return Outlet(
+            server.detach(),
+            self.feed,
+            position,
+            chunked=False,
+            head=head,
+            keepalive=keepalive,
+            on_close=lambda: None,
+        )
+
+    def admit(self, *, keepalive: float = 10.0, head: bytes = b"") -> Outlet:
+        outlet = self.follow(keepalive=keepalive, head=head)
+        self.pump.watch(outlet)
+        self.pump.admit(outlet)
+        return outlet
+
+    def offer(self, *numbers: int) -> None:
+        for number in numbers:
+            self.feed.offer(Event("orders", b"%d" % number))
+
+    def received(self, number: int = 0) -> bytes:
+        try:
+            return self.clients[number].recv(1 << 20)
+        except BlockingIOError:
+            return b""
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.pump.keep_alive()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (pump_module, outlet_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
+    return clock
+
+
+@pytest.fixture
+def bench(hub: MemoryHub, clock: Clock) -> Iterator[Bench]:
+    hub.start()
+    bench = Bench(hub, clock)
+    yield bench
+    bench.pump.cut()
+    bench.pump.abandon()
+    os.close(bench.wake)
+    for client in bench.clients:
+        client.close()
+
+
+def frame(*numbers: int) -> bytes:
+    return b"".join(b"data: %d\n\n" % number for number in numbers)
+
+
+def test_a_keepalive_comes_after_the_silence_and_again_after_the_next(bench: Bench) -> None:
+    bench.admit(keepalive=10.0)
+    for _ in range(3):
+        bench.pass_time(9.0 - 2 * Wheel.TICK)
+        assert bench.received() == b""
+        bench.pass_time(1.0 + 2 * Wheel.TICK)
+        assert bench.received() == sse.KEEPALIVE
+
+
+def test_no_keepalive_comes_while_events_flow(bench: Bench) -> None:
+    bench.admit(keepalive=10.0)
+    for number in range(50):
+        bench.pass_time(2.0)
+        bench.offer(number)
+        bench.pump.broadcast(bench.feed)
+        assert bench.received() == frame(number)
+    bench.pass_time(9.0 - 2 * Wheel.TICK)
+    assert bench.received() == b""
+    for _ in range(25):
+        bench.pass_time(Wheel.TICK)
+    assert bench.received() == sse.KEEPALIVE
+
+
+def test_the_events_of_other_topics_do_not_break_the_silence(bench: Bench) -> None:
+    bench.admit(keepalive=10.0)
+    other = bench.hub.follow(topics("stock", TENANT), NewsReader())[0]
+    for _ in range(5):
+        bench.pass_time(1.9)
+        other.offer(Event("stock", b"1"))
+        bench.pump.broadcast(other)
+    bench.pass_time(0.6)
+    assert bench.received() == sse.KEEPALIVE
+    other.leave()
+
+
+def test_each_stream_has_a_keepalive_of_its_own(bench: Bench) -> None:
+    bench.admit(keepalive=10.0)
+    bench.admit(keepalive=1.0)
+    bench.pass_time(1.0)
+    assert (bench.received(0), bench.received(1)) == (b"", sse.KEEPALIVE)
+    bench.pass_time(9.0)
+    assert (bench.received(0), bench.received(1)) == (sse.KEEPALIVE, sse.KEEPALIVE)
+
+
+def due_ticks(pump: Pump) -> list[int]:
+    """How many streams come up at each time."""
+    return [len(pump._wheel._slots[tick]) for tick in sorted(pump._wheel._slots) if pump._wheel._slots[tick]]
+
+
+def test_many_who_were_written_to_at_once_do_not_come_up_at_once(bench: Bench) -> None:
+    for _ in range(200):
+        bench.admit(keepalive=10.0)
+    ticks = due_ticks(bench.pump)
+    assert len(ticks) >= 15
+    assert max(ticks) < 40
+    for _ in range(3):
+        bench.offer(1)
+        bench.pump.broadcast(bench.feed)
+        for number in range(200):
+            assert bench.received(number) == frame(1)
+        came = keepalives(bench, 10.0 + Wheel.TICK)
+        assert len(came) == 200
+        assert all(len(times) == 1 for times in came.values())
+        at = [times[0] for times in came.values()]
+        assert 9.0 - 2 * Wheel.TICK <= min(at) < 9.3
+        assert max(at) > 9.7
+
+
+def keepalives(bench: Bench, seconds: float) -> dict[int, list[float]]:
+    """When the streams got their keepalives, while so many seconds passed."""
+    came: dict[int, list[float]] = {}
+    began = bench.clock.now
+    while bench.clock.now < began + seconds:
+        bench.pass_time(Wheel.TICK)
+        for number in range(len(bench.clients)):
+            if bench.received(number) == sse.KEEPALIVE:
+                came.setdefault(number, []).append(bench.clock.now - began)
+    return came
+
+
+def test_there_is_no_pause_to_be_made_when_there_are_no_streams(bench: Bench) -> None:
+    assert bench.pump.pause() is None
+    bench.admit(keepalive=10.0)
+    assert bench.pump.pause() is not None
+    bench.pump.cut()
+    assert bench.pump.pause() is None
+
+
+def fill(bench: Bench, number: int = 0) -> bytes:
+    """Events that no socket has room for; their frames."""
+    payload = json.dumps("x" * 100_000).encode()
+    for _ in range(20):
+        bench.feed.offer(Event("orders", payload))
+    bench.pump.broadcast(bench.feed)
+    return b"data: %b\n\n" % payload * 20
+
+
+def test_who_is_behind_gets_no_keepalive_in_between(bench: Bench) -> None:
+    outlet = bench.admit(keepalive=10.0)
+    expected = fill(bench)
+    waiting = [outlet.waiting]
+    for _ in range(30):
+        bench.pass_time(1.0)
+    assert drain(bench) == expected
+    waiting.append(outlet.waiting)
+    assert waiting == [True, False]
+    for _ in range(11):
+        bench.pass_time(1.0)
+    assert bench.received() == sse.KEEPALIVE
+
+
+def drain(bench: Bench, number: int = 0) -> bytes:
+    """Read, and have the pump write, until there is nothing more."""
+    received = b""
+    while data := bench.received(number):
+        received += data
+        bench.pump.handle(bench.pump.wait(0.0))
+    return received
+
+
+def test_who_had_no_room_is_watched_for_some_and_then_no_more(bench: Bench) -> None:
+    bench.admit()
+    assert bench.pump.wait(0.0) == []  # a socket with room is no event
+    fill(bench)
+    assert bench.pump.wait(0.0) == []
+    drain(bench)
+    assert bench.pump.wait(0.0) == []
+    bench.offer(1)
+    bench.pump.broadcast(bench.feed)
+    assert bench.received() == frame(1)
+
+
+def test_a_head_that_did_not_leave_before_leaves_first(bench: Bench) -> None:
+    bench.admit(head=b"HTTP/1.1 200 OK\r\n\r\n")
+    bench.offer(1)
+    bench.pump.broadcast(bench.feed)
+    assert bench.received() == b"HTTP/1.1 200 OK\r\n\r\n" + frame(1)
+    assert bench.pump.wait(0.0) in ([], [(bench.wake, select.EPOLLIN)])
+
+
+def test_events_that_everyone_has_are_not_held(bench: Bench) -> None:
+    bench.admit()
+    bench.admit()
+    bench.offer(1, 2, 3)
+    bench.pump.broadcast(bench.feed)
+    assert bench.feed._log == []
+    bench.offer(4)
+    bench.pump.broadcast(bench.feed)
+    assert bench.received(1) == frame(1, 2, 3, 4)
+
+
+def test_events_are_held_for_one_who_is_behind_or_on_its_way(bench: Bench) -> None:
+    bench.admit()
+    late = bench.follow()
+    bench.offer(1)
+    bench.pump.broadcast(bench.feed)
+    assert len(bench.feed._log) == 1
+    bench.pump.watch(late)
+    bench.pump.admit(late)
+    assert bench.received(1) == frame(1)
+    big = fill(bench)
+    bench.offer(2)
+    bench.pump.broadcast(bench.feed)
+    assert drain(bench, 0) == frame(1) + big + frame(2)
+    assert drain(bench, 1) == big + frame(2)
+    bench.offer(3)
+    bench.pump.broadcast(bench.feed)
+    assert bench.feed._log == []
+
+
+def test_news_without_a_reader_here_are_left_for_the_one_who_comes(bench: Bench) -> None:
+    outlet = bench.follow()
+    bench.offer(1)
+    bench.pump.broadcast(bench.feed)
+    bench.pump.watch(outlet)
+    bench.pump.admit(outlet)
+    assert bench.received() == frame(1)
+
+
+def test_who_follows_later_gets_no_event_from_before_though_it_was_not_written_yet(bench: Bench) -> None:
+    bench.admit()
+    bench.offer(1)
+    bench.admit()
+    assert bench.received(0) == frame(1)
+    bench.offer(2)
+    bench.pump.broadcast(bench.feed)
+    assert (bench.received(0), bench.received(1)) == (frame(2), frame(2))
+
+
+class EndingFeed(Feed):
+    """A feed that gets its last event, and its end, right after it was read."""
+
+    def read(self, position: int, until: int | None = None, readers: int = 1) -> tuple[list[Event], int]:
+        result = super().read(position, until, readers)
+        if until is None and result[0] and not self.ended:
+            self.offer(Event("orders", b"2"))
+            self.end()
+        return result
+
+
+def test_an_event_that_comes_between_reading_and_the_end_is_delivered(bench: Bench) -> None:
+    registry = bench.hub._registry
+    feed = registry.join(topics("orders", TENANT), lambda: EndingFeed(8, NewsReader(), registry))
+    bench.admit()
+    feed.leave()
+    bench.offer(1)
+    bench.pump.broadcast(feed)
+    bench.pump.broadcast(feed)
+    received = bench.received()
+    assert received.startswith(frame(1, 2) + b"retry: ")
+    assert received.endswith(sse.encode(CLOSE_EVENT))
+    assert bench.pump.outlets == {}
+
+
+def test_who_has_left_does_not_come_up_any_more(bench: Bench) -> None:
+    bench.admit()
+    bench.admit()
+    bench.clients[0].close()
+    bench.pump.handle(bench.pump.wait(0.0))
+    assert due_ticks(bench.pump) == [1]
+    bench.clients[1].close()
+    bench.pump.handle(bench.pump.wait(0.0))
+    assert due_ticks(bench.pump) == []
+    bench.pass_time(20.0)
+
+
+def test_nothing_more_is_heard_of_a_connection_that_a_child_still_has(bench: Bench) -> None:
+    outlet = bench.admit()
+    copy = os.dup(outlet.descriptor)
+    try:
+        bench.clients[0].close()
+        bench.pump.handle(bench.pump.wait(0.0))
+        assert bench.pump.outlets == {}
+        assert bench.pump.wait(0.0) == []
+    finally:
+        os.close(copy)
+
+
+def test_an_event_for_a_descriptor_that_is_gone_is_none(bench: Bench) -> None:
+    outlet = bench.admit()
+    bench.clients[0].close()
+    events = bench.pump.wait(0.0)
+    assert [descriptor for descriptor, _ in events] == [outlet.descriptor]
+    bench.pump.handle(events)
+    bench.pump.handle(events)
+    assert bench.pump.outlets == {}
+
+
+def test_a_wake_is_taken_note_of_once(bench: Bench) -> None:
+    os.eventfd_write(bench.wake, 3)
+    events = bench.pump.wait(PATIENCE)
+    assert events == [(bench.wake, select.EPOLLIN)]
+    bench.pump.handle(events)
+    assert bench.pump.wait(0.0) == []

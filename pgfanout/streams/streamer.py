@@ -26,9 +26,9 @@ class Streamer:
     that thread's own; others leave word in one of the deques, whose operations are atomic, and
     wake it.
 
-    `_lock` guards `_thread`, `_pump`, `_sleeps_until` and what is put among the arrivals and the
-    errands: so nothing is left with a thread that is about to end, or to sleep for long. It is
-    held for a few operations, and while the thread is started.
+    `_lock` guards `_thread`, `_pump` and `_sleeps_until`, and what is put among the arrivals and
+    the errands: so nothing is left with a thread that is about to end, or to sleep. It is held
+    for a few operations, and while the thread is started.
 
     Every method may be called from any thread.
     """
@@ -82,8 +82,13 @@ class Streamer:
         self._news.append(feed)
 
     def wake(self) -> None:
-        """See `NewsReader`: look now what there is to do. Never waits."""
-        if self._news or self._errands or self._arrivals:
+        """See `NewsReader`: look now what there is to do. Never waits.
+
+        A thread that is at work looks before it sleeps, and need not be woken.
+        """
+        with self._lock:
+            sleeps = self._sleeps_until > 0.0
+        if sleeps:
             os.eventfd_write(self._wake_descriptor, 1)
 
     def settle(self, timeout: float) -> None:
@@ -158,9 +163,10 @@ class Streamer:
             errand()
 
     def _pause(self, pump: Pump) -> float | None:
+        """How long it may sleep: whoever comes with something to do after this knows that it does."""
         pause = pump.pause()
         with self._lock:
-            if self._arrivals:
+            if self._arrivals or self._news or self._errands:
                 return 0.0
             self._sleeps_until = math.inf if pause is None else time.monotonic() + pause
         return pause

@@ -102,10 +102,14 @@ def _decode_own(text: str) -> tuple[Topic, Event]:
 
     Raises `ValueError` for any other text, `InvalidEventError` and what a JSON parser does.
     """
-    head = _head(text)
-    if head is None:
-        raise ValueError
-    start = head.end()
+    global _last
+    head, topic = _last
+    if not text.startswith(head):
+        found = _head(text)
+        if found is None:
+            raise ValueError
+        head, topic = _last = found.group(), _topic(*found.groups())
+    start = len(head)
     _, end = _quick_scan(text, start)
     name, kind = text[end + 7 : -2], ""
     if not (name.isalnum() and text.startswith(',"id":"', end) and text.endswith('"}')):
@@ -113,7 +117,6 @@ def _decode_own(text: str) -> tuple[Topic, Event]:
         if tail is None:
             raise ValueError
         kind, name = tail.groups("")
-    topic = _topic(*head.groups())
     return topic, Event.checked(topic.channel, text[start:end].encode(), check_type(kind), name)
 
 
@@ -122,6 +125,8 @@ _PLAIN: Final = r'"([^"\\\x00-\x1f\ud800-\udfff]*)"'
 _head = re.compile(rf'\{{"channel":{_PLAIN},"tenant_id":{_PLAIN},"payload":').match
 _tail = re.compile(rf'(?:,"type":{_PLAIN})?(?:,"id":{_PLAIN})?\}}').fullmatch
 _topic = lru_cache(maxsize=4096)(Topic.of)
+_last: tuple[str, Topic] = ("\0", Topic("", ""))
+"""How the last text began, up to its payload, and whose it was: the next one often begins alike."""
 # With numbers of the parser's own making, which are thrown away; it refuses some that are too long for them.
 _quick_scan = json.JSONDecoder(parse_constant=refuse_constant).scan_once  # type: ignore[attr-defined]
 

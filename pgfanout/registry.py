@@ -109,10 +109,14 @@ class Registry:
             self.refreshes += count
 
     def of(self, topic: Topic) -> tuple[Consumer, ...]:
-        """The consumers of a topic."""
-        with self._lock:
-            route = self._routes.get(topic)
-            if route is None:
+        """The consumers of a topic.
+
+        A route that is there is right, so it is taken without the lock: who changes it removes it
+        before the change is done. Whoever is found for one topic is found for all from then on.
+        """
+        route = self._routes.get(topic)
+        if route is None:
+            with self._lock:
                 route = tuple(self._consumers.get(topic, ()))
                 if route:
                     self._routes[topic] = route

@@ -170,8 +170,8 @@ MUTATIONS = (
         2,
         "a notification that can't be decoded is no gap",
         _LISTENER,
-        "if notify.relname == channel]",
-        "if notify.relname == channel and _text(notify.extra)]",
+        "return [_text(payload) for payload in payloads]",
+        "return [_text(payload) for payload in payloads if _text(payload)]",
         ("bytes-corrupted",),
     ),
     Mutation(

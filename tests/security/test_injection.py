@@ -167,7 +167,7 @@ def test_the_notifications_tried_have_such_payloads_among_those_that_pass(end: s
         event = check_notification(text)
         return event is not None and end.encode() in event.payload
 
-    tries = settings(max_examples=5000, phases=[Phase.generate], derandomize=True, database=None)
+    tries = settings(max_examples=50_000, phases=[Phase.generate], derandomize=True, database=None)
     assert find(envelopes(), passes, settings=tries)
 
 

@@ -201,7 +201,7 @@ class Listener:
                 pass
         batch = [self._arrived.popleft() for _ in range(len(self._arrived))]
         channel, pulse = self._channel.encode(), self._pulse.encode()
-        texts = [_text(notify.extra) for notify in batch if notify.relname == channel]
+        texts = _texts([notify.extra for notify in batch if notify.relname == channel])
         return texts, len(texts) < len(batch) and any(notify.relname == pulse for notify in batch)
 
     def _survive(self, error: Exception) -> None:
@@ -236,8 +236,15 @@ class Listener:
             self._server_words = notice.message_primary or ""
 
 
+def _texts(payloads: Sequence[bytes]) -> list[str]:
+    """Notifications as texts; one that has bytes that are not UTF-8 is empty, which is no event."""
+    try:
+        return [payload.decode() for payload in payloads]
+    except UnicodeDecodeError:
+        return [_text(payload) for payload in payloads]
+
+
 def _text(payload: bytes) -> str:
-    """A notification as text; without text, which is no event, when it has bytes that are not UTF-8."""
     try:
         return payload.decode()
     except UnicodeDecodeError:

@@ -184,6 +184,7 @@ class Response:
     made: ClassVar[list[Response]] = []
 
     def __init__(self, hub: MemoryHub, *, resumed: bool = False, no_thread: bool = False) -> None:
+        feed, position = hub.follow(topics("orders", TENANT), streamer)  # raises once the hub is closed
         self.server, self.connection = tcp_pair()
         self.made.append(self)
         self.released: list[str] = []
@@ -191,7 +192,8 @@ class Response:
         self._hub, self._no_thread = hub, no_thread
         self.body = DetachingStream(
             self.server,
-            *hub.follow(topics("orders", TENANT), streamer),
+            feed,
+            position,
             resumed=resumed,
             keepalive=60.0,
             stay=self._stay,
@@ -396,7 +398,7 @@ def test_a_body_that_a_middleware_changes_stays_in_its_thread(
     serving = served(pool, response, chunked=chunked, middleware=compressing)
     client = response.client(chunked=chunked)
     decompressor = zlib.decompressobj()
-    eventually(lambda: hub.stats().subscriptions == 1)
+    eventually(lambda: stays(hub))
     hub.publish("orders", TENANT, 1)
     text = b""
     while b"data: 1\n\n" not in text:
@@ -724,7 +726,7 @@ def test_a_body_that_was_dropped_after_it_stayed_gives_its_place_back(hub: Memor
     next(response.body)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(next, response.body)
-        eventually(lambda: hub.stats().subscriptions == 1)
+        eventually(lambda: stays(hub))
         hub.publish("orders", TENANT, 1)
         waiting.result(PATIENCE)
         del waiting

@@ -151,12 +151,14 @@ resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, hard))
 from pgfanout.streams.descriptors import check_descriptors, raise_limit
 assert raise_limit() == hard == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 check_descriptors(1, 10**6)
-opened = 0
+opened = []
 try:
     while True:
-        opened = os.open(os.devnull, os.O_RDONLY)
+        opened.append(os.open(os.devnull, os.O_RDONLY))
 except OSError:
-    print(opened)
+    print(opened[-1])
+for descriptor in opened:  # whatever happens at the interpreter's end may need some
+    os.close(descriptor)
 """
     done = subprocess.run(
         [sys.executable, "-c", program],

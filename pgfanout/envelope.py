@@ -19,7 +19,7 @@ from .errors import InvalidEventError, PayloadTooLargeError, PgFanoutError
 from .event import Event, check_label, check_type, refuse_constant
 from .topic import Topic
 
-__all__ = ["NOTIFY_LIMIT", "MalformedEnvelopeError", "decode", "encode", "new_id", "payload_json"]
+__all__ = ["NOTIFY_LIMIT", "MalformedEnvelopeError", "compose", "decode", "encode", "new_id", "payload_json"]
 
 NOTIFY_LIMIT: Final = 7999
 """Bytes of UTF-8 in a NOTIFY payload (https://www.postgresql.org/docs/current/sql-notify.html)."""
@@ -45,6 +45,12 @@ def encode(event: Event, tenant: str) -> str:
     if size > NOTIFY_LIMIT:
         raise PayloadTooLargeError(size, NOTIFY_LIMIT)
     return text
+
+
+def compose(channel: str, tenant_id: str | uuid.UUID, payload: object, type: str = "") -> str:
+    """The NOTIFY text of a new event, with an id of its own. Raises `InvalidEventError`, `PayloadTooLargeError`."""
+    topic = Topic.of(channel, tenant_id)
+    return encode(Event(channel, payload_json(payload), type, new_id()), topic.tenant)
 
 
 def decode(text: str) -> tuple[Topic, Event]:

@@ -6,7 +6,6 @@ It knows no database. A backend sends texts and runs a listener that hands texts
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import uuid
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 from . import envelope
 from .event import REFRESH_EVENT, Event
 from .feed import Feed, NewsReader
+from .fork import renew_in_children
 from .lifecycle import Lifecycle, Listener
 from .registry import Registry
 from .relay import Relay
@@ -61,8 +61,7 @@ class NotifyHub(ABC):
         self._complain_at: float
         self._renew()
         _live[self] = None
-        # A hook can't be taken back; it holds no more than a weak reference.
-        os.register_at_fork(after_in_child=_Renewal(self))
+        renew_in_children(self._renew)
 
     # What a backend adds.
 
@@ -169,7 +168,7 @@ class NotifyHub(ABC):
         Everything is checked before anything is sent; raises what `publish` raises.
         """
         self._lifecycle.check_open()
-        texts = [_text(*event) for event in events]
+        texts = [envelope.compose(*event) for event in events]
         if texts:
             self._send(texts, executor)
 
@@ -296,22 +295,3 @@ class NotifyHub(ABC):
         self._reader = None
         self._kept_lock = threading.Lock()  # guards the counter, and nothing else
         self._kept_in_thread: Counter[str] = Counter()
-
-
-class _Renewal:
-    """Makes a hub's state anew in a forked child, where the parent's threads don't exist and its
-    locks may be held for ever."""
-
-    def __init__(self, hub: NotifyHub) -> None:
-        self._hub = weakref.ref(hub)
-
-    def __call__(self) -> None:
-        hub = self._hub()
-        if hub is not None:
-            hub._renew()
-
-
-def _text(channel: str, tenant_id: str | uuid.UUID, payload: Any, type: str = "") -> str:
-    topic = Topic.of(channel, tenant_id)
-    event = Event(channel, envelope.payload_json(payload), type, envelope.new_id())
-    return envelope.encode(event, topic.tenant)

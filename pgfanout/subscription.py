@@ -40,13 +40,16 @@ class _Backlog(queue.Queue[Event]):
     def get(self, block: bool = True, timeout: float | None = None) -> Event:
         """As `queue.Queue.get`."""
         with self.mutex:
-            if self._qsize():
-                return self._get()
+            event = self._get() if self._qsize() else None
+            others = self._waiting
+        if event is not None:
+            if others:
+                self._pass_on()
+            return event
         try:
             return self._wait(timeout if block else 0.0)
         finally:
-            if self._relay is not None:
-                self._relay.wake()
+            self._pass_on()
 
     def _wait(self, timeout: float | None) -> Event:
         with self.mutex:
@@ -61,13 +64,20 @@ class _Backlog(queue.Queue[Event]):
                 self.not_empty.notify()
         return event
 
+    def _pass_on(self) -> None:
+        """Wake the next of the relay: whoever was woken does, and whoever may have taken what another
+        was woken for, who sleeps again then."""
+        if self._relay is not None:
+            self._relay.wake()
+
     def wake(self) -> bool:
-        """Wake one thread that waits, if there is one."""
+        """Wake one thread that waits, if there is one, and something for it."""
         with self.mutex:
             self._told = False
-            if self._waiting:
+            needed = bool(self._waiting and self._qsize())
+            if needed:
                 self.not_empty.notify()
-            return bool(self._waiting)
+        return needed
 
     def offer(self, event: Event) -> bool:
         """Append; when full, one refresh takes the place of everything (False then).
@@ -108,6 +118,9 @@ class _Backlog(queue.Queue[Event]):
             self.queue.clear()
             if self.ended:
                 rest.append(CLOSE_EVENT)
+            others = self._waiting
+        if others:
+            self._pass_on()
         return rest
 
 

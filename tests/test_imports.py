@@ -28,6 +28,7 @@ ORDER = [
     "feed",
     "registry",
     "stats",
+    "fork",
     "lifecycle",
     "hub",
     "backends",

@@ -102,6 +102,33 @@ def test_one_whose_time_is_over_passes_the_turn_on(pool: ThreadPoolExecutor) -> 
     assert got.result(PATIENCE) is EVENT
 
 
+def test_who_is_woken_though_nothing_is_left_does_not_keep_the_turn(pool: ThreadPoolExecutor) -> None:
+    relay = Relay()
+    empty, other = Subscription(8, relay=relay), Subscription(8, relay=relay)
+    got = pool.submit(other.get, 2 * PATIENCE)
+    eventually(lambda: other._backlog._waiting)
+    empty._backlog._waiting = 1
+    relay.news(empty._backlog)
+    other.offer(EVENT)
+    relay.wake()
+    assert got.result(PATIENCE) is EVENT
+
+
+@pytest.mark.parametrize("take", ["get", "take_rest"])
+def test_who_takes_what_another_was_woken_for_wakes_the_next(pool: ThreadPoolExecutor, take: str) -> None:
+    relay = Relay()
+    shared, other = Subscription(8, relay=relay), Subscription(8, relay=relay)
+    got = pool.submit(other.get, 2 * PATIENCE)
+    eventually(lambda: other._backlog._waiting)
+    shared._backlog._waiting = 1  # a thread that comes too late
+    shared.offer(EVENT)
+    other.offer(EVENT)
+    relay.wake()
+    assert not got.done()
+    getattr(shared._backlog, take)()
+    assert got.result(PATIENCE) is EVENT
+
+
 def test_an_end_needs_no_relay(pool: ThreadPoolExecutor) -> None:
     subscription = Subscription(8, relay=Relay())
     got = [pool.submit(subscription.get, PATIENCE) for _ in range(5)]

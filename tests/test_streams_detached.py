@@ -21,13 +21,29 @@ import pytest
 
 from pgfanout import MemoryHub
 from pgfanout.errors import HubClosedError, TooManyStreamsError
+from pgfanout.event import REFRESH_EVENT
 from pgfanout.streams import EventStream, sse
-from pgfanout.streams.detached import CHANGED_BODY, NO_DESCRIPTORS, DetachingStream, reason_to_stay
+from pgfanout.streams.detached import (
+    CHANGED_BODY,
+    NO_DESCRIPTORS,
+    OTHER_THREAD,
+    DetachingStream,
+    reason_to_stay,
+)
 from pgfanout.streams.stream import close_forgotten
 from pgfanout.streams.streamer import Streamer, streamer
 from pgfanout.topic import topics
 
-from .support.detached import PATIENCE, Client, dechunk, open_descriptors, read_to_end, reset, tcp_pair
+from .support.detached import (
+    PATIENCE,
+    Client,
+    dechunk,
+    default_timeout,
+    open_descriptors,
+    read_to_end,
+    reset,
+    tcp_pair,
+)
 from .support.sse import parse
 from .support.wait import eventually
 
@@ -207,7 +223,7 @@ class Response:
         self.reasons.append(reason)
         if self._no_thread:
             raise TooManyStreamsError(1)
-        return EventStream(self._hub.subscribe("orders", TENANT), keepalive=60.0, on_close=self.release)
+        return EventStream(self._hub.subscribe("orders", TENANT), keepalive=60.0, resumed=True, on_close=self.release)
 
     def client(self, *, chunked: bool) -> Client:
         """The client, after it has read the head."""
@@ -262,9 +278,11 @@ def nothing_is_lost(hub: MemoryHub) -> Iterator[None]:
 
 
 @pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(4) as pool:
+def thread(hub: MemoryHub) -> Iterator[ThreadPoolExecutor]:
+    """A thread of a server."""
+    with ThreadPoolExecutor(1) as pool:
         yield pool
+        hub.close()  # or a stream that stays would not end
 
 
 # Leaving.
@@ -385,17 +403,18 @@ def test_a_client_that_leaves_before_the_hand_over_is_let_go(
 
 
 def served(
-    pool: ThreadPoolExecutor, response: Response, *, chunked: bool, middleware: Middleware = passing
-) -> Future[None]:
-    return pool.submit(serve, response.server, middleware(response.body), chunked=chunked)
+    thread: ThreadPoolExecutor, hub: MemoryHub, *, chunked: bool, middleware: Middleware = passing
+) -> tuple[Response, Future[None]]:
+    """A response of a server's own thread, and what becomes of its serving there."""
+    response = thread.submit(Response, hub).result()
+    return response, thread.submit(serve, response.server, middleware(response.body), chunked=chunked)
 
 
 @KINDS
 def test_a_body_that_a_middleware_changes_stays_in_its_thread(
-    hub: MemoryHub, pool: ThreadPoolExecutor, chunked: bool
+    hub: MemoryHub, thread: ThreadPoolExecutor, chunked: bool
 ) -> None:
-    response = Response(hub)
-    serving = served(pool, response, chunked=chunked, middleware=compressing)
+    response, serving = served(thread, hub, chunked=chunked, middleware=compressing)
     client = response.client(chunked=chunked)
     decompressor = zlib.decompressobj()
     eventually(lambda: stays(hub))
@@ -412,7 +431,8 @@ def test_a_body_that_a_middleware_changes_stays_in_its_thread(
     hub.close()
     serving.result(PATIENCE)
     client.to_end()
-    assert [event.type for event in parse(text + decompressor.decompress(client.content))] == ["message", "close"]
+    text += decompressor.decompress(client.content)
+    assert [event.type for event in parse(text)] == ["refresh", "message", "close"]
     assert len(response.released) == 1
     response.give_up()
 
@@ -420,10 +440,9 @@ def test_a_body_that_a_middleware_changes_stays_in_its_thread(
 @KINDS
 @pytest.mark.parametrize("middleware", [pairing, looking_ahead])
 def test_a_middleware_that_holds_the_first_item_back_keeps_the_thread_and_loses_nothing(
-    hub: MemoryHub, pool: ThreadPoolExecutor, chunked: bool, middleware: Middleware
+    hub: MemoryHub, thread: ThreadPoolExecutor, chunked: bool, middleware: Middleware
 ) -> None:
-    response = Response(hub)
-    serving = served(pool, response, chunked=chunked, middleware=middleware)
+    response, serving = served(thread, hub, chunked=chunked, middleware=middleware)
     eventually(lambda: stays(hub))
     subscription = hub.subscribe("orders", TENANT)
     for number in range(4):
@@ -433,19 +452,45 @@ def test_a_middleware_that_holds_the_first_item_back_keeps_the_thread_and_loses_
     hub.close()
     serving.result(PATIENCE)
     client = response.client(chunked=chunked)
-    assert [event.data for event in client.to_end()] == ["0", "1", "2", "3", "{}"]
+    assert [event.data for event in client.to_end()] == ["{}", "0", "1", "2", "3", "{}"]
     assert client.content.startswith(sse.opening())
     assert (response.reasons, len(response.released)) == ([CHANGED_BODY], 1)
     response.give_up()
 
 
-def test_a_server_that_announces_a_length_keeps_its_connection(hub: MemoryHub, pool: ThreadPoolExecutor) -> None:
+@KINDS
+def test_what_is_published_before_a_stream_is_found_to_stay_is_told_as_a_gap(
+    hub: MemoryHub, thread: ThreadPoolExecutor, chunked: bool
+) -> None:
+    """As by a view that publishes after it has made its response."""
+    response = thread.submit(Response, hub).result()
+    subscription = hub.subscribe("orders", TENANT)
+    hub.publish("orders", TENANT, "before")
+    subscription.get(PATIENCE)
+    subscription.close()
+    thread.submit(serve, response.server, pairing(response.body), chunked=chunked)
+    client = response.client(chunked=chunked)
+    assert [event.type for event in client.events(1)] == ["refresh"]
+    hub.close()
+    assert [event.type for event in client.to_end()] == ["close"]
+    response.give_up()
+
+
+def stay(hub: MemoryHub) -> Response:
+    """A response that was found to stay in this thread, up to its first event."""
+    response = Response(hub)
+    next(response.body)  # and nothing is written
+    assert next(response.body) == sse.encode(REFRESH_EVENT)
+    assert stays(hub)
+    hub.publish("orders", TENANT, 1)
+    assert b"data: 1\n\n" in next(response.body)
+    return response
+
+
+def test_a_server_that_announces_a_length_keeps_its_connection(hub: MemoryHub) -> None:
     response = Response(hub)
     response.server.sendall(HEAD + b"Content-Length: 1000000\r\n\r\n" + next(response.body))
-    waiting = pool.submit(next, response.body)
-    eventually(lambda: stays(hub))
-    hub.publish("orders", TENANT, 1)
-    assert b"data: 1\n\n" in waiting.result(PATIENCE)
+    assert next(response.body) == sse.encode(REFRESH_EVENT)
     client = response.client(chunked=False)
     client.read(PATIENCE)
     assert client.content == sse.opening()
@@ -455,18 +500,108 @@ def test_a_server_that_announces_a_length_keeps_its_connection(hub: MemoryHub, p
 
 
 def test_closing_a_stream_that_stayed_ends_its_subscription(hub: MemoryHub) -> None:
-    response = Response(hub)
-    body = response.body
-    next(body)
-    hub.publish("orders", TENANT, 0)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(next, body)  # nothing was written
-        eventually(lambda: stays(hub))
-        hub.publish("orders", TENANT, 1)
-        waiting.result(PATIENCE)
-    body.close()
+    response = stay(hub)
+    response.body.close()
     assert (len(response.released), hub.stats().subscriptions) == (1, 0)
-    body.close()
+    response.body.close()
+    response.give_up()
+
+
+# Other threads than the one that has made the response.
+
+
+@KINDS
+def test_a_body_that_is_read_in_another_thread_stays_there(
+    hub: MemoryHub, thread: ThreadPoolExecutor, chunked: bool
+) -> None:
+    response = Response(hub)
+    serving = thread.submit(serve, response.server, response.body, chunked=chunked)
+    client = response.client(chunked=chunked)
+    assert [event.type for event in client.events(1)] == ["refresh"]
+    hub.publish("orders", TENANT, 1)
+    assert [event.data for event in client.events(1)] == ["1"]
+    assert (response.reasons, streamer.open) == ([OTHER_THREAD], 0)
+    hub.close()
+    client.to_end()
+    serving.result(PATIENCE)
+    assert len(response.released) == 1
+    response.give_up()
+
+
+@pytest.mark.parametrize("written", ["head", "everything"])
+def test_a_body_whose_second_item_is_asked_for_in_another_thread_leaves_or_ends(
+    hub: MemoryHub, thread: ThreadPoolExecutor, written: str
+) -> None:
+    """The server may be writing at that moment, so its socket is not touched."""
+    response = Response(hub)
+    item = next(response.body)
+    number = os.fstat(response.server.fileno()).st_ino
+    response.server.sendall(plain_head() + (item if written == "everything" else b""))
+    second = thread.submit(next, response.body, b"the end").result(PATIENCE)
+    assert os.fstat(response.server.fileno()).st_ino == number
+    if written == "everything":
+        assert second == b"the end"
+        hub.publish("orders", TENANT, 1)
+        client = response.client(chunked=False)
+        assert [event.data for event in client.events(1)] == ["1"]
+    else:
+        assert response.answer() == plain_head()
+        with pytest.raises(BrokenPipeError):
+            response.server.sendall(item)
+    response.body.close()
+    response.give_up()
+
+
+def test_closing_in_another_thread_leaves_the_servers_socket_alone(hub: MemoryHub, thread: ThreadPoolExecutor) -> None:
+    response = Response(hub)
+    response.server.sendall(plain_head() + next(response.body))
+    number = os.fstat(response.server.fileno()).st_ino
+    thread.submit(response.body.close).result(PATIENCE)
+    assert os.fstat(response.server.fileno()).st_ino == number
+    assert response.answer() == plain_head() + sse.opening()
+    assert len(response.released) == 1
+    response.give_up()
+
+
+# What else stands in its way.
+
+
+@pytest.mark.parametrize("middleware", [passing, looking_ahead], ids=["leaves", "stays"])
+def test_a_default_time_out_of_sockets_holds_nobody_up(
+    hub: MemoryHub, thread: ThreadPoolExecutor, middleware: Middleware
+) -> None:
+    """An application may set one with `socket.setdefaulttimeout`."""
+    with default_timeout(2 * PATIENCE):
+        response, serving = served(thread, hub, chunked=False, middleware=middleware)
+        client = response.client(chunked=False)
+        eventually(lambda: streamer.open or stays(hub), PATIENCE)
+        hub.close()
+        assert client.to_end()[-1].type == "close"
+        serving.result(PATIENCE)
+        assert streamer.wait_until_empty(PATIENCE)
+    response.give_up()
+
+
+def test_a_response_with_too_much_of_its_own_fails_with_advice(
+    hub: MemoryHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody reads it before the stream's next item is asked for, so a server that goes on would wait for ever."""
+    response = Response(hub)
+
+    def followed_by_much(body: Body) -> Body:
+        def items(body: Body) -> Iterator[bytes]:
+            items = iter(body)
+            yield next(items)
+            yield b"x" * 10_000_000
+            yield from items
+
+        return Closing(body, items)
+
+    response.server.settimeout(None)
+    with pytest.raises(BlockingIOError):
+        serve(response.server, followed_by_much(response.body), chunked=True)
+    assert 'detach="never"' in caplog.text
+    assert len(response.released) == 1
     response.give_up()
 
 
@@ -479,13 +614,13 @@ def no_pairs(*arguments: object) -> Any:
 
 @KINDS
 def test_without_descriptors_it_stays_and_loses_nothing(
-    hub: MemoryHub, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, chunked: bool
+    hub: MemoryHub, thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, chunked: bool
 ) -> None:
-    response = Response(hub)
     with monkeypatch.context() as patch:
         patch.setattr(socket, "socketpair", no_pairs)
-        serving = served(pool, response, chunked=chunked)
+        response, serving = served(thread, hub, chunked=chunked)
         client = response.client(chunked=chunked)
+        assert [event.type for event in client.events(1)] == ["refresh"]
         hub.publish("orders", TENANT, 1)
         assert [event.data for event in client.events(1)] == ["1"]
     assert client.content.startswith(sse.opening())
@@ -498,12 +633,10 @@ def test_without_descriptors_it_stays_and_loses_nothing(
     response.give_up()
 
 
-def test_without_descriptors_for_the_streamer_it_stays(
-    hub: MemoryHub, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_descriptors_for_the_streamer_it_stays(hub: MemoryHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Streamer, "prepare", no_pairs)
     response = Response(hub)
-    assert next(response.body) == sse.opening()
+    assert next(response.body) == sse.opening(resumed=True)
     assert response.reasons == [NO_DESCRIPTORS]
     response.body.close()
     assert len(response.released) == 1
@@ -683,13 +816,21 @@ def test_a_body_that_was_dropped_without_a_look_gives_its_place_back(hub: Memory
     response.give_up()
 
 
-def test_a_body_that_was_dropped_after_its_first_item_gives_place_and_connection_back(hub: MemoryHub) -> None:
+@pytest.mark.parametrize("written", [b"", b"HTTP/1.1 500 Internal Server Error\r\n\r\n"])
+def test_a_body_that_was_dropped_after_its_first_item_gives_its_place_back_and_ends_the_connection(
+    hub: MemoryHub, written: bytes
+) -> None:
+    """What the server has written comes first; its socket is not touched, for a finaliser may run in any thread."""
     response = Response(hub)
     next(response.body)
+    number = os.fstat(response.server.fileno()).st_ino
+    response.server.sendall(written)
     drop(response)
     assert len(response.released) == 1
-    response.server.sendall(b"500")
-    assert response.connection.recv(10) == b"500"
+    assert response.answer() == written
+    assert os.fstat(response.server.fileno()).st_ino == number
+    with pytest.raises(BrokenPipeError):
+        response.server.sendall(b"more")
     response.give_up()
 
 
@@ -722,14 +863,7 @@ def test_a_body_that_was_dropped_after_the_hand_over_leaves_the_stream_alone(hub
 
 
 def test_a_body_that_was_dropped_after_it_stayed_gives_its_place_back(hub: MemoryHub) -> None:
-    response = Response(hub, no_thread=False)
-    next(response.body)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(next, response.body)
-        eventually(lambda: stays(hub))
-        hub.publish("orders", TENANT, 1)
-        waiting.result(PATIENCE)
-        del waiting
+    response = stay(hub)
     drop(response)
     assert (len(response.released), hub.stats().subscriptions) == (1, 0)
     response.give_up()
@@ -758,7 +892,7 @@ def test_a_body_that_is_dropped_after_the_server_has_closed_its_socket_spares_th
 # The end of the process's hub meets a hand-over.
 
 
-def test_every_client_gets_an_end_when_the_hub_closes_in_a_rush(pool: ThreadPoolExecutor, hub: MemoryHub) -> None:
+def test_every_client_gets_an_end_when_the_hub_closes_in_a_rush(hub: MemoryHub) -> None:
     rush = threading.Barrier(4, timeout=PATIENCE)
 
     def come() -> list[Response]:
@@ -771,9 +905,10 @@ def test_every_client_gets_an_end_when_the_hub_closes_in_a_rush(pool: ThreadPool
         except HubClosedError:
             return responses
 
-    coming = [pool.submit(come) for _ in range(3)]
-    rush.wait()
-    hub.close()
+    with ThreadPoolExecutor(3) as pool:
+        coming = [pool.submit(come) for _ in range(3)]
+        rush.wait()
+        hub.close()
     for future in coming:
         for response in future.result(PATIENCE):
             _, _, body = response.answer().partition(b"\r\n\r\n")

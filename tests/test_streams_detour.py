@@ -16,7 +16,15 @@ import pytest
 
 from pgfanout.streams.detour import Detour, framing
 
-from .support.detached import PATIENCE, open_descriptors, read_exactly, reset, tcp_pair
+from .support.detached import (
+    PATIENCE,
+    default_timeout,
+    open_descriptors,
+    read_exactly,
+    read_to_end,
+    reset,
+    tcp_pair,
+)
 
 ITEM = b": open\nid: start\n\n"  # 18 bytes
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -283,6 +291,55 @@ def test_a_client_that_has_reset_is_no_obstacle() -> None:
         assert detour.written() == b"head"
         os.close(detour.take())
         detour.close()
+
+
+@pytest.mark.parametrize("timeout", [None, 2 * PATIENCE], ids=["none", "some"])
+def test_what_it_does_waits_for_nothing_whatever_time_out_sockets_have(
+    server: socket.socket, client: socket.socket, timeout: float | None
+) -> None:
+    with default_timeout(timeout):
+        detour = Detour(server)
+        assert detour.written() == b""
+        server.sendall(b"head")
+        assert detour.written() == b"head"
+        assert detour.written() == b""
+        os.close(detour.take())
+        detour.close()
+
+
+def test_a_server_that_writes_more_than_fits_fails_instead_of_waiting_for_ever(server: socket.socket) -> None:
+    server.settimeout(None)
+    with contextlib.closing(Detour(server)), pytest.raises(BlockingIOError):
+        server.sendall(bytes(10_000_000))
+
+
+# Letting go.
+
+
+@pytest.mark.parametrize("written", [b"", b"head"])
+def test_whoever_abandons_it_ends_the_connection_after_what_was_written(
+    server: socket.socket, client: socket.socket, written: bytes
+) -> None:
+    before = open_descriptors()
+    detour = Detour(server)
+    place = os.fstat(server.fileno()).st_ino
+    server.sendall(written)
+    detour.abandon()
+    assert os.fstat(server.fileno()).st_ino == place
+    assert read_to_end(client) == written
+    server.close()
+    assert open_descriptors() < before
+
+
+def test_abandoning_it_after_the_connection_was_taken_leaves_that_alone(
+    server: socket.socket, client: socket.socket
+) -> None:
+    detour = Detour(server)
+    descriptor = detour.take()
+    detour.abandon()
+    os.write(descriptor, b"mine")
+    assert read_exactly(client, 4) == b"mine"
+    os.close(descriptor)
 
 
 # Without descriptors.

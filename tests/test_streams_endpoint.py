@@ -9,7 +9,6 @@ import resource
 import socket
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -523,12 +522,11 @@ def test_a_stream_that_finds_later_that_it_has_to_stay_counts_as_one_in_a_thread
 
 
 def keep_thread(endpoint: StreamEndpoint, stream: DetachingStream) -> None:
-    """Ask for the next item, which is an event."""
-    with ThreadPoolExecutor(1) as pool:
-        item = pool.submit(next, stream)
-        eventually(lambda: (endpoint.hub.stats().subscriptions, endpoint.hub.stats().detached) == (1, 0))
-        endpoint.hub.publish("orders", TENANT, "first")
-        assert [event.data for event in parse(item.result(PATIENCE))] == ['"first"']
+    """Ask for the next items, which are a refresh, since nothing is known of what came before, and an event."""
+    assert [event.type for event in parse(next(stream))] == ["refresh"]
+    assert (endpoint.hub.stats().subscriptions, endpoint.hub.stats().detached) == (1, 0)
+    endpoint.hub.publish("orders", TENANT, "first")
+    assert [event.data for event in parse(next(stream))] == ['"first"']
 
 
 def test_a_stream_that_has_to_stay_when_no_thread_is_left_is_told_to_come_back(
@@ -557,7 +555,7 @@ def test_a_stream_without_descriptors_stays_and_is_counted(
     monkeypatch.setattr(socket, "socketpair", refuse)
     answer = endpoint.answer(request(server), "orders", TENANT)
     assert isinstance(answer.body, DetachingStream)
-    assert next(answer.body) == sse.opening()
+    assert next(answer.body) == sse.opening(resumed=True)
     assert endpoint.hub.stats().kept_in_thread == {NO_DESCRIPTORS: 1}
     assert endpoint.limiter.in_threads == 1
     close(answer)

@@ -8,6 +8,7 @@ import os
 import select
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -16,7 +17,18 @@ from pgfanout.feed import Feed
 from pgfanout.streams import sse
 from pgfanout.streams.outlet import Audience, Outlet, chunk
 
-from .support.detached import BUFFER, PATIENCE, Client, dechunk, open_descriptors, read_exactly, reset, tcp_pair
+from .support.detached import (
+    BUFFER,
+    PATIENCE,
+    Client,
+    dechunk,
+    default_timeout,
+    open_descriptors,
+    read_exactly,
+    read_to_end,
+    reset,
+    tcp_pair,
+)
 from .support.sse import parse
 from .support.wait import eventually
 
@@ -303,6 +315,16 @@ def test_closing_after_a_farewell_ends_what_is_sent_and_not_what_is_received(lin
         client.sendall(b"x")
         copy.settimeout(PATIENCE)
         assert copy.recv(1) == b"x"
+
+
+def test_closing_waits_for_nothing_whatever_time_out_sockets_have(lines: list[Line]) -> None:
+    line = Line()
+    lines.append(line)
+    line.outlet.put_farewell()
+    assert line.outlet.write()
+    with default_timeout(2 * PATIENCE), ThreadPoolExecutor(1) as pool:
+        pool.submit(line.outlet.close, stalled=False).result(PATIENCE)
+    assert read_to_end(line.client).endswith(b"\n\n")
 
 
 def test_closing_after_a_reset_gives_everything_back(lines: list[Line]) -> None:

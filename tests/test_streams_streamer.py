@@ -457,8 +457,59 @@ def test_without_a_thread_the_stream_stays_with_its_owner(
             streamer.adopt(stream.outlet)
     assert streamer.open == 0
     assert stream.closed == []
+    assert streamer._pump is not None
+    with pytest.raises(FileNotFoundError):  # or the descriptor of another connection would be watched
+        streamer._pump._poll.unregister(stream.outlet.descriptor)
     stream.outlet.close(stalled=False)
     assert open_stream().data(0) == []
+
+
+def test_where_no_thread_runs_news_are_not_kept(hub: MemoryHub, streamer: Streamer) -> None:
+    for number in range(10):
+        feed, _ = hub.follow(topics(f"channel{number}", TENANT), streamer)
+        hub.publish(f"channel{number}", TENANT, 1)
+        settle(hub)
+        feed.leave()
+    assert not streamer._news
+
+
+def test_a_thread_that_ends_leaves_no_news(hub: MemoryHub, open_stream: Open, streamer: Streamer) -> None:
+    stream = open_stream()
+    pump = streamer._pump
+    assert pump is not None
+
+    def end() -> None:
+        pump.cut()
+        streamer.news(stream.outlet.feed)
+
+    assert streamer._do(end)
+    assert streamer.wait_until_empty(PATIENCE)
+    eventually(lambda: streamer._thread is None)
+    assert not streamer._news
+
+
+def test_a_failure_of_the_clean_up_ends_no_thread(
+    hub: MemoryHub,
+    open_stream: Open,
+    streamer: Streamer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stream = open_stream()
+    failing = [ZeroDivisionError(), ZeroDivisionError()]
+
+    def fail(*arguments: object) -> None:
+        if failing:
+            raise failing.pop()
+
+    monkeypatch.setattr(streamer._pump, "keep_alive", fail)
+    with monkeypatch.context() as patch:
+        patch.setattr(streamer._pump, "cut", fail)
+        streamer.wake()
+        eventually(lambda: not failing)
+    hub.publish("orders", TENANT, 1)
+    assert stream.data(1) == ["1"]
+    assert "the streamer failed" in caplog.text
 
 
 def test_without_descriptors_nothing_is_prepared_and_later_it_is(

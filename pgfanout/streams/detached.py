@@ -9,16 +9,20 @@ the same way, and the server's thread is free. Otherwise the response stays in i
 from __future__ import annotations
 
 import _thread
+import logging
 import os
 import select
 import socket
 import ssl
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from types import BuiltinFunctionType
 from typing import Any
 
 from ..errors import PgFanoutError
+from ..event import REFRESH_EVENT
 from ..feed import Feed
 from . import sse
 from .client import expect_no_request, server_socket
@@ -29,6 +33,9 @@ from .streamer import streamer
 
 __all__ = ["DetachingStream", "reason_to_stay"]
 
+logger = logging.getLogger("pgfanout")
+
+OTHER_THREAD = "the body is read in another thread than the application's"
 NO_DESCRIPTORS = "no descriptors are left"
 CHANGED_BODY = "something between the application and the server changes or holds back the body"
 
@@ -62,10 +69,11 @@ class DetachingStream:
     hand-over that is the streamer's to do.
 
     `stay` gives the stream that goes on in the thread, for the reason that it is told; closing
-    that one releases the place then. It raises `PgFanoutError`, and is called before a single
-    byte has reached the client, so nothing is missed of what is committed after that.
+    that one releases the place then. It raises `PgFanoutError`. What came before it is not handed
+    on, so such a stream starts with a refresh.
 
-    For one thread, as every body is.
+    For the thread that makes it, which the server's own is; in another one it stays in that, or
+    ends where it is too late for that.
     """
 
     def __init__(
@@ -79,6 +87,7 @@ class DetachingStream:
         stay: Callable[[str], EventStream],
         release: Callable[[], object],
     ) -> None:
+        self._owner = threading.get_ident()
         self._connection = connection
         self._feed: Feed | None = feed
         self._position = position
@@ -100,6 +109,11 @@ class DetachingStream:
 
     def close(self) -> None:
         """The server is done with the response. Idempotent."""
+        if isinstance(sys.exc_info()[1], BlockingIOError) and self._detour is not None:
+            logger.error(
+                "a response could not be written: it has more of its own between a stream's first bytes and the rest"
+                ' than a stream that leaves its thread allows. Call stream(..., detach="never") for it'
+            )
         detour, self._detour = self._detour, None
         try:
             if detour is not None:
@@ -115,7 +129,7 @@ class DetachingStream:
         for give_back in self._what_to_give_back():
             forget(give_back)
         if self._detour is not None:
-            self._detour.close()
+            self._detour.abandon()
 
     def _what_to_give_back(self) -> list[Callable[[], object]]:
         everything: list[Callable[[], object]] = []
@@ -129,6 +143,8 @@ class DetachingStream:
         return everything
 
     def _open(self) -> bytes:
+        if threading.get_ident() != self._owner:
+            return self._keep_thread(OTHER_THREAD) or self._say_goodbye()
         try:
             streamer.prepare()
             self._detour = Detour(self._connection)
@@ -147,10 +163,10 @@ class DetachingStream:
         if framed:
             self._hand_over(detour, written, chunked=framed == "chunked")
             return self._end()
-        opening = self._keep_thread(CHANGED_BODY)  # which is on its way already
+        stays = self._keep_thread(CHANGED_BODY)  # its opening is on its way already, but for the refresh
         self._detour = None
         self._end_detour(detour, written)
-        return self._next(self) if opening else self._say_goodbye()
+        return sse.encode(REFRESH_EVENT) if stays else self._say_goodbye()
 
     def _hand_over(self, detour: Detour, written: bytes, *, chunked: bool) -> None:
         assert self._feed is not None
@@ -189,11 +205,18 @@ class DetachingStream:
 
     def _end_detour(self, detour: Detour, written: bytes = b"") -> None:
         """Have the server's socket as it was, and send what the server had written meanwhile."""
-        taken = detour.taken
-        written += b"" if taken else detour.written()
-        detour.close()
-        if written:
-            self._connection.sendall(written)
+        if detour.taken:
+            detour.close()
+        elif threading.get_ident() != self._owner:
+            # The server may be writing at this moment, or close its socket: its place is not to be touched.
+            detour.abandon(written)
+        else:
+            try:
+                written += detour.written()
+            finally:
+                detour.close()
+            if written:
+                self._connection.sendall(written)
 
     def _follow_in_thread(self) -> bytes:
         assert self._in_thread is not None

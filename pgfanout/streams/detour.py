@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import socket
+import struct
+from contextlib import suppress
 
 __all__ = ["Detour", "framing"]
 
+_PATIENCE = 1
 _PIECE = 65536
 _FRAMING_FIELDS = re.compile(rb"\r\n(transfer-encoding|content-length)[ \t]*:([^\r\n]*)", re.IGNORECASE)
 
@@ -21,8 +24,10 @@ class Detour:
     server still writes, shuts or closes hits the stand-in; or `close` puts the connection back
     into its place, and the server has not noticed anything.
 
-    One thread uses it: the server's. Raises `OSError` when there are no descriptors left; nothing
-    has changed then.
+    For the server's thread; `abandon` alone is for any. Nothing waits, whatever time-out sockets
+    have by default. Nobody reads what the server writes meanwhile before it is asked for: the
+    stand-in holds some 200 KB, and a `send` of the server that finds no room for `_PATIENCE`
+    seconds fails. Raises `OSError` when there are no descriptors left; nothing has changed then.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -34,7 +39,10 @@ class Detour:
         except OSError:
             os.close(self._client)
             raise
+        self._our_end.setblocking(False)
         with stand_in:
+            stand_in.setblocking(True)
+            stand_in.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", _PATIENCE, 0))
             os.dup2(stand_in.fileno(), self._place, inheritable=False)
 
     @property
@@ -46,7 +54,7 @@ class Detour:
         """What the server has written since the last call."""
         written = b""
         try:
-            while data := self._our_end.recv(_PIECE, socket.MSG_DONTWAIT):
+            while data := self._our_end.recv(_PIECE):
                 written += data
                 if len(data) < _PIECE:
                     break
@@ -76,6 +84,23 @@ class Detour:
         else:
             self.written()  # unread, it would turn the server's end of file into a reset
         self._our_end.close()
+
+    def abandon(self, written: bytes = b"") -> None:
+        """Let go of everything, from whichever thread, a finaliser's included: the client gets what the
+        server has written, from `written` on, and then the end of its connection.
+
+        The server keeps the stand-in, since its number may become another connection's at any
+        moment in any thread but its own.
+        """
+        if self._client is None:
+            self.close()
+            return
+        with self._our_end, socket.socket(fileno=self._client) as client, suppress(OSError):
+            self._client = None
+            client.setblocking(False)
+            if written := written + self.written():
+                client.send(written)
+            client.shutdown(socket.SHUT_RDWR)
 
 
 def framing(written: bytes, item: bytes) -> str:

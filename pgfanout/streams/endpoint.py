@@ -122,7 +122,8 @@ class StreamEndpoint:
             client.limit_silence(self.client_timeout)
             client.send_at_once()
             if reason or connection is None:
-                return self._stream_in_thread(environ, wanted, place, reason)
+                resumed = bool(sse.last_event_id(environ))
+                return self._stream_in_thread(environ, wanted, place, reason, resumed=resumed)
             return self._detaching_stream(connection, environ, wanted, place)
         except BaseException:
             place()
@@ -138,14 +139,14 @@ class StreamEndpoint:
         return self.limiter.acquire(user_id, detached=detached)
 
     def _stream_in_thread(
-        self, environ: Mapping[str, Any], wanted: list[Topic], place: Place, reason: str
+        self, environ: Mapping[str, Any], wanted: list[Topic], place: Place, reason: str, *, resumed: bool
     ) -> EventStream:
         self.hub.count_kept_in_thread(reason)
         channels, tenant = [topic.channel for topic in wanted], wanted[0].tenant
         return EventStream(
             self.hub.subscribe(channels, tenant, start_timeout=self.start_timeout),
             keepalive=self.keepalive,
-            resumed=bool(sse.last_event_id(environ)),
+            resumed=resumed,
             client=ClientSocket(environ),
             on_close=place,
         )
@@ -155,7 +156,7 @@ class StreamEndpoint:
     ) -> DetachingStream:
         def stay(reason: str) -> EventStream:
             place.keep_thread()
-            return self._stream_in_thread(environ, wanted, place, reason)
+            return self._stream_in_thread(environ, wanted, place, reason, resumed=True)
 
         feed, position = self.hub.follow(wanted, streamer)
         return DetachingStream(

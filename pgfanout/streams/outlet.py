@@ -101,10 +101,11 @@ class Outlet(Ticking):
         """End the connection, leave the feed and give the stream's place back. Never waits."""
         # A forked child may have the descriptor, too: a shutdown ends the connection all the same.
         with socket.socket(fileno=self.descriptor) as connection:
+            connection.setblocking(False)  # it has the default time-out of sockets otherwise
             try:
                 connection.shutdown(socket.SHUT_WR if self.ending and not self.rest else socket.SHUT_RDWR)
                 # What a client has sent and nobody read would turn the end into a reset.
-                connection.recv(65536, socket.MSG_DONTWAIT)
+                connection.recv(65536)
             except OSError:
                 pass
         self.feed.leave(stalled=stalled)

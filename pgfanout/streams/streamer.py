@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..feed import Feed
 from .outlet import Outlet
@@ -26,9 +27,9 @@ class Streamer:
     that thread's own; others leave word in one of the deques, whose operations are atomic, and
     wake it.
 
-    `_lock` guards `_thread`, `_pump` and `_sleeps_until`, and what is put among the arrivals and
-    the errands: so nothing is left with a thread that is about to end, or to sleep. It is held
-    for a few operations, and while the thread is started.
+    `_lock` guards `_thread`, `_pump` and `_sleeps_until`, and what is put into the deques: so
+    nothing is left with a thread that is about to end, or to sleep. It is held for a few
+    operations, none of which waits, and while the thread is started.
 
     Every method may be called from any thread.
     """
@@ -65,12 +66,12 @@ class Streamer:
         when the system has no memory or no thread for it; the outlet is still the caller's then.
         """
         assert self._pump is not None
-        self._pump.watch(outlet)
         with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, args=(self._pump,), name="pgfanout-streamer", daemon=True)
                 thread.start()
                 self._thread = thread
+            self._pump.watch(outlet)
             self._arrivals.append(outlet)
             late = self._sleeps_until > time.monotonic() + EARLIEST_KEEPALIVE * outlet.keepalive
         # Asked after it was put among the arrivals: news that come later wake the thread themselves.
@@ -78,8 +79,13 @@ class Streamer:
             self.wake()
 
     def news(self, feed: Feed) -> None:
-        """See `NewsReader`: the listener's thread calls it, and then `wake`."""
-        self._news.append(feed)
+        """See `NewsReader`: the listener's thread calls it, and then `wake`.
+
+        A thread that begins reads the feeds of its first outlets anyway.
+        """
+        with self._lock:
+            if self._thread is not None:
+                self._news.append(feed)
 
     def wake(self) -> None:
         """See `NewsReader`: look now what there is to do. Never waits.
@@ -146,7 +152,8 @@ class Streamer:
             except Exception:
                 # Nobody knows what was written and what not: those who come back are told to refresh.
                 logger.exception("the streamer failed; its streams are cut, and browsers come back")
-                pump.cut()
+                with suppress(Exception):
+                    pump.cut()
 
     def _turn(self, pump: Pump) -> None:
         # Taken before the sockets are looked at: an errand sees what had happened when it was given.
@@ -178,6 +185,7 @@ class Streamer:
             if self._arrivals or self._errands:
                 return False
             self._thread = None
+            self._news.clear()
             return True
 
 

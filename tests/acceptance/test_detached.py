@@ -224,11 +224,18 @@ def test_a_middleware_that_changes_the_body_keeps_the_thread(serve: Serve, fresh
     with PostgresHub(fresh_database_url) as hub:
         hub.publish("orders", TENANT, "hello")
         events: list[SentEvent] = []
-        while not events:
-            events = parser.feed(inflate.decompress(response.read1()))
-    assert [event.data for event in events] == ['"hello"']
+        while len(events) < 2:
+            events += parser.feed(inflate.decompress(response.read1()))
+    assert [event.data for event in events] == ["{}", '"hello"']
     response.close()
     connection.close()
+
+
+def test_a_default_time_out_of_sockets_holds_up_neither_requests_nor_the_end(serve: Serve, open_streams: Open) -> None:
+    server = serve("tests.acceptance.apps.impatient:app", threads=4)
+    sources = open_streams(server.url, 20)
+    assert stats(server.url)["detached"] == 20
+    end(server, sources)
 
 
 def test_where_tls_ends_in_the_server_streams_keep_their_threads(

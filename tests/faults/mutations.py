@@ -98,16 +98,16 @@ MUTATIONS = (
     Mutation(
         2,
         "an event has no id, and PostgreSQL folds it with another",
-        "hub.py",
-        "type, envelope.new_id())",
+        "envelope.py",
+        "type, new_id())",
         "type, '')",
     ),
     Mutation(
         2,
         "nobody is woken",
         "subscription.py",
-        "self.not_empty.notify()\n            return bool(self._waiting)",
-        "pass\n            return bool(self._waiting)",
+        "            if needed:\n                self.not_empty.notify()\n",
+        "",
     ),
     Mutation(
         2,

@@ -78,6 +78,17 @@ def read_exactly(connection: socket.socket, count: int) -> bytes:
     return received
 
 
+@contextlib.contextmanager
+def default_timeout(seconds: float | None) -> Iterator[None]:
+    """The time-out that new sockets have, for a while: an application may set one."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
 def open_descriptors() -> set[str]:
     """The process's descriptors, each with what it is."""
     found = set()

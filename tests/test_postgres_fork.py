@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
 import sys
-import traceback
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +14,13 @@ import pytest
 
 from pgfanout import PostgresHub
 
+from .support.child import FORKS, in_child
 from .support.wait import eventually
 
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
 LONG = 20.0
 
-# Forking a process with threads is what these tests are about.
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-
-
-def in_child(work: Callable[[], Any]) -> Any:
-    """What the function returns in a forked child; the child ends without any clean-up."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(60)
-        try:
-            answer = work()
-        except BaseException:
-            answer = traceback.format_exc()
-        os.write(writer, json.dumps(answer).encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        answer = json.loads(pipe.read())
-    os.waitpid(pid, 0)
-    return answer
+pytestmark = FORKS
 
 
 def listener_pids(url: str) -> list[int]:

@@ -12,7 +12,6 @@ import signal
 import socket
 import threading
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +33,7 @@ from pgfanout.streams.streamer import streamer as own_streamer
 from pgfanout.streams.wheel import Wheel
 from pgfanout.topic import topics
 
+from .support.child import FORKS, in_child
 from .support.detached import BUFFER, PATIENCE, Client, open_descriptors, read_to_end, reset, tcp_pair
 from .support.sse import SentEvent
 from .support.wait import eventually
@@ -846,28 +846,6 @@ def test_whoever_comes_while_the_hub_closes_gets_the_end(streamer: Streamer) -> 
 
 
 # A fork.
-
-
-def in_child(work: Callable[[], Any]) -> Any:
-    """What the function returns in a forked child; the child ends without any clean-up."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(60)
-        try:
-            answer = work()
-        except BaseException:
-            answer = traceback.format_exc()
-        os.write(writer, json.dumps(answer).encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        answer = json.loads(pipe.read())
-    os.waitpid(pid, 0)
-    return answer
-
-
-FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 
 
 def polls() -> set[str]:

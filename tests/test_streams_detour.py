@@ -307,10 +307,13 @@ def test_what_it_does_waits_for_nothing_whatever_time_out_sockets_have(
         detour.close()
 
 
-def test_a_server_that_writes_more_than_fits_fails_instead_of_waiting_for_ever(server: socket.socket) -> None:
+def test_a_server_that_writes_more_than_fits_or_reads_fails_instead_of_waiting_for_ever(server: socket.socket) -> None:
     server.settimeout(None)
-    with contextlib.closing(Detour(server)), pytest.raises(BlockingIOError):
-        server.sendall(bytes(10_000_000))
+    with contextlib.closing(Detour(server)):
+        with pytest.raises(BlockingIOError):
+            server.recv(1)
+        with pytest.raises(BlockingIOError):
+            server.sendall(bytes(10_000_000))
 
 
 # Letting go.

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import re
 import socket
-import struct
 from contextlib import suppress
 
 __all__ = ["Detour", "framing"]
 
-_PATIENCE = 1
 _PIECE = 65536
 _FRAMING_FIELDS = re.compile(rb"\r\n(transfer-encoding|content-length)[ \t]*:([^\r\n]*)", re.IGNORECASE)
 
@@ -25,9 +23,9 @@ class Detour:
     into its place, and the server has not noticed anything.
 
     For the server's thread; `abandon` alone is for any. Nothing waits, whatever time-out sockets
-    have by default. Nobody reads what the server writes meanwhile before it is asked for: the
-    stand-in holds some 200 KB, and a `send` of the server that finds no room for `_PATIENCE`
-    seconds fails. Raises `OSError` when there are no descriptors left; nothing has changed then.
+    have by default. Nobody reads what the server writes before it is asked for, so the stand-in
+    does not block either: a write that exceeds what it holds, some 200 KB, fails at once. Raises
+    `OSError` when there are no descriptors left; nothing has changed then.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -41,8 +39,7 @@ class Detour:
             raise
         self._our_end.setblocking(False)
         with stand_in:
-            stand_in.setblocking(True)
-            stand_in.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", _PATIENCE, 0))
+            stand_in.setblocking(False)
             os.dup2(stand_in.fileno(), self._place, inheritable=False)
 
     @property

@@ -123,7 +123,8 @@ def _decode_own(text: str) -> tuple[Topic, Event]:
         if tail is None:
             raise ValueError
         kind, name = tail.groups("")
-    return topic, Event.checked(topic.channel, text[start:end].encode(), check_type(kind), name)
+        check_type(kind)
+    return topic, Event.checked(topic.channel, text[start:end].encode(), kind, name)
 
 
 # A string without escapes is its own value, and has neither CR nor LF nor NUL; no half of a surrogate pair either.

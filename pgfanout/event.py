@@ -16,6 +16,7 @@ __all__ = [
     "check_json",
     "check_label",
     "check_type",
+    "keep_frame",
     "refuse_constant",
 ]
 
@@ -45,7 +46,7 @@ class Event:
     type: str
     id: str
     frame: bytes | None
-    """The event as bytes of an event stream, once a stream has encoded it; shared by all."""
+    """The event as bytes of an event stream, once a stream has encoded it (`keep_frame`); shared by all."""
 
     def __init__(self, channel: str, payload: bytes, type: str = "", id: str = "") -> None:
         check_json(payload)
@@ -59,17 +60,14 @@ class Event:
         return event
 
     def _set(self, channel: str, payload: bytes, type: str, id: str) -> None:
-        put = object.__setattr__
-        put(self, "channel", channel)
-        put(self, "payload", payload)
-        put(self, "type", type)
-        put(self, "id", id)
-        put(self, "frame", None)
+        _put_channel(self, channel)
+        _put_payload(self, payload)
+        _put_type(self, type)
+        _put_id(self, id)
+        keep_frame(self, None)
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name != "frame":
-            raise AttributeError(f"an Event does not change: {name} can't be set")
-        object.__setattr__(self, name, value)
+        raise AttributeError(f"an Event does not change: {name} can't be set")
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"an Event does not change: {name} can't be deleted")
@@ -97,6 +95,12 @@ class Event:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Event.checked, self._key())
+
+
+# The slots' own descriptors, which `__setattr__` does not stand before: as quick as setting an attribute.
+_put_channel, _put_payload, _put_type, _put_id, keep_frame = (
+    Event.__dict__[name].__set__ for name in ("channel", "payload", "type", "id", "frame")
+)
 
 
 def check_type(type: str) -> str:

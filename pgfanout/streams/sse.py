@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from ..event import CLOSE_EVENT, REFRESH_EVENT, Event
+from ..event import CLOSE_EVENT, REFRESH_EVENT, Event, keep_frame
 
 __all__ = [
     "HEADERS",
@@ -42,9 +42,11 @@ _line_ends = re.compile(b"\r\n|\n|\r")
 
 def encode(event: Event) -> bytes:
     """An event's frame. Encoded once; every stream shares the bytes."""
-    if event.frame is None:
-        event.frame = _encode(event)
-    return event.frame
+    frame = event.frame
+    if frame is None:
+        frame = _encode(event)
+        keep_frame(event, frame)
+    return frame
 
 
 def encode_all(events: Iterable[Event]) -> bytes:
@@ -86,9 +88,10 @@ def wants_events(environ: Mapping[str, Any]) -> bool:
 
 
 def _encode(event: Event) -> bytes:
-    name = b"id: %b\n" % event.id.encode() if event.id else b""
-    kind = b"event: %b\n" % event.type.encode() if event.type else b""
     payload = event.payload
     if b"\n" in payload or b"\r" in payload:
         payload = b"\ndata: ".join(_line_ends.split(payload))
-    return b"%b%bdata: %b\n\n" % (name, kind, payload)
+    kind = b"event: %b\n" % event.type.encode() if event.type else b""
+    if event.id:
+        return b"id: %b\n%bdata: %b\n\n" % (event.id.encode(), kind, payload)
+    return b"%bdata: %b\n\n" % (kind, payload)

@@ -23,7 +23,7 @@ from .hub import NotifyHub, live_hubs
 from .streams.client import set_request
 from .streams.descriptors import raise_limit, set_reserve
 from .streams.limiter import set_server_threads
-from .streams.stream import live_streams
+from .streams.stream import close_forgotten, live_streams
 from .streams.streamer import streamer
 
 __all__ = ["post_worker_init", "worker_exit"]
@@ -142,8 +142,10 @@ def _say_goodbye() -> None:
     for thread in closing:
         thread.join(_CLOSE_TIME)
     deadline = time.monotonic() + _FAREWELL_TIME
+    close_forgotten()
     while live_streams() and time.monotonic() < deadline:
         time.sleep(_WATCH_INTERVAL)
+        close_forgotten()
     for stream in live_streams():
         stream.cut()
     if not streamer.wait_until_empty(max(0.0, deadline - time.monotonic())):

@@ -22,7 +22,10 @@ import pytest
 from pgfanout import MemoryHub
 from pgfanout.errors import HubClosedError, TooManyStreamsError
 from pgfanout.event import REFRESH_EVENT
+from pgfanout.gunicorn import _say_goodbye as say_goodbye
 from pgfanout.streams import EventStream, sse
+from pgfanout.streams import client as client_module
+from pgfanout.streams.client import set_request
 from pgfanout.streams.detached import (
     CHANGED_BODY,
     NO_DESCRIPTORS,
@@ -30,7 +33,7 @@ from pgfanout.streams.detached import (
     DetachingStream,
     reason_to_stay,
 )
-from pgfanout.streams.stream import close_forgotten
+from pgfanout.streams.stream import close_forgotten, live_streams
 from pgfanout.streams.streamer import Streamer, streamer
 from pgfanout.topic import topics
 
@@ -115,6 +118,19 @@ def test_a_system_without_epoll_stays(monkeypatch: pytest.MonkeyPatch, module: o
     monkeypatch.delattr(module, name)
     with socket.socket() as connection:
         assert reason_to_stay(request(connection)) == "this system has no epoll"
+
+
+def test_in_a_thread_that_the_servers_hooks_do_not_know_it_stays(
+    thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a middleware's own, which may run the whole application while the server's thread writes."""
+    monkeypatch.setattr(client_module, "_serving", threading.local())
+    monkeypatch.setattr(client_module, "_threads_are_told", False)
+    with socket.socket() as connection:
+        assert reason_to_stay(request(connection)) == ""
+        thread.submit(set_request, object()).result()
+        assert reason_to_stay(request(connection)) == OTHER_THREAD
+        assert thread.submit(reason_to_stay, request(connection)).result() == ""
 
 
 # A small server, and what stands in it.
@@ -528,6 +544,16 @@ def test_a_body_that_is_read_in_another_thread_stays_there(
     response.give_up()
 
 
+def test_a_thread_that_has_ended_is_no_other_thread_that_has_its_number(hub: MemoryHub) -> None:
+    with ThreadPoolExecutor(1) as first:
+        response = first.submit(Response, hub).result()
+    with ThreadPoolExecutor(1) as second:
+        assert second.submit(next, response.body).result() == sse.opening(resumed=True)
+    assert response.reasons == [OTHER_THREAD]
+    response.body.close()
+    response.give_up()
+
+
 @pytest.mark.parametrize("written", ["head", "everything"])
 def test_a_body_whose_second_item_is_asked_for_in_another_thread_leaves_or_ends(
     hub: MemoryHub, thread: ThreadPoolExecutor, written: str
@@ -546,6 +572,7 @@ def test_a_body_whose_second_item_is_asked_for_in_another_thread_leaves_or_ends(
         assert [event.data for event in client.events(1)] == ["1"]
     else:
         assert response.answer() == plain_head()
+        assert response.reasons == []
         with pytest.raises(BrokenPipeError):
             response.server.sendall(item)
     response.body.close()
@@ -582,24 +609,27 @@ def test_a_default_time_out_of_sockets_holds_nobody_up(
     response.give_up()
 
 
-def test_a_response_with_too_much_of_its_own_fails_with_advice(
-    hub: MemoryHub, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("size", "count"), [(10_000_000, 1), (10, 100_000)])
+@pytest.mark.parametrize("closes", [True, False], ids=["closed", "dropped"])
+def test_a_response_with_much_of_its_own_fails_with_advice(
+    hub: MemoryHub, caplog: pytest.LogCaptureFixture, closes: bool, size: int, count: int
 ) -> None:
     """Nobody reads it before the stream's next item is asked for, so a server that goes on would wait for ever."""
     response = Response(hub)
 
-    def followed_by_much(body: Body) -> Body:
-        def items(body: Body) -> Iterator[bytes]:
-            items = iter(body)
-            yield next(items)
-            yield b"x" * 10_000_000
-            yield from items
-
-        return Closing(body, items)
+    def followed_by_much(body: Body) -> Iterator[bytes]:
+        items = iter(body)
+        yield next(items)
+        for _ in range(count):
+            yield b"x" * size
+        yield from items
 
     response.server.settimeout(None)
+    body = Closing(response.body, followed_by_much) if closes else followed_by_much(response.body)
+    del response.body
     with pytest.raises(BlockingIOError):
-        serve(response.server, followed_by_much(response.body), chunked=True)
+        serve(response.server, body, chunked=True)
+    close_forgotten()
     assert 'detach="never"' in caplog.text
     assert len(response.released) == 1
     response.give_up()
@@ -807,6 +837,17 @@ def drop(response: Response) -> None:
     gc.collect()
     assert response.released == []  # a finaliser may run in the middle of anything
     close_forgotten()
+
+
+def test_a_stream_that_stayed_and_was_dropped_holds_up_no_farewell(hub: MemoryHub) -> None:
+    response = stay(hub)
+    del response.body
+    gc.collect()
+    assert live_streams()
+    say_goodbye()
+    assert not live_streams()
+    assert len(response.released) == 1
+    response.give_up()
 
 
 def test_a_body_that_was_dropped_without_a_look_gives_its_place_back(hub: MemoryHub) -> None:

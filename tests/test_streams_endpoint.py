@@ -546,6 +546,24 @@ def test_a_stream_that_has_to_stay_when_no_thread_is_left_is_told_to_come_back(
     close(in_thread)
 
 
+def test_a_stream_that_has_to_stay_takes_the_thread_of_a_client_that_has_left(
+    hub: MemoryHub, server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limiter_module, "_server_threads", 2)
+    endpoint = StreamEndpoint(hub)
+    other, client = socket.socketpair()
+    with other:
+        left = endpoint.answer({**BROWSER, "gunicorn.socket": other}, "orders", TENANT, detach="never")
+        client.close()
+        answer = endpoint.answer(request(server), "orders", TENANT)
+        assert isinstance(answer.body, DetachingStream)
+        next(answer.body)  # and nothing of it is written
+        assert [event.type for event in parse(next(answer.body))] == ["refresh"]
+        assert (endpoint.limiter.open, endpoint.limiter.in_threads) == (1, 1)
+        close(answer)
+        close(left)
+
+
 def test_a_stream_without_descriptors_stays_and_is_counted(
     endpoint: StreamEndpoint, server: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

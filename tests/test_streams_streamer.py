@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -493,23 +494,51 @@ def test_a_failure_of_the_clean_up_ends_no_thread(
     open_stream: Open,
     streamer: Streamer,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     stream = open_stream()
-    failing = [ZeroDivisionError(), ZeroDivisionError()]
+    failing = [ZeroDivisionError(), ZeroDivisionError(), ZeroDivisionError()]
 
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         if failing:
             raise failing.pop()
 
     monkeypatch.setattr(streamer._pump, "keep_alive", fail)
     with monkeypatch.context() as patch:
         patch.setattr(streamer._pump, "cut", fail)
+        patch.setattr(streamer_module.logger, "error", fail)  # as a filter of the application's may
         streamer.wake()
         eventually(lambda: not failing)
     hub.publish("orders", TENANT, 1)
     assert stream.data(1) == ["1"]
-    assert "the streamer failed" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_was_ended_has_a_successor(hub: MemoryHub, open_stream: Open, streamer: Streamer) -> None:
+    stream = open_stream()
+    thread = streamer._thread
+    assert thread is not None
+    assert streamer._do(sys.exit)
+    thread.join(PATIENCE)
+    other = open_stream()
+    hub.publish("orders", TENANT, 1)
+    assert stream.data(1) == other.data(1) == ["1"]
+
+
+def test_a_failure_that_lasts_ends_those_who_arrive(
+    open_stream: Open, streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instead of being tried again and again without a pause."""
+    admitted = open_stream()
+
+    def fail(pause: float | None) -> Any:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    assert streamer._pump is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(streamer._pump, "wait", fail)
+        streamer.wake()
+        assert admitted.gone.wait(PATIENCE)
+        assert open_stream().gone.wait(PATIENCE)
 
 
 def test_without_descriptors_nothing_is_prepared_and_later_it_is(

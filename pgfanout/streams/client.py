@@ -10,7 +10,14 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["ClientSocket", "expect_no_request", "has_vanished", "server_socket", "set_request"]
+__all__ = [
+    "ClientSocket",
+    "expect_no_request",
+    "has_vanished",
+    "server_socket",
+    "serves_requests",
+    "set_request",
+]
 
 _LONGEST = 2**31 - 1
 """Milliseconds that a socket option can hold."""
@@ -23,11 +30,19 @@ def server_socket(environ: Mapping[str, Any]) -> socket.socket | None:
 
 
 _serving = threading.local()
+_threads_are_told = False
 
 
 def set_request(request: Any) -> None:
     """Tell which request of the server's own making this thread answers from now on: its hooks do."""
+    global _threads_are_told
     _serving.request = request
+    _threads_are_told = True
+
+
+def serves_requests() -> bool:
+    """Whether this thread is one of the server's: true as well where no hook tells which are."""
+    return not _threads_are_told or hasattr(_serving, "request")
 
 
 def expect_no_request() -> None:

@@ -14,7 +14,6 @@ import os
 import select
 import socket
 import ssl
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -25,7 +24,7 @@ from ..errors import PgFanoutError
 from ..event import REFRESH_EVENT
 from ..feed import Feed
 from . import sse
-from .client import expect_no_request, server_socket
+from .client import expect_no_request, server_socket, serves_requests
 from .detour import Detour, framing
 from .outlet import Outlet
 from .stream import EventStream, forget
@@ -35,7 +34,7 @@ __all__ = ["DetachingStream", "reason_to_stay"]
 
 logger = logging.getLogger("pgfanout")
 
-OTHER_THREAD = "the body is read in another thread than the application's"
+OTHER_THREAD = "the response is made or read in another thread than the server's"
 NO_DESCRIPTORS = "no descriptors are left"
 CHANGED_BODY = "something between the application and the server changes or holds back the body"
 
@@ -58,6 +57,8 @@ def reason_to_stay(environ: Mapping[str, Any]) -> str:
         return "the request is not HTTP/1"
     if not (hasattr(select, "epoll") and hasattr(os, "eventfd")):
         return "this system has no epoll"
+    if not serves_requests():
+        return OTHER_THREAD
     return ""
 
 
@@ -87,7 +88,7 @@ class DetachingStream:
         stay: Callable[[str], EventStream],
         release: Callable[[], object],
     ) -> None:
-        self._owner = threading.get_ident()
+        self._owner = threading.current_thread()
         self._connection = connection
         self._feed: Feed | None = feed
         self._position = position
@@ -109,14 +110,11 @@ class DetachingStream:
 
     def close(self) -> None:
         """The server is done with the response. Idempotent."""
-        if isinstance(sys.exc_info()[1], BlockingIOError) and self._detour is not None:
-            logger.error(
-                "a response could not be written: it has more of its own between a stream's first bytes and the rest"
-                ' than a stream that leaves its thread allows. Call stream(..., detach="never") for it'
-            )
         detour, self._detour = self._detour, None
         try:
             if detour is not None:
+                if detour.is_crowded():
+                    _give_advice()
                 self._end_detour(detour)
         except OSError:
             pass  # the client has left
@@ -129,6 +127,8 @@ class DetachingStream:
         for give_back in self._what_to_give_back():
             forget(give_back)
         if self._detour is not None:
+            if self._detour.is_crowded():
+                forget(_give_advice)
             self._detour.abandon()
 
     def _what_to_give_back(self) -> list[Callable[[], object]]:
@@ -143,7 +143,7 @@ class DetachingStream:
         return everything
 
     def _open(self) -> bytes:
-        if threading.get_ident() != self._owner:
+        if self._is_elsewhere():
             return self._keep_thread(OTHER_THREAD) or self._say_goodbye()
         try:
             streamer.prepare()
@@ -163,8 +163,10 @@ class DetachingStream:
         if framed:
             self._hand_over(detour, written, chunked=framed == "chunked")
             return self._end()
-        stays = self._keep_thread(CHANGED_BODY)  # its opening is on its way already, but for the refresh
         self._detour = None
+        # Elsewhere it is too late to stay, since the server may be writing at this moment.
+        # Of a stream that stays the opening is on its way already, but for the refresh.
+        stays = not self._is_elsewhere() and self._keep_thread(CHANGED_BODY)
         self._end_detour(detour, written)
         return sse.encode(REFRESH_EVENT) if stays else self._say_goodbye()
 
@@ -186,7 +188,7 @@ class DetachingStream:
             with suppress(OSError):  # the client has left, which the streamer finds out as well
                 outlet.write()
             streamer.adopt(outlet)
-        except BaseException:  # no thread could be started
+        except Exception:  # no thread could be started; what ends the process may come later, when it is the streamer's
             outlet.close(stalled=False)
             raise
 
@@ -207,7 +209,7 @@ class DetachingStream:
         """Have the server's socket as it was, and send what the server had written meanwhile."""
         if detour.taken:
             detour.close()
-        elif threading.get_ident() != self._owner:
+        elif self._is_elsewhere():
             # The server may be writing at this moment, or close its socket: its place is not to be touched.
             detour.abandon(written)
         else:
@@ -217,6 +219,9 @@ class DetachingStream:
                 detour.close()
             if written:
                 self._connection.sendall(written)
+
+    def _is_elsewhere(self) -> bool:
+        return threading.current_thread() is not self._owner
 
     def _follow_in_thread(self) -> bytes:
         assert self._in_thread is not None
@@ -228,3 +233,10 @@ class DetachingStream:
 
     def _end(self) -> bytes:
         raise StopIteration
+
+
+def _give_advice() -> None:
+    logger.error(
+        "a response has so much of its own between a stream's first bytes and the rest that a server which writes it"
+        ' may fail, if the stream is to leave its thread. Call stream(..., detach="never") for such a response'
+    )

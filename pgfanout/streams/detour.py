@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import socket
 from contextlib import suppress
 
@@ -24,8 +25,8 @@ class Detour:
 
     For the server's thread; `abandon` alone is for any. Nothing waits, whatever time-out sockets
     have by default. Nobody reads what the server writes before it is asked for, so the stand-in
-    does not block either: a write that exceeds what it holds, some 200 KB, fails at once. Raises
-    `OSError` when there are no descriptors left; nothing has changed then.
+    does not block either: a write that exceeds what it holds, some 200 KB or 250 writes, fails at
+    once. Raises `OSError` when there are no descriptors left; nothing has changed then.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -58,6 +59,13 @@ class Detour:
         except BlockingIOError:
             pass
         return written
+
+    def is_crowded(self) -> bool:
+        """Whether a quarter of what the stand-in holds, or more, was written and not read: a server that
+        waits for room before it writes has none then."""
+        poll = select.poll()
+        poll.register(self._place, select.POLLOUT)
+        return not poll.poll(0)
 
     def take(self) -> int:
         """The client's connection, which does not block any more, as a descriptor of the caller's.

@@ -8,9 +8,9 @@ import math
 import random
 import socket
 import uuid
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import HubClosedError, HubTimeoutError, PgFanoutError, TooManyStreamsError, TooManyStreamsForUserError
 from ..hub import NotifyHub
@@ -29,6 +29,8 @@ logger = logging.getLogger("pgfanout")
 
 _CONFIGURED = "it is configured so"
 _SETTLE_TIME = 0.5
+
+_Taken = TypeVar("_Taken")
 
 
 def check_detach(mode: str | bool) -> str:
@@ -115,7 +117,7 @@ class StreamEndpoint:
         connection = server_socket(environ)
         if connection is not None:
             check_descriptors(connection.fileno(), self.limiter.open)
-        place = self._acquire(user_id, detached=not reason)
+        place = _with_room(lambda: self.limiter.acquire(user_id, detached=not reason))
         try:
             self.hub.start(self.start_timeout)
             client = ClientSocket(environ)
@@ -128,15 +130,6 @@ class StreamEndpoint:
         except BaseException:
             place()
             raise
-
-    def _acquire(self, user_id: Hashable, *, detached: bool) -> Place:
-        close_forgotten()
-        try:
-            return self.limiter.acquire(user_id, detached=detached)
-        except TooManyStreamsError:
-            streamer.settle(_SETTLE_TIME)
-            close_abandoned()
-        return self.limiter.acquire(user_id, detached=detached)
 
     def _stream_in_thread(
         self, environ: Mapping[str, Any], wanted: list[Topic], place: Place, reason: str, *, resumed: bool
@@ -155,7 +148,7 @@ class StreamEndpoint:
         self, connection: socket.socket, environ: Mapping[str, Any], wanted: list[Topic], place: Place
     ) -> DetachingStream:
         def stay(reason: str) -> EventStream:
-            place.keep_thread()
+            _with_room(place.keep_thread)
             return self._stream_in_thread(environ, wanted, place, reason, resumed=True)
 
         feed, position = self.hub.follow(wanted, streamer)
@@ -183,6 +176,17 @@ class StreamEndpoint:
         # Why the hub doesn't listen is the operator's to know: it is in the log.
         reason = error if isinstance(error, TooManyStreamsError) else "live updates are not available at the moment"
         return Answer(status, headers, [f"{reason}\n".encode()])
+
+
+def _with_room(take: Callable[[], _Taken]) -> _Taken:
+    """What a limiter gives; when it has nothing, what it gives once those who have left are counted out."""
+    close_forgotten()
+    try:
+        return take()
+    except TooManyStreamsError:
+        streamer.settle(_SETTLE_TIME)
+        close_abandoned()
+    return take()
 
 
 @functools.cache

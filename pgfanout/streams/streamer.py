@@ -67,7 +67,7 @@ class Streamer:
         """
         assert self._pump is not None
         with self._lock:
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 thread = threading.Thread(target=self._run, args=(self._pump,), name="pgfanout-streamer", daemon=True)
                 thread.start()
                 self._thread = thread
@@ -149,11 +149,18 @@ class Streamer:
         while not self._is_over(pump):
             try:
                 self._turn(pump)
-            except Exception:
-                # Nobody knows what was written and what not: those who come back are told to refresh.
-                logger.exception("the streamer failed; its streams are cut, and browsers come back")
-                with suppress(Exception):
-                    pump.cut()
+            except Exception as error:
+                self._give_up(pump, error)
+
+    def _give_up(self, pump: Pump, error: Exception) -> None:
+        """After a failure nobody knows what was written and what not: those who come back are told to refresh."""
+        with suppress(Exception):
+            logger.error("the streamer failed; its streams are cut, and browsers come back", exc_info=error)
+        with suppress(Exception):
+            pump.cut()
+        while self._arrivals:
+            with suppress(Exception):
+                self._arrivals.popleft().close(stalled=False)
 
     def _turn(self, pump: Pump) -> None:
         # Taken before the sockets are looked at: an errand sees what had happened when it was given.

@@ -231,6 +231,20 @@ def test_a_middleware_that_changes_the_body_keeps_the_thread(serve: Serve, fresh
     connection.close()
 
 
+def test_a_middleware_that_runs_the_application_in_another_thread_keeps_it(
+    serve: Serve, open_streams: Open, fresh_database_url: str
+) -> None:
+    server = serve("tests.acceptance.apps.wrapped:elsewhere", threads=10)
+    sources = open_streams(server.url, 5)
+    now = stats(server.url)
+    assert (now["streams"], now["detached"], now["in_threads"]) == (5, 0, 5)
+    assert now["kept_in_thread"] == {"the response is made or read in another thread than the server's": 5}
+    with PostgresHub(fresh_database_url) as hub:
+        hub.publish("orders", TENANT, "hello")
+    assert receive(sources, 1) == [['"hello"']] * 5
+    end(server, sources)
+
+
 def test_a_default_time_out_of_sockets_holds_up_neither_requests_nor_the_end(serve: Serve, open_streams: Open) -> None:
     server = serve("tests.acceptance.apps.impatient:app", threads=4)
     sources = open_streams(server.url, 20)

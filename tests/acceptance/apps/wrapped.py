@@ -1,5 +1,7 @@
-"""The plain application behind middlewares: one that hands the body on as it is, and one that compresses it."""
+"""The plain application behind middlewares that hand its body on, compress it, or run it in another thread."""
 
+import queue
+import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -40,5 +42,32 @@ class _Compressed:
                 body.close()
 
 
+class _Elsewhere:
+    """Runs the whole application in a thread of its own, as what bounds its time does; the server's only writes."""
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterator[bytes]:
+        items: queue.Queue[bytes | None] = queue.Queue(1)
+        head: queue.Queue[Any] = queue.Queue(1)
+
+        def start(*arguments: Any) -> Any:
+            head.put(arguments)
+
+        def run() -> None:
+            body: Any = app(environ, start)
+            try:
+                for item in body:
+                    items.put(item)
+            finally:
+                if hasattr(body, "close"):
+                    body.close()
+                items.put(None)
+
+        threading.Thread(target=run, daemon=True).start()
+        start_response(*head.get())
+        while (item := items.get()) is not None:
+            yield item
+
+
 watched = _Watched()
+elsewhere = _Elsewhere()
 compressed = _Compressed()

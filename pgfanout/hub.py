@@ -265,7 +265,7 @@ class NotifyHub(ABC):
 
     def _wake_readers(self) -> None:
         """Consumers have told who reads them that there is something: once for all that was offered."""
-        self._relay.wake()
+        self._relay.start()
         if self._reader is not None:
             self._reader.wake()
 

@@ -1,4 +1,4 @@
-"""Relay: wakes threads that wait, each of which wakes the next."""
+"""Relay: wakes threads that wait, a few at once, each of which wakes the next."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections import deque
 from typing import Protocol
 
 __all__ = ["Relay", "Runner"]
+
+
+_AT_ONCE = 8
 
 
 class Runner(Protocol):
@@ -19,8 +22,10 @@ class Relay:
     """Whom to wake, in the order in which they have something to read.
 
     Hundreds of threads that wake at once only stand in each other's way: one of them runs, and
-    each of the others comes back every few milliseconds to ask for its turn. So one is woken, and
-    wakes the next when it runs; what it does afterwards, and how long that takes, holds nobody up.
+    each of the others comes back every few milliseconds to ask for its turn. So a few are woken, and
+    each wakes the next when it runs; what it does afterwards, and how long that takes, holds nobody
+    up. One alone would be too few: where other threads compute, each waits some milliseconds for
+    the interpreter, and all of those would add up.
 
     The deque's operations are atomic, and there is nothing else here that changes.
     """
@@ -29,15 +34,22 @@ class Relay:
         self._runners: deque[Runner] = deque()
 
     def news(self, runner: Runner) -> None:
-        """There is something to read for whoever waits on it; `wake` follows."""
+        """There is something to read for whoever waits on it; `start` follows."""
         self._runners.append(runner)
 
-    def wake(self) -> None:
-        """Wake the next that waits, if there is one. Never waits."""
+    def start(self) -> None:
+        """Wake the first few that wait. Never waits."""
+        for _ in range(_AT_ONCE):
+            if not self.wake_next():
+                return
+
+    def wake_next(self) -> bool:
+        """Wake the next that waits; False when there is none. Never waits."""
         while self._runners:
             try:
                 runner = self._runners.popleft()
             except IndexError:  # another thread was faster
-                return
+                break
             if runner.wake():
-                return
+                return True
+        return False

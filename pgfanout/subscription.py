@@ -68,7 +68,7 @@ class _Backlog(queue.Queue[Event]):
         """Wake the next of the relay: whoever was woken does, and whoever may have taken what another
         was woken for, who sleeps again then."""
         if self._relay is not None:
-            self._relay.wake()
+            self._relay.wake_next()
 
     def wake(self) -> bool:
         """Wake one thread that waits, if there is one, and something for it."""
@@ -142,7 +142,7 @@ class Subscription:
     ) -> None:
         """`on_close` is called with the subscription, and `stalled=True` when it is let go.
 
-        With a `relay`, what is offered wakes nobody before `relay.wake()`.
+        With a `relay`, what is offered wakes nobody before `relay.start()`.
         """
         if buffer_size < 1:
             raise ValueError(f"buffer_size has to be at least 1, not {buffer_size}")

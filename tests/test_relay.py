@@ -44,7 +44,7 @@ def test_one_is_woken_at_a_time_in_their_order() -> None:
         relay.news(runner)
     assert woken == []
     for number in range(4):
-        relay.wake()
+        relay.wake_next()
         assert woken == runners[: number + 1]
 
 
@@ -53,8 +53,19 @@ def test_where_nobody_waits_the_next_is_woken_instead() -> None:
     relay, runners = Relay(), [Runner(waits, woken) for waits in (False, False, True, True)]
     for runner in runners:
         relay.news(runner)
-    relay.wake()
+    relay.wake_next()
     assert woken == runners[:3]
+
+
+def test_a_start_wakes_a_few() -> None:
+    woken: list[Runner] = []
+    relay, runners = Relay(), [Runner(True, woken) for _ in range(20)]
+    relay.start()
+    assert woken == []
+    for runner in runners:
+        relay.news(runner)
+    relay.start()
+    assert woken == runners[:8]
 
 
 def test_an_offer_wakes_nobody_before_the_relay_does(pool: ThreadPoolExecutor) -> None:
@@ -65,7 +76,7 @@ def test_an_offer_wakes_nobody_before_the_relay_does(pool: ThreadPoolExecutor) -
     subscription.offer(EVENT)
     subscription.offer(EVENT)
     assert not got.done()
-    relay.wake()
+    relay.start()
     assert got.result(PATIENCE) is EVENT
 
 
@@ -76,7 +87,7 @@ def test_each_that_wakes_wakes_the_next(pool: ThreadPoolExecutor) -> None:
     eventually(lambda: all(subscription._backlog._waiting for subscription in subscriptions))
     for subscription in subscriptions:
         subscription.offer(EVENT)
-    relay.wake()
+    relay.start()
     assert [future.result(PATIENCE) for future in got] == [EVENT] * 50
 
 
@@ -87,7 +98,7 @@ def test_all_who_wait_on_one_subscription_get_what_was_offered_at_once(pool: Thr
     eventually(lambda: subscription._backlog._waiting == 5)
     for _ in range(5):
         subscription.offer(EVENT)
-    relay.wake()
+    relay.start()
     assert [future.result(PATIENCE) for future in got] == [EVENT] * 5
 
 
@@ -110,7 +121,7 @@ def test_who_is_woken_though_nothing_is_left_does_not_keep_the_turn(pool: Thread
     empty._backlog._waiting = 1
     relay.news(empty._backlog)
     other.offer(EVENT)
-    relay.wake()
+    relay.wake_next()
     assert got.result(PATIENCE) is EVENT
 
 
@@ -123,7 +134,7 @@ def test_who_takes_what_another_was_woken_for_wakes_the_next(pool: ThreadPoolExe
     shared._backlog._waiting = 1  # a thread that comes too late
     shared.offer(EVENT)
     other.offer(EVENT)
-    relay.wake()
+    relay.wake_next()
     assert not got.done()
     getattr(shared._backlog, take)()
     assert got.result(PATIENCE) is EVENT
@@ -147,7 +158,7 @@ def test_nobody_is_forgotten_while_readers_come_wait_and_give_up(pool: ThreadPoo
     for _ in range(2000):
         for subscription in subscriptions:
             subscription.offer(EVENT)
-        relay.wake()
+        relay.start()
     eventually(lambda: not any(subscription._backlog.queue for subscription in subscriptions))
     stop.set()
     for subscription in subscriptions:

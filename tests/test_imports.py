@@ -46,6 +46,7 @@ ORDER = [
     "streams.limiter",
     "streams.stream",
     "streams.wheel",
+    "streams.held",
     "streams.outlet",
     "streams.pump",
     "streams.streamer",

@@ -9,12 +9,14 @@ import select
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from pgfanout import Event
 from pgfanout.feed import Feed
-from pgfanout.streams import sse
+from pgfanout.streams import held, sse
+from pgfanout.streams import outlet as outlet_module
 from pgfanout.streams.outlet import Audience, Outlet, chunk
 
 from .support.detached import (
@@ -402,6 +404,35 @@ def test_all_get_the_same_each_in_its_own_framing(lines: list[Line]) -> None:
         expected = b"5\r\nhello\r\n" if chunked else b"hello"
         assert read_exactly(client, len(expected)) == expected
     assert audience.current_size == 4
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0009, 0), (0.0011, 34)])
+def test_where_writes_take_long_all_but_the_first_hold_the_interpreter(
+    lines: list[Line], monkeypatch: pytest.MonkeyPatch, seconds: float, expected: int
+) -> None:
+    made = [line_for(lines) for _ in range(50)]
+    audience = audience_of([outlet for _, outlet, _ in made])
+    descriptors = [outlet.descriptor for _, outlet, _ in made]
+    writes: list[int] = []
+    held_writes: list[int] = []
+
+    def slow_write(descriptor: int, data: bytes) -> int:
+        writes.append(descriptor)
+        return os.writev(descriptor, [data])
+
+    def held_write(descriptor: int, data: bytes) -> int:
+        held_writes.append(descriptor)
+        return os.writev(descriptor, [data])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", slow_write)
+        patch.setattr(held, "write", held_write)
+        patch.setattr(outlet_module, "time", SimpleNamespace(monotonic=lambda: seconds * len(writes)))
+        assert audience.write(b"hello") == ([], [])
+    assert writes + held_writes == descriptors
+    assert len(held_writes) == expected
+    for _, _, client in made:
+        assert read_exactly(client, 5) == b"hello"
 
 
 @KINDS

@@ -11,10 +11,14 @@ import time
 from collections.abc import Callable, Iterable
 
 from ..feed import Feed
-from . import sse
+from . import held, sse
 from .wheel import Ticking
 
 __all__ = ["Audience", "Outlet", "chunk"]
+
+_FEW = 16
+_TOO_LONG = 0.001
+"""Seconds for a write that takes some microseconds."""
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -181,17 +185,28 @@ class Audience:
 def _write_to_all(
     outlets: dict[int, Outlet], data: bytes, failed: list[tuple[Outlet, OSError]]
 ) -> Iterable[tuple[int, int]]:
-    """The loop that everything here is for; those that took less, and how much they took."""
-    write, size = os.write, len(data)
+    """The loop that everything here is for; those that took less, and how much they took.
+
+    Each write gives the interpreter up, which ordinary requests are glad of. A thread that
+    computes, though, keeps it for some milliseconds each time, and thousands of streams would wait
+    for seconds: when a few writes have taken that long, the others hold it.
+    """
+    write: Callable[[int, bytes], int] = os.write
+    size = len(data)
     behind: list[tuple[int, int]] = []
-    for descriptor in outlets:
-        try:
-            sent = write(descriptor, data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            failed.append((outlets[descriptor], error))
-            continue
-        if sent != size:
-            behind.append((descriptor, sent))
+    descriptors = list(outlets)
+    for start in range(0, len(descriptors), _FEW):
+        began = time.monotonic()
+        for descriptor in descriptors[start : start + _FEW]:
+            try:
+                sent = write(descriptor, data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                failed.append((outlets[descriptor], error))
+                continue
+            if sent != size:
+                behind.append((descriptor, sent))
+        if time.monotonic() - began > _FEW * _TOO_LONG:
+            write = held.write
     return behind

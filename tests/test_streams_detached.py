@@ -523,6 +523,22 @@ def test_closing_a_stream_that_stayed_ends_its_subscription(hub: MemoryHub) -> N
     response.give_up()
 
 
+def test_an_error_of_the_stream_that_was_to_stay_leaves_the_server_its_client(
+    hub: MemoryHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    response = Response(hub)
+
+    def fail(reason: str) -> EventStream:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(response.body, "_stay", fail)
+    with pytest.raises(ZeroDivisionError):
+        serve(response.server, looking_ahead(response.body), chunked=False)
+    assert response.answer() == b""
+    assert len(response.released) == 1
+    response.give_up()
+
+
 # Other threads than the one that has made the response.
 
 

@@ -166,8 +166,10 @@ class DetachingStream:
         self._detour = None
         # Elsewhere it is too late to stay, since the server may be writing at this moment.
         # Of a stream that stays the opening is on its way already, but for the refresh.
-        stays = not self._is_elsewhere() and self._keep_thread(CHANGED_BODY)
-        self._end_detour(detour, written)
+        try:
+            stays = not self._is_elsewhere() and self._keep_thread(CHANGED_BODY)
+        finally:
+            self._end_detour(detour, written)
         return sse.encode(REFRESH_EVENT) if stays else self._say_goodbye()
 
     def _hand_over(self, detour: Detour, written: bytes, *, chunked: bool) -> None:

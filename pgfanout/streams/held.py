@@ -17,7 +17,7 @@ try:
     _write = ctypes.PyDLL(None, use_errno=True).write
     _write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
     _write.restype = ctypes.c_ssize_t
-except (ImportError, OSError, AttributeError, TypeError):  # a Python without ctypes, or another system
+except (ImportError, OSError, AttributeError, TypeError, MemoryError):  # a Python without ctypes, another system
     _write = None
 
 

@@ -23,7 +23,7 @@ class Detour:
     server still writes, shuts or closes hits the stand-in; or `close` puts the connection back
     into its place, and the server has not noticed anything.
 
-    For the server's thread; `abandon` alone is for any. Nothing waits, whatever time-out sockets
+    For the server's thread; `is_crowded` and `abandon` are for any. Nothing waits, whatever time-out sockets
     have by default. Nobody reads what the server writes before it is asked for, so the stand-in
     does not block either: a write that exceeds what it holds, some 200 KB or 250 writes, fails at
     once. Raises `OSError` when there are no descriptors left; nothing has changed then.

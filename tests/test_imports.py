@@ -37,6 +37,7 @@ ORDER = [
     "backends.postgres.diagnosis",
     "backends.postgres.watchdog",
     "backends.postgres.publisher",
+    "backends.postgres.schema",
     "backends.postgres.listener",
     "backends.postgres.hub",
     "backends.postgres",

@@ -1,0 +1,161 @@
+"""The history's schema: the SQL that makes it, or makes it what this version of the library needs."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+
+from ...topic import check_channel
+
+__all__ = ["MAX_PAYLOAD", "VERSION", "Schema", "check_schema"]
+
+MAX_PAYLOAD: Final = 1_048_576
+"""Bytes of JSON that an event of the log may have, unless configured."""
+
+_STEPS: Final = ("001_log.sql",)
+"""What was done to the tables, version by version. A step that was released does not change any more."""
+
+VERSION: Final = len(_STEPS)
+
+_NAME: Final = re.compile("[a-z_][a-z0-9_]{0,62}")
+
+# One statement, so that it is done or not done as a whole, whatever runs it: psql, a migration tool, or the library.
+_SCRIPT: Final = """\
+-- The history of pgfanout, version {version}. It may be run at any time, by several at once: it does what is missing.
+DO $pgfanout$
+DECLARE
+    installed integer := 0;
+BEGIN
+    PERFORM pg_advisory_xact_lock({lock});
+    IF to_regnamespace('{schema}') IS NULL THEN
+        CREATE SCHEMA {schema};
+    END IF;
+    IF to_regclass('{schema}.log') IS NOT NULL THEN
+        SELECT version INTO STRICT installed FROM {schema}.log;
+    END IF;
+    IF installed > {version} THEN
+        RAISE EXCEPTION 'the history in the schema {schema} is of version %, this is version {version}', installed
+            USING HINT = 'Use the newer pgfanout.';
+    END IF;
+{steps}
+EXECUTE $functions$
+{functions}$functions$;
+{grants}END
+$pgfanout$;
+"""
+
+_STEP: Final = """
+IF installed < {number} THEN
+EXECUTE $step$
+{step}
+UPDATE {schema}.log SET version = {number};
+$step$;
+END IF;
+"""
+
+_PUBLISHING: Final = (
+    "publish(text, uuid, text, text)",
+    "publish(text, uuid, json, text)",
+    "publish(text, uuid, jsonb, text)",
+    "publish_many(text[], uuid[], json[], text[])",
+    "_publish_envelopes(bytea[])",
+)
+
+
+def check_schema(name: str) -> str:
+    """The name itself, when it can be a schema's. Raises `ValueError`."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"the history's schema has to be lower-case letters, digits and underscores, not {name!r}")
+    return name
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Where the log is and how it is kept.
+
+    Events are kept for `max_age` seconds, and `max_rows` of them at most; `max_payload` are bytes of
+    JSON. `postgres_channel` is what hubs listen on.
+    """
+
+    name: str = "pgfanout"
+    postgres_channel: str = "pgfanout_events"
+    max_age: float = 86_400.0
+    max_rows: int = 1_000_000
+    max_payload: int = MAX_PAYLOAD
+
+    def __post_init__(self) -> None:
+        check_schema(self.name)
+        check_channel(self.postgres_channel)
+        if not 0 < self.max_age <= 3_650 * 86_400.0:
+            raise ValueError("the age of kept events is a number of seconds: above 0, ten years at most")
+        if self.max_rows < 1:
+            raise ValueError("of kept events there has to be room for one at least")
+        if not 0 < self.max_payload <= 64 * MAX_PAYLOAD:
+            raise ValueError(f"the size of a payload is a number of bytes: above 0, {64 * MAX_PAYLOAD} at most")
+
+    def script(self, publishers: Iterable[str] = (), readers: Iterable[str] = ()) -> str:
+        """The SQL that installs it, as one statement that may be run again.
+
+        It grants the named roles what publishing needs, and what listening, replaying and pruning need.
+        """
+        steps = [
+            _STEP.format(number=number, step=self._filled(step), schema=self.name)
+            for number, step in enumerate(_STEPS, 1)
+        ]
+        return _SCRIPT.format(
+            version=VERSION,
+            lock=self._lock("install"),
+            schema=self.name,
+            steps="".join(steps),
+            functions=self._filled("functions.sql"),
+            grants="".join(f"    {grant};\n" for grant in self._grants(publishers, readers)),
+        )
+
+    def install(
+        self, connection: psycopg.Connection[Any], publishers: Iterable[str] = (), readers: Iterable[str] = ()
+    ) -> None:
+        """Run the script. Raises psycopg's errors."""
+        psycopg.Cursor(connection).execute(self.script(publishers, readers).encode())
+
+    def _grants(self, publishers: Iterable[str], readers: Iterable[str]) -> list[str]:
+        publishing = ", ".join(f"{self.name}.{function}" for function in _PUBLISHING)
+        return [
+            *self._granted(publishers, [f"EXECUTE ON FUNCTION {publishing}"]),
+            *self._granted(
+                readers,
+                [
+                    f"SELECT ON {self.name}.event, {self.name}.log",
+                    f"EXECUTE ON FUNCTION {self.name}.prune(integer, double precision)",
+                ],
+            ),
+        ]
+
+    def _granted(self, roles: Iterable[str], rights: Sequence[str]) -> list[str]:
+        names = [sql.Identifier(role).as_string(None) for role in roles]
+        everything = [f"USAGE ON SCHEMA {self.name}", *rights]
+        return [f"GRANT {right} TO {', '.join(names)}" for right in everything] if names else []
+
+    def _filled(self, file: str) -> str:
+        text = (resources.files(__package__) / "sql" / file).read_text(encoding="utf-8")
+        values = {
+            "schema": self.name,
+            "postgres_channel": sql.Literal(self.postgres_channel).as_string(None),
+            "max_age": f"interval '{self.max_age:.6f} seconds'",
+            "max_rows": str(self.max_rows),
+            "max_payload": str(self.max_payload),
+            "lock": self._lock("commit"),
+            "prune_lock": self._lock("prune"),
+        }
+        return re.sub("@([a-z_]+)@", lambda found: values[found.group(1)], text)
+
+    def _lock(self, purpose: str) -> str:
+        """The number of an advisory lock: https://www.postgresql.org/docs/current/explicit-locking.html"""
+        digest = hashlib.sha256(f"pgfanout {self.name} {purpose}".encode()).digest()
+        return f"({int.from_bytes(digest[:8], 'big', signed=True)})::bigint"

@@ -1,0 +1,65 @@
+-- The log, and what publishes into it. docs/history.md tells why it is built this way.
+
+CREATE TABLE @schema@.log (
+    the_only boolean PRIMARY KEY DEFAULT true CHECK (the_only),
+    version integer NOT NULL,
+    postgres_channel text NOT NULL,
+    max_age interval NOT NULL,
+    max_rows bigint NOT NULL,
+    pruned_to bigint NOT NULL,
+    prune_to bigint NOT NULL,
+    rows bigint NOT NULL DEFAULT 0,
+    planned_at timestamptz NOT NULL DEFAULT 'epoch'
+);
+COMMENT ON COLUMN @schema@.log.pruned_to IS 'every event after this number is in the log';
+COMMENT ON COLUMN @schema@.log.prune_to IS 'events up to this number are to go';
+COMMENT ON COLUMN @schema@.log.rows IS 'how many events there were at planned_at';
+
+CREATE TABLE @schema@.event (
+    number bigint PRIMARY KEY,
+    channel text NOT NULL,
+    tenant uuid NOT NULL,
+    type text NOT NULL,
+    payload json NOT NULL
+);
+CREATE INDEX event_topic ON @schema@.event (tenant, channel, number);
+COMMENT ON TABLE @schema@.event IS 'what was published, numbered in the order of the commits';
+
+-- A number is at least the time of its commit, in microseconds since 1970: so none comes twice, not even after a crash or
+-- a fail-over that lost commits, nor in a log that was made anew. They stay below 2^53 until the year 2255.
+CREATE SEQUENCE @schema@.number;
+INSERT INTO @schema@.log (version, postgres_channel, max_age, max_rows, pruned_to, prune_to)
+SELECT 0, '', '1 day', 1000000, number, number
+FROM setval('@schema@.number', floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint) AS number;
+
+-- What transactions have published that are not committed yet. Unlogged: a crash leaves no such transaction.
+CREATE UNLOGGED TABLE @schema@.pending (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    channels text[] NOT NULL,
+    tenants uuid[] NOT NULL,
+    types text[] NOT NULL,
+    payloads json[] NOT NULL
+);
+
+-- What they do is in functions.sql.
+CREATE FUNCTION @schema@._before_commit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE FUNCTION @schema@._at_commit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE CONSTRAINT TRIGGER before_commit AFTER INSERT ON @schema@.pending
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION @schema@._before_commit();
+CREATE CONSTRAINT TRIGGER at_commit AFTER DELETE ON @schema@.pending
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION @schema@._at_commit();
+
+CREATE DOMAIN @schema@.channel AS text
+    CONSTRAINT "a channel has 1 to 63 bytes" CHECK (octet_length(VALUE) BETWEEN 1 AND 63)
+    CONSTRAINT "a channel has no control characters" CHECK (VALUE !~ '[\x01-\x1f\x7f-\x9f]')
+    CONSTRAINT "a channel is needed" NOT NULL;
+
+CREATE DOMAIN @schema@.tenant AS uuid
+    CONSTRAINT "a tenant is needed" NOT NULL;
+
+CREATE DOMAIN @schema@.event_type AS text
+    CONSTRAINT "a type is one line" CHECK (VALUE !~ '[\x0a\x0d]')
+    CONSTRAINT "close and refresh are reserved" CHECK (VALUE NOT IN ('close', 'refresh'));
+
+CREATE DOMAIN @schema@.payload AS json
+    CONSTRAINT "a payload is needed" NOT NULL;

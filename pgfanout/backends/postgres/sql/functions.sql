@@ -1,0 +1,140 @@
+-- The functions, replaced at each installation. They run with their owner's rights: a publisher needs none on the tables.
+
+ALTER DOMAIN @schema@.payload DROP CONSTRAINT IF EXISTS "a payload has a limited size";
+ALTER DOMAIN @schema@.payload ADD CONSTRAINT "a payload has a limited size"
+    CHECK (octet_length(VALUE::text) <= @max_payload@) NOT VALID;
+
+-- At the commit, each statement's events wait once more, for the transaction's other deferred constraints: what those wait
+-- for must not be waited for with the lock held.
+CREATE OR REPLACE FUNCTION @schema@._before_commit() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    DELETE FROM @schema@.pending WHERE id = NEW.id;
+    RETURN NULL;
+END
+$body$;
+
+-- The last that a transaction does. From here until it has committed nobody else draws a number, so the order of the
+-- numbers is that of the commits, in which rows become visible and notifications are delivered.
+CREATE OR REPLACE FUNCTION @schema@._at_commit() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    channels text[] := OLD.channels;
+    tenants uuid[] := OLD.tenants;
+    types text[] := OLD.types;
+    payloads json[] := OLD.payloads;
+    size integer := cardinality(channels);
+    heads text[];
+    bodies text[];
+    number bigint;
+    done text;
+BEGIN
+    FOR i IN 1 .. size LOOP
+        heads[i] := '{"channel":' || to_json(channels[i]) || ',"tenant_id":"' || tenants[i] || '"';
+        bodies[i] := ',"payload":' || payloads[i]
+            || CASE WHEN types[i] <> '' THEN ',"type":' || to_json(types[i]) ELSE '' END;
+        IF octet_length(heads[i]) + octet_length(bodies[i]) > 7999 - 28 THEN
+            bodies[i] := '';  -- too large to be notified: who listens reads the row
+        END IF;
+    END LOOP;
+    done := pg_advisory_xact_lock(@lock@);
+    number := greatest(nextval('@schema@.number'), floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
+    number := setval('@schema@.number', number + size - 1) - size + 1;
+    FOR i IN 1 .. size LOOP
+        INSERT INTO @schema@.event (number, channel, tenant, type, payload)
+        VALUES (number, channels[i], tenants[i], types[i], payloads[i]);
+        done := pg_notify(@postgres_channel@, heads[i] || bodies[i] || ',"id":"' || number || '"}');
+        number := number + 1;
+    END LOOP;
+    RETURN NULL;
+END
+$body$;
+
+CREATE OR REPLACE FUNCTION @schema@.publish(channel text, tenant uuid, payload text, type text DEFAULT '') RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    INSERT INTO @schema@.pending (channels, tenants, types, payloads) VALUES (
+        ARRAY[channel::@schema@.channel::text],
+        ARRAY[tenant::@schema@.tenant::uuid],
+        ARRAY[coalesce(type, '')::@schema@.event_type::text],
+        ARRAY[payload::@schema@.payload::json]
+    );
+END
+$body$;
+COMMENT ON FUNCTION @schema@.publish(text, uuid, text, text) IS
+    'publish one event when the transaction commits: channel, tenant, payload (JSON), type';
+
+-- So that a payload of either type can be given; what is quoted is text.
+CREATE OR REPLACE FUNCTION @schema@.publish(channel text, tenant uuid, payload json, type text DEFAULT '') RETURNS void
+LANGUAGE sql AS $body$ SELECT @schema@.publish(channel, tenant, payload::text, type) $body$;
+
+CREATE OR REPLACE FUNCTION @schema@.publish(channel text, tenant uuid, payload jsonb, type text DEFAULT '') RETURNS void
+LANGUAGE sql AS $body$ SELECT @schema@.publish(channel, tenant, payload::text, type) $body$;
+
+CREATE OR REPLACE FUNCTION @schema@.publish_many(
+    channels text[], tenants uuid[], payloads json[], types text[] DEFAULT NULL
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    INSERT INTO @schema@.pending (channels, tenants, types, payloads)
+    SELECT array_agg(channel::@schema@.channel::text), array_agg(tenant::@schema@.tenant::uuid),
+        array_agg(coalesce(type, '')::@schema@.event_type::text), array_agg(payload::@schema@.payload::json)
+    FROM (
+        SELECT channel, tenant, payload, type, (place - 1) / 1000 AS chunk
+        FROM unnest(channels, tenants, payloads, types) WITH ORDINALITY AS e (channel, tenant, payload, type, place)
+    ) AS events
+    GROUP BY chunk ORDER BY chunk;
+END
+$body$;
+COMMENT ON FUNCTION @schema@.publish_many(text[], uuid[], json[], text[]) IS
+    'publish many events when the transaction commits, in their order';
+
+-- What the library calls: envelopes without an id. As bytes, which don't pass through the client's encoding.
+CREATE OR REPLACE FUNCTION @schema@._publish_envelopes(envelopes bytea[]) RETURNS void
+LANGUAGE sql AS $body$
+    SELECT @schema@.publish_many(
+        array_agg(e ->> 'channel'), array_agg((e ->> 'tenant_id')::uuid), array_agg(e -> 'payload'), array_agg(e ->> 'type')
+    ) FROM (SELECT convert_from(envelope, 'UTF8')::json AS e FROM unnest(envelopes) AS envelope) AS events
+$body$;
+
+-- Remove some of the events that are too old or too many, and tell how many that were. One session at a time does;
+-- others get NULL. It finds out what may go at most once in half of the seconds that are given.
+CREATE OR REPLACE FUNCTION @schema@.prune(batch integer DEFAULT 1000, every double precision DEFAULT 60) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    settings @schema@.log;
+    too_old bigint;
+    too_many bigint;
+    last bigint;
+    gone integer;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(@prune_lock@) THEN
+        RETURN NULL;
+    END IF;
+    SELECT * INTO settings FROM @schema@.log;
+    IF settings.planned_at < clock_timestamp() - every / 2 * interval '1 second' THEN
+        too_old := floor(extract(epoch FROM clock_timestamp() - settings.max_age) * 1000000);
+        SELECT count(*) INTO settings.rows FROM @schema@.event;
+        IF settings.rows > settings.max_rows THEN
+            SELECT number INTO too_many FROM @schema@.event ORDER BY number DESC OFFSET settings.max_rows LIMIT 1;
+        END IF;
+        settings.prune_to := greatest(settings.pruned_to, too_old, too_many);
+        UPDATE @schema@.log SET rows = settings.rows, prune_to = settings.prune_to, planned_at = clock_timestamp();
+    END IF;
+    WITH pruned AS (
+        DELETE FROM @schema@.event WHERE number IN (
+            SELECT number FROM @schema@.event WHERE number <= settings.prune_to ORDER BY number LIMIT batch
+        ) RETURNING number
+    )
+    SELECT count(*), max(number) INTO gone, last FROM pruned;
+    IF gone > 0 THEN
+        UPDATE @schema@.log SET pruned_to = last, rows = greatest(0, rows - gone);
+    END IF;
+    RETURN gone;
+END
+$body$;
+COMMENT ON FUNCTION @schema@.prune(integer, double precision) IS 'remove some of the events that are too old or too many';
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @schema@ FROM PUBLIC;
+
+UPDATE @schema@.log SET postgres_channel = @postgres_channel@, max_age = @max_age@, max_rows = @max_rows@;

@@ -1,7 +1,7 @@
 """Live web pages from PostgreSQL NOTIFY: server-sent events for Flask and WSGI, in threads."""
 
 from .backends.memory import MemoryHub
-from .backends.postgres import Executor, PostgresHub
+from .backends.postgres import Executor, History, PostgresHub
 from .errors import (
     HubClosedError,
     HubConfigurationError,
@@ -24,6 +24,7 @@ __all__ = [
     "REFRESH_EVENT",
     "Event",
     "Executor",
+    "History",
     "HubClosedError",
     "HubConfigurationError",
     "HubStats",

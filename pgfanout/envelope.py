@@ -19,7 +19,17 @@ from .errors import InvalidEventError, PayloadTooLargeError, PgFanoutError
 from .event import Event, check_label, check_type, refuse_constant
 from .topic import Topic
 
-__all__ = ["NOTIFY_LIMIT", "MalformedEnvelopeError", "compose", "decode", "encode", "new_id", "payload_json"]
+__all__ = [
+    "NOTIFY_LIMIT",
+    "MalformedEnvelopeError",
+    "compose",
+    "compose_logged",
+    "decode",
+    "encode",
+    "new_id",
+    "payload_json",
+    "reference",
+]
 
 NOTIFY_LIMIT: Final = 7999
 """Bytes of UTF-8 in a NOTIFY payload (https://www.postgresql.org/docs/current/sql-notify.html)."""
@@ -31,6 +41,14 @@ class MalformedEnvelopeError(PgFanoutError, ValueError):
 
 def encode(event: Event, tenant: str) -> str:
     """The NOTIFY text of an event. Raises `PayloadTooLargeError`."""
+    text = _encode(event, tenant)
+    size = len(text) if text.isascii() else len(text.encode())
+    if size > NOTIFY_LIMIT:
+        raise PayloadTooLargeError(size, NOTIFY_LIMIT)
+    return text
+
+
+def _encode(event: Event, tenant: str) -> str:
     fields = [
         f'"channel":{_text(event.channel)}',
         f'"tenant_id":"{tenant}"',
@@ -40,17 +58,37 @@ def encode(event: Event, tenant: str) -> str:
         fields.append(f'"type":{_text(event.type)}')
     if event.id:
         fields.append(f'"id":{_text(event.id)}')
-    text = "{" + ",".join(fields) + "}"
-    size = len(text) if text.isascii() else len(text.encode())
-    if size > NOTIFY_LIMIT:
-        raise PayloadTooLargeError(size, NOTIFY_LIMIT)
-    return text
+    return "{" + ",".join(fields) + "}"
 
 
 def compose(channel: str, tenant_id: str | uuid.UUID, payload: object, type: str = "") -> str:
     """The NOTIFY text of a new event, with an id of its own. Raises `InvalidEventError`, `PayloadTooLargeError`."""
     topic = Topic.of(channel, tenant_id)
     return encode(Event(channel, payload_json(payload), type, new_id()), topic.tenant)
+
+
+def compose_logged(limit: int, channel: str, tenant_id: str | uuid.UUID, payload: object, type: str = "") -> str:
+    """The envelope of a new event for the log, which gives it its id; `limit` are bytes of its payload.
+
+    Raises `InvalidEventError`, `PayloadTooLargeError`.
+    """
+    topic = Topic.of(channel, tenant_id)
+    event = Event(channel, payload_json(payload), type)
+    if len(event.payload) > limit:
+        raise PayloadTooLargeError(len(event.payload), limit)
+    return _encode(event, topic.tenant)
+
+
+def reference(text: str) -> tuple[Topic, str] | None:
+    """Of an envelope without a payload, which was too large to be notified: the topic, and the id that the
+    event has in the log. None when it is something else."""
+    try:
+        members = _members(text)
+        if "payload" in members:
+            return None
+        return Topic.of(_string(members, "channel"), _string(members, "tenant_id")), _string(members, "id")
+    except (InvalidEventError, RecursionError, ValueError, StopIteration, IndexError, KeyError):
+        return None
 
 
 def decode(text: str) -> tuple[Topic, Event]:

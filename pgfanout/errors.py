@@ -32,12 +32,12 @@ class InvalidEventError(PgFanoutError, ValueError):
 
 
 class PayloadTooLargeError(PgFanoutError, ValueError):
-    """The envelope is longer than NOTIFY can carry; `size` and `limit` are bytes of UTF-8."""
+    """The envelope is longer than NOTIFY can carry, or a payload longer than the history takes; `size` and
+    `limit` are bytes of UTF-8."""
 
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(
-            f"the event needs {size} bytes as a NOTIFY payload, {limit} are possible:"
-            " publish a key and let the page load the row"
+            f"the event needs {size} bytes, {limit} are possible: publish a key and let the page load the row"
         )
         self.size = size
         self.limit = limit

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Protocol
 
 from .event import REFRESH_EVENT, Event
+from .log import Answer, Log, number_of
+from .topic import Topic
 
-__all__ = ["Feed", "NewsReader"]
+__all__ = ["Feed", "NewsReader", "OverrunError"]
 
 
 class Owner(Protocol):
@@ -31,6 +34,10 @@ class NewsReader(Protocol):
         """That was all for now: the time to read; never waits."""
 
 
+class OverrunError(Exception):
+    """What a reader is to get next is gone from the feed; the log has it."""
+
+
 class Feed:
     """A bounded log that any number of readers share, each at a position of its own.
 
@@ -42,38 +49,70 @@ class Feed:
     Positions count the events that were ever offered. `members` is how many readers there are;
     the registry that the feed is in writes it.
 
+    With a `log`, a reader that is so far behind that its events are gone reads them there, and joins
+    the feed where that has everything after what it has read. `_floor` is the number of the last
+    event that is gone; events without a number can't be read again, so a reader that has not
+    passed `_lost_at` is told to refresh.
+
     `_lock` guards what is below it, for a few operations on a list.
     """
 
     __slots__ = (
         "_end",
         "_ended",
+        "_events",
+        "_floor",
         "_lock",
-        "_log",
+        "_lost_at",
         "_owner",
         "_reader",
         "_refreshed_at",
         "_told",
+        "_topics",
+        "log",
         "members",
         "size",
     )
 
-    def __init__(self, size: int, reader: NewsReader, owner: Owner) -> None:
+    def __init__(
+        self, size: int, reader: NewsReader, owner: Owner, topics: Sequence[Topic] = (), log: Log | None = None
+    ) -> None:
         self.size = size
         self.members = 0
+        self.log = log
+        self._topics = topics
         self._reader = reader
         self._owner = owner
         self._lock = threading.Lock()
-        self._log: list[Event] = []
+        self._events: list[Event] = []
         self._end = 0
         self._refreshed_at = -1
         self._ended = False
         self._told = False
+        self._floor = -1
+        self._lost_at = 0
+
+    def begin(self) -> None:
+        """Events are offered from now on. Idempotent."""
+        if self.log is not None and self._floor < 0:
+            begun = self.log.begun
+            with self._lock:
+                self._floor = max(self._floor, begun)
 
     @property
     def ended(self) -> bool:
         """Whether no further event will come; what is there may still be read."""
         return self._ended
+
+    @property
+    def begun(self) -> int:
+        """Of a reader that got its position before: it gets everything after this number. 0 without a log."""
+        return 0 if self.log is None else self.log.begun
+
+    @property
+    def offered(self) -> int:
+        """Everything up to this number is before the end position that is asked for next. 0 without a log."""
+        return 0 if self.log is None else self.log.offered
 
     @property
     def end_position(self) -> int:
@@ -88,10 +127,11 @@ class Feed:
                 return True
             if event is REFRESH_EVENT:
                 self._refreshed_at = self._end
-            self._log.append(event)
+                self._begin_anew()
+            self._events.append(event)
             self._end += 1
-            if len(self._log) >= 2 * self.size:  # seldom, so that it costs next to nothing
-                del self._log[: -self.size]
+            if len(self._events) >= 2 * self.size:  # seldom, so that it costs next to nothing
+                self._drop(self.size)
             told, self._told = self._told, True
         if not told:
             self._reader.news(self)
@@ -107,28 +147,84 @@ class Feed:
         """The events from a position on, and the next position; for `readers` who have the same.
 
         `until` is a position to stop at, otherwise all is read. Two refreshes in a row say no
-        more than one.
+        more than one. Raises `OverrunError` where the log refills.
         """
         with self._lock:
             if until is None:
                 self._told = False
                 until = self._end
-            first = self._end - len(self._log)
-            # Each event that meets a full queue leaves a refresh alone in it, so every `size`th does.
-            overflows = max(0, until - position - 1) // self.size
+            first = self._end - len(self._events)
+            if self.log is not None and self.log.refill:
+                if position < first and not self._has_to_refresh(position):
+                    raise OverrunError
+                overflows = 0
+            else:
+                # Each event that meets a full queue leaves a refresh alone in it, so every `size`th does.
+                overflows = max(0, until - position - 1) // self.size
             start = until - (until - position - 1) % self.size if overflows else position
             start = min(max(start, first), until)
-            events = self._log[start - first : until - first]
+            events = self._events[start - first : until - first]
             refreshed = self._refreshed_at >= start
         if start > position:
             events.insert(0, REFRESH_EVENT)
             self._owner.count_refreshes(max(1, overflows) * readers)
         return _without_repeated_refreshes(events) if refreshed else events, until
 
+    def join(self, after: int, since: int, passed: int) -> int | None:
+        """The position from which on a reader that has read the log up to a number gets the rest; None as
+        long as that is not here. `since` is the position where it came, or fell behind; `passed` what
+        it has read of the feed itself."""
+        assert self.log is not None
+        offered = self.log.offered
+        with self._lock:
+            if self._has_to_refresh(since):
+                return max(self._refreshed_at, self._lost_at - 1)
+            if not 0 <= self._floor <= after <= offered:
+                return None
+            for back, event in enumerate(reversed(self._events)):
+                if 0 < number_of(event) <= after:
+                    return max(self._end - back, passed)
+            return max(self._end - len(self._events), passed)
+
+    def ask(self, after: int, answer: Answer, *, again: bool = False) -> None:
+        """Ask the log for what came after a number; see there."""
+        assert self.log is not None
+        self.log.ask(self._topics, after, answer, again=again)
+
+    def tell_refresh(self) -> None:
+        """Count a reader that is told to refresh, since the log can't help it."""
+        self._owner.count_refreshes(1)
+
     def forget(self, position: int) -> None:
         """Let go of what comes before a position: every reader has passed it."""
         with self._lock:
-            del self._log[: max(0, len(self._log) - (self._end - position))]
+            lost_at = self._lost_at
+            self._drop(self._end - position)
+            self._lost_at = lost_at
+
+    def _has_to_refresh(self, position: int) -> bool:
+        return self._refreshed_at >= position or self._lost_at > position
+
+    def _begin_anew(self) -> None:
+        """Nobody needs what comes before a refresh, and its numbers may be what has to be forgotten."""
+        if self.log is not None:
+            self._events.clear()
+            self._floor = self.log.begun
+
+    def _drop(self, kept: int) -> None:
+        """Keep only so many events."""
+        count = max(0, len(self._events) - kept)
+        if self.log is not None:
+            self._note_dropped(self._events[:count], self._end - len(self._events))
+        del self._events[:count]
+
+    def _note_dropped(self, dropped: list[Event], position: int) -> None:
+        for place, event in enumerate(dropped, position + 1):
+            number = number_of(event)
+            if number:
+                self._floor = number
+            elif event is not REFRESH_EVENT:
+                self._lost_at = place
 
     def leave(self, *, stalled: bool = False) -> None:
         """Be no reader any more; `stalled` when it took nothing for too long. Once for each reader."""

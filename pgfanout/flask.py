@@ -9,8 +9,8 @@ from typing import Any
 
 import flask
 
-from .backends.postgres import PostgresHub
-from .errors import HubConfigurationError, PgFanoutError
+from .backends.postgres import History, PostgresHub
+from .errors import HubClosedError, HubConfigurationError, HubTimeoutError, PgFanoutError
 from .hub import NotifyHub
 from .streams import StreamEndpoint, StreamLimiter
 from .streams.endpoint import check_detach
@@ -22,6 +22,13 @@ _DEFAULTS: dict[str, Any] = {
     "PGFANOUT_POSTGRES_CHANNEL": "pgfanout_events",
     "PGFANOUT_BUFFER_SIZE": 32,
     "PGFANOUT_HISTORY": False,
+    "PGFANOUT_HISTORY_SCHEMA": "pgfanout",
+    "PGFANOUT_HISTORY_MAX_AGE": 86_400.0,
+    "PGFANOUT_HISTORY_MAX_ROWS": 1_000_000,
+    "PGFANOUT_HISTORY_MAX_PAYLOAD": 1_048_576,
+    "PGFANOUT_HISTORY_MAX_REPLAY": 10_000,
+    "PGFANOUT_HISTORY_REFILL": True,
+    "PGFANOUT_HISTORY_PRUNE_EVERY": 60.0,
     "PGFANOUT_HEARTBEAT": 5.0,
     "PGFANOUT_HEARTBEAT_TIMEOUT": 5.0,
     "PGFANOUT_MAX_RECONNECT_DELAY": 1.5,
@@ -60,6 +67,7 @@ class PgFanout:
             app.config[key] = _checked(key, app.config.get(key, default), default)
         hub = self._own_hub if self._own_hub is not None else _hub(app.config)
         app.extensions["pgfanout"] = _endpoint(hub, app.config)
+        app.jinja_env.globals["pgfanout_cursor"] = self._cursor
         self._apps.append(app)
 
     @property
@@ -130,6 +138,14 @@ class PgFanout:
         )
         return flask.Response(body, 200 if stats.listening else 503, content_type="application/json")
 
+    def _cursor(self) -> str:
+        """In a template, `pgfanout_cursor()`: what its page puts after `?last_event_id=` of its stream's URL, so that
+        it gets what is committed from now on. Empty without history, and as long as the hub can't listen."""
+        try:
+            return str(self.hub.cursor(start_timeout=self._endpoint.start_timeout) or "")
+        except (HubTimeoutError, HubClosedError):
+            return ""
+
     @property
     def _endpoint(self) -> StreamEndpoint:
         app = self._app()
@@ -196,10 +212,24 @@ def _hub(config: flask.Config) -> NotifyHub:
         url,
         buffer_size=config["PGFANOUT_BUFFER_SIZE"],
         postgres_channel=config["PGFANOUT_POSTGRES_CHANNEL"],
-        history=config["PGFANOUT_HISTORY"],
+        history=_history(config),
         heartbeat=config["PGFANOUT_HEARTBEAT"],
         heartbeat_timeout=config["PGFANOUT_HEARTBEAT_TIMEOUT"],
         max_reconnect_delay=config["PGFANOUT_MAX_RECONNECT_DELAY"],
+    )
+
+
+def _history(config: flask.Config) -> History | None:
+    if not config["PGFANOUT_HISTORY"]:
+        return None
+    return History(
+        schema=config["PGFANOUT_HISTORY_SCHEMA"],
+        max_age=config["PGFANOUT_HISTORY_MAX_AGE"],
+        max_rows=config["PGFANOUT_HISTORY_MAX_ROWS"],
+        max_payload=config["PGFANOUT_HISTORY_MAX_PAYLOAD"],
+        max_replay=config["PGFANOUT_HISTORY_MAX_REPLAY"],
+        refill=config["PGFANOUT_HISTORY_REFILL"],
+        prune_every=config["PGFANOUT_HISTORY_PRUNE_EVERY"],
     )
 
 

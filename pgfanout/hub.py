@@ -21,6 +21,7 @@ from .event import REFRESH_EVENT, Event
 from .feed import Feed, NewsReader
 from .fork import renew_in_children
 from .lifecycle import Lifecycle, Listener
+from .log import Log
 from .registry import Registry
 from .relay import Relay
 from .stats import HubStats
@@ -53,6 +54,7 @@ class NotifyHub(ABC):
     """
 
     _reader: NewsReader | None
+    _log: Log | None
 
     def __init__(self, *, buffer_size: int = 32) -> None:
         if buffer_size < 1:
@@ -72,6 +74,14 @@ class NotifyHub(ABC):
     @abstractmethod
     def _send(self, texts: Sequence[str], executor: Any) -> None:
         """Send the texts, all or none, in their order."""
+
+    def _new_log(self) -> Log | None:
+        """Where events can be read again, if the backend has something like that."""
+        return None
+
+    def _compose(self, *event: Any) -> str:
+        """The text to send for the arguments of a publish. Raises `InvalidEventError`, `PayloadTooLargeError`."""
+        return envelope.compose(*event)
 
     def _close_sender(self, timeout: float) -> None:  # noqa: B027
         """Let go what `_send` holds, within `timeout` seconds."""
@@ -116,20 +126,41 @@ class NotifyHub(ABC):
         channels: str | Iterable[str],
         tenant_id: str | uuid.UUID,
         *,
+        after: int | None = None,
         start_timeout: float = 10.0,
     ) -> Subscription:
         """A subscription to one channel of a tenant, or to several.
 
-        What is committed after it returns is delivered, or told as a gap. Starts the hub when
-        nobody did; that, and that alone, may wait. Raises `InvalidEventError`, `HubClosedError`
-        and what `start` raises.
+        What is committed after it returns is delivered, or told as a gap. With history, `after` is a
+        `cursor`, or the id of an event as a number: what was committed since then comes first.
+        Starts the hub when nobody did; that, and that alone, may wait. Raises `InvalidEventError`,
+        `HubClosedError` and what `start` raises.
         """
         wanted = topics(channels, tenant_id)
         self.start(start_timeout)
         registry = self._registry
-        subscription = Subscription(self._buffer_size, registry.remove, self._relay)
+        subscription = Subscription(self._buffer_size, registry.remove, self._relay, self._log, wanted)
         registry.add(subscription, wanted)
+        subscription.begin(after)
         return subscription
+
+    @property
+    def has_history(self) -> bool:
+        """Whether events are kept for those who missed them."""
+        return self._log is not None
+
+    def cursor(self, *, start_timeout: float = 10.0) -> int | None:
+        """Where the history ends, as far as this process knows; None without history.
+
+        What was committed up to there is seen by whoever queries the database from now on. So a
+        page that gets the cursor before it reads its state, and opens its stream with
+        `?last_event_id=` and the cursor, misses nothing. Starts the hub when nobody did, and raises
+        what `start` raises; otherwise it never waits.
+        """
+        if self._log is None:
+            return None
+        self.start(start_timeout)
+        return self._log.offered
 
     def follow(self, topics: Iterable[Topic], reader: NewsReader) -> tuple[Feed, int]:
         """A feed that all who follow the same topics share, and the position to read it from: what
@@ -139,8 +170,9 @@ class NotifyHub(ABC):
         it. Never waits. Raises `HubClosedError`.
         """
         self._reader = reader
-        registry = self._registry
-        feed = registry.join(topics, lambda: Feed(self._buffer_size, reader, registry))
+        registry, wanted = self._registry, tuple(topics)
+        feed = registry.join(wanted, lambda: Feed(self._buffer_size, reader, registry, wanted, self._log))
+        feed.begin()
         return feed, feed.end_position
 
     def publish(
@@ -168,7 +200,7 @@ class NotifyHub(ABC):
         Everything is checked before anything is sent; raises what `publish` raises.
         """
         self._lifecycle.check_open()
-        texts = [envelope.compose(*event) for event in events]
+        texts = [self._compose(*event) for event in events]
         if texts:
             self._send(texts, executor)
 
@@ -252,10 +284,14 @@ class NotifyHub(ABC):
             try:
                 topic, event = envelope.decode(text)
             except envelope.MalformedEnvelopeError as error:
-                self._malformed(error)
+                self._unreadable(text, error)
             else:
-                self._dispatch(topic, event)
+                self._take(topic, event)
         self._wake_readers()
+
+    def _take(self, topic: Topic, event: Event) -> None:
+        """Take an event that has arrived."""
+        self._dispatch(topic, event)
 
     def _dispatch(self, topic: Topic, event: Event) -> None:
         for consumer in self._registry.of(topic):
@@ -269,7 +305,7 @@ class NotifyHub(ABC):
         if self._reader is not None:
             self._reader.wake()
 
-    def _malformed(self, error: envelope.MalformedEnvelopeError) -> None:
+    def _unreadable(self, text: str, error: envelope.MalformedEnvelopeError) -> None:
         """A notification that nobody can read may have been anyone's event: that's a gap."""
         self._undecodable += 1
         now = time.monotonic()
@@ -285,6 +321,7 @@ class NotifyHub(ABC):
         self._gap()
 
     def _renew(self) -> None:
+        self._log = self._new_log()
         self._registry = Registry()
         self._lifecycle = Lifecycle(self._new_listener)
         self._received = self._undecodable = self._delivered = 0

@@ -41,5 +41,19 @@ class HubStats:
     """Subscriptions that are open now."""
     detached: int = 0
     """Those of them that are streams without a thread of the server."""
+    log_size: int = 0
+    """Events that the history had when somebody counted them last; roughly, and once in `prune_every` seconds."""
+    oldest_cursor: int = 0
+    """The number after which the history had everything at that time."""
+    replays: int = 0
+    """Times that a reader was given what it had missed, or had no room for, from the history."""
+    replayed_events: int = 0
+    """Events that were given in these."""
+    fills: int = 0
+    """Times that the hub, listening again, got from the history what it had missed."""
+    filled_events: int = 0
+    """Events that these brought, whoever follows them."""
+    pruned: int = 0
+    """Events that this process removed from the history, for their age or for being too many."""
     kept_in_thread: Mapping[str, int] = field(default_factory=dict)
     """Why streams kept a thread of the server, and how many have done so for each reason."""

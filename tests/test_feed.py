@@ -371,7 +371,7 @@ def test_no_more_than_twice_the_size_is_held_whatever_happens(size: int, steps: 
             feed.forget(position - value % 3)
         else:
             offer(feed, *range(step))
-        assert len(feed._log) <= 2 * size
+        assert len(feed._events) <= 2 * size
 
 
 # Forgetting.
@@ -381,11 +381,11 @@ def test_what_every_reader_has_passed_is_not_held() -> None:
     feed = feed_of(8)
     offer(feed, 1, 2, 3)
     feed.forget(2)
-    assert len(feed._log) == 1
+    assert len(feed._events) == 1
     assert names(feed.read(2)[0]) == ["3"]
     feed.forget(3)
     feed.forget(3)
-    assert feed._log == []
+    assert feed._events == []
     assert feed.end_position == 3
 
 

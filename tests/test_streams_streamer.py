@@ -1205,7 +1205,7 @@ def test_events_that_everyone_has_are_not_held(bench: Bench) -> None:
     bench.admit()
     bench.offer(1, 2, 3)
     bench.pump.broadcast(bench.feed)
-    assert bench.feed._log == []
+    assert bench.feed._events == []
     bench.offer(4)
     bench.pump.broadcast(bench.feed)
     assert bench.received(1) == frame(1, 2, 3, 4)
@@ -1216,7 +1216,7 @@ def test_events_are_held_for_one_who_is_behind_or_on_its_way(bench: Bench) -> No
     late = bench.follow()
     bench.offer(1)
     bench.pump.broadcast(bench.feed)
-    assert len(bench.feed._log) == 1
+    assert len(bench.feed._events) == 1
     bench.pump.watch(late)
     bench.pump.admit(late)
     assert bench.received(1) == frame(1)
@@ -1227,7 +1227,7 @@ def test_events_are_held_for_one_who_is_behind_or_on_its_way(bench: Bench) -> No
     assert drain(bench, 1) == big + frame(2)
     bench.offer(3)
     bench.pump.broadcast(bench.feed)
-    assert bench.feed._log == []
+    assert bench.feed._events == []
 
 
 def test_news_without_a_reader_here_are_left_for_the_one_who_comes(bench: Bench) -> None:

@@ -69,9 +69,12 @@ class DetachingStream:
     stream's place back. It leaves the feed and calls `release` once, whatever happens; after the
     hand-over that is the streamer's to do.
 
+    Where the feed has a log, `number` is that up to which the client has everything; with `replay`, what
+    came after it is read there, otherwise the feed has it.
+
     `stay` gives the stream that goes on in the thread, for the reason that it is told; closing
     that one releases the place then. It raises `PgFanoutError`. What came before it is not handed
-    on, so such a stream starts with a refresh.
+    on, so without a log such a stream starts with a refresh.
 
     For the thread that makes it, which the server's own is; in another one it stays in that, or
     ends where it is too late for that.
@@ -87,6 +90,8 @@ class DetachingStream:
         keepalive: float,
         stay: Callable[[str], EventStream],
         release: Callable[[], object],
+        number: int = 0,
+        replay: bool = False,
     ) -> None:
         self._owner = threading.current_thread()
         self._connection = connection
@@ -95,7 +100,9 @@ class DetachingStream:
         self._keepalive = keepalive
         self._stay = stay
         self._release: Callable[[], object] | None = release
-        self._opening = sse.opening(resumed)
+        self._number = number
+        self._replay = replay
+        self._opening = sse.opening(resumed, number=number, replay=replay)
         self._detour: Detour | None = None
         self._in_thread: EventStream | None = None
         # No bound method: a cycle would keep a dropped stream until a collection.
@@ -170,7 +177,9 @@ class DetachingStream:
             stays = not self._is_elsewhere() and self._keep_thread(CHANGED_BODY)
         finally:
             self._end_detour(detour, written)
-        return sse.encode(REFRESH_EVENT) if stays else self._say_goodbye()
+        if not stays:
+            return self._say_goodbye()
+        return sse.KEEPALIVE if self._number else sse.encode(REFRESH_EVENT)
 
     def _hand_over(self, detour: Detour, written: bytes, *, chunked: bool) -> None:
         assert self._feed is not None
@@ -183,6 +192,8 @@ class DetachingStream:
             head=written,
             keepalive=self._keepalive,
             on_close=self._release,
+            number=self._number,
+            replay=self._replay,
         )
         self._feed = self._release = None
         self._next = DetachingStream._end

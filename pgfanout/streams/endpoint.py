@@ -9,11 +9,12 @@ import random
 import socket
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ..errors import HubClosedError, HubTimeoutError, PgFanoutError, TooManyStreamsError, TooManyStreamsForUserError
 from ..hub import NotifyHub
+from ..log import numbered
 from ..topic import Topic, topics
 from . import sse
 from .client import ClientSocket, server_socket
@@ -50,6 +51,16 @@ class Answer:
     headers: list[tuple[str, str]]
     body: Iterable[bytes]
     """A stream has a `close` that has to be called at the end, which every WSGI server does."""
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a stream begins with: with what came `after` a number, or with the next event; `replay` when the
+    client has asked for it, `resumed` when it wanted to but has to refresh."""
+
+    after: int | None
+    replay: bool
+    resumed: bool
 
 
 class StreamEndpoint:
@@ -123,40 +134,47 @@ class StreamEndpoint:
             client = ClientSocket(environ)
             client.limit_silence(self.client_timeout)
             client.send_at_once()
+            asked = sse.last_event_id(environ)
+            after = numbered(asked) if self.hub.has_history else 0
+            start = _Start(after or None, replay=after > 0, resumed=bool(asked) and not after)
             if reason or connection is None:
-                resumed = bool(sse.last_event_id(environ))
-                return self._stream_in_thread(environ, wanted, place, reason, resumed=resumed)
-            return self._detaching_stream(connection, environ, wanted, place)
+                return self._stream_in_thread(environ, wanted, place, reason, start)
+            return self._detaching_stream(connection, environ, wanted, place, start)
         except BaseException:
             place()
             raise
 
     def _stream_in_thread(
-        self, environ: Mapping[str, Any], wanted: list[Topic], place: Place, reason: str, *, resumed: bool
+        self, environ: Mapping[str, Any], wanted: list[Topic], place: Place, reason: str, start: _Start
     ) -> EventStream:
         self.hub.count_kept_in_thread(reason)
         channels, tenant = [topic.channel for topic in wanted], wanted[0].tenant
         return EventStream(
-            self.hub.subscribe(channels, tenant, start_timeout=self.start_timeout),
+            self.hub.subscribe(channels, tenant, after=start.after, start_timeout=self.start_timeout),
             keepalive=self.keepalive,
-            resumed=resumed,
+            resumed=start.resumed,
+            replay=start.replay,
             client=ClientSocket(environ),
             on_close=place,
         )
 
     def _detaching_stream(
-        self, connection: socket.socket, environ: Mapping[str, Any], wanted: list[Topic], place: Place
+        self, connection: socket.socket, environ: Mapping[str, Any], wanted: list[Topic], place: Place, start: _Start
     ) -> DetachingStream:
         def stay(reason: str) -> EventStream:
             _with_room(place.keep_thread)
-            return self._stream_in_thread(environ, wanted, place, reason, resumed=True)
+            late = replace(start, after=number or None, resumed=start.resumed or not number)
+            return self._stream_in_thread(environ, wanted, place, reason, late)
 
         feed, position = self.hub.follow(wanted, streamer)
+        number = start.after or feed.begun
         return DetachingStream(
             connection,
             feed,
             position,
-            resumed=bool(sse.last_event_id(environ)),
+            number=number,
+            replay=start.replay,
+            resumed=start.resumed,
             keepalive=self.keepalive,
             stay=stay,
             release=place,

@@ -36,13 +36,19 @@ class Outlet(Ticking):
     """
 
     __slots__ = (
+        "asked",
+        "asks",
         "chunked",
         "descriptor",
         "ending",
         "feed",
+        "fruitless",
         "keepalive",
+        "number",
         "on_close",
+        "passed",
         "position",
+        "replaying",
         "rest",
         "since",
         "waiting",
@@ -58,8 +64,14 @@ class Outlet(Ticking):
         head: bytes,
         keepalive: float,
         on_close: Callable[[], object],
+        number: int = 0,
+        replay: bool = False,
     ) -> None:
-        """Owns the descriptor of a non-blocking socket. `head` is what is written first."""
+        """Owns the descriptor of a non-blocking socket. `head` is what is written first.
+
+        `number` is that of the feed's log up to which its client has everything. With `replay`, what comes
+        after it is to be found there; otherwise the feed has it, from the position on.
+        """
         self.descriptor = descriptor
         self.feed = feed
         self.position = position
@@ -70,6 +82,17 @@ class Outlet(Ticking):
         self.since = time.monotonic()
         """When it was written to last, apart from what went to its whole audience."""
         self.tick = -1
+        self.number = number
+        """Everything up to it was put; kept up while the outlet is not current."""
+        self.replaying = replay
+        """Whether it reads the feed's log, and will join the feed."""
+        self.passed = 0
+        """What it has had of the feed itself before it replayed."""
+        self.asked = False
+        """Whether an answer of the log is on its way."""
+        self.asks = 0
+        self.fruitless = 0
+        """How many answers it has had, and how many of the last ones led nowhere."""
         self.waiting = False
         """Whether its socket had no room, and the streamer waits for some."""
         self.ending = False
@@ -78,11 +101,16 @@ class Outlet(Ticking):
     @property
     def has_news(self) -> bool:
         """Whether there is something to write to it."""
-        return bool(self.rest) or self.feed.end_position > self.position or self.feed.ended
+        return bool(self.rest) or self.replaying or self.feed.end_position > self.position or self.feed.ended
 
     def put(self, data: bytes) -> None:
-        """Have data written next; only when there is no rest."""
-        self.rest = chunk(data) if self.chunked else data
+        """Have data written, after the rest if there is one."""
+        framed = chunk(data) if self.chunked else data
+        self.rest = bytes(self.rest) + framed if self.rest else framed
+
+    def fall_behind(self) -> None:
+        """Its feed has no longer what comes next; the log has."""
+        self.replaying, self.passed, self.asks = True, self.position, 0
 
     def put_farewell(self) -> None:
         """Have `retry`, `close` and the end of the body written next."""
@@ -132,18 +160,30 @@ class Audience:
     bodies that end with the connection and one for chunked ones.
     """
 
-    __slots__ = ("current", "ended", "feed", "position", "size", "written_at")
+    __slots__ = ("current", "ended", "feed", "number", "position", "replaying", "size", "written_at")
 
-    def __init__(self, feed: Feed, position: int) -> None:
+    def __init__(self, feed: Feed, position: int, number: int = 0) -> None:
         self.feed = feed
         self.position = position
         self.current: tuple[dict[int, Outlet], dict[int, Outlet]] = ({}, {})
+        self.number = number
+        """Everything up to it is before `position`."""
+        self.replaying: set[Outlet] = set()
+        """Those that read the log."""
         self.size = 0
         """With those that are behind."""
         self.ended = False
         """Whether the feed has ended, and everything up to there is before `position`."""
         self.written_at = 0.0
         """When the current ones were written to last."""
+
+    @property
+    def cursor(self) -> int:
+        """The number of the log up to which everything was put to those that are current; 0 without a log."""
+        offered = self.feed.offered  # asked first: what is offered later may be on its way
+        if self.feed.end_position == self.position:
+            self.number = max(self.number, offered)
+        return self.number
 
     @property
     def current_size(self) -> int:
@@ -165,7 +205,7 @@ class Audience:
     def exclude(self, outlet: Outlet) -> None:
         """It may fall behind from now on. Idempotent."""
         if self.current[outlet.chunked].pop(outlet.descriptor, None) is not None:
-            outlet.position = self.position
+            outlet.position, outlet.number = self.position, self.number
 
     def write(self, data: bytes) -> tuple[list[Outlet], list[tuple[Outlet, OSError]]]:
         """Write data to all that are current; those who did not take all of it, and those who failed."""
@@ -177,7 +217,7 @@ class Audience:
                 for descriptor, sent in _write_to_all(outlets, framed, failed):
                     outlet = outlets.pop(descriptor)
                     outlet.rest = memoryview(framed)[sent:]
-                    outlet.position = self.position
+                    outlet.position, outlet.number = self.position, self.number
                     behind.append(outlet)
         return behind, failed
 

@@ -6,9 +6,13 @@ import os
 import random
 import select
 import time
+from collections import deque
 from contextlib import suppress
+from functools import partial
 
-from ..feed import Feed
+from ..event import REFRESH_EVENT
+from ..feed import Feed, OverrunError
+from ..log import PATIENCE, Page, number_of
 from . import sse
 from .client import has_vanished
 from .outlet import Audience, Outlet
@@ -35,6 +39,7 @@ class Pump:
         self.outlets: dict[int, Outlet] = {}
         self._audiences: dict[Feed, Audience] = {}
         self._wheel: Wheel[Outlet] = Wheel()
+        self._answers: deque[tuple[Outlet, Page | None]] = deque()
         self._wake_descriptor = wake_descriptor
         self._poll = select.epoll()
         self._poll.register(wake_descriptor, select.EPOLLIN)
@@ -62,6 +67,7 @@ class Pump:
                     self._advance(outlet)
             elif descriptor == self._wake_descriptor:
                 os.eventfd_read(descriptor)
+        self._take_answers()
 
     def admit(self, outlet: Outlet) -> None:
         """Begin with an outlet that is watched already."""
@@ -69,8 +75,10 @@ class Pump:
         audience = self._audiences.get(outlet.feed)
         first = audience is None
         if audience is None:
-            audience = self._audiences[outlet.feed] = Audience(outlet.feed, outlet.position)
+            audience = self._audiences[outlet.feed] = Audience(outlet.feed, outlet.position, outlet.number)
         audience.size += 1
+        if outlet.replaying:
+            audience.replaying.add(outlet)
         outlet.waiting = bool(outlet.rest)
         self._schedule(outlet, outlet.since)
         if audience.position < outlet.position:
@@ -85,7 +93,13 @@ class Pump:
         if audience is None:
             return  # its first reader has not arrived yet, and will read
         audience.ended = feed.ended  # asked first: what comes after the end is not taken
-        events, audience.position = feed.read(audience.position, readers=audience.current_size)
+        number = feed.offered  # asked first, too: all of it is in what is read
+        try:
+            events, audience.position = feed.read(audience.position, readers=audience.current_size)
+        except OverrunError:
+            self._send_to_log(audience)
+            return
+        audience.number = max([number, audience.number, *map(number_of, events[-1:])])
         if events:
             audience.written_at = time.monotonic()
             behind, failed = audience.write(sse.encode_all(events))
@@ -94,7 +108,7 @@ class Pump:
             for outlet, error in failed:
                 self._let_go(outlet, error)
         if audience.ended:
-            for outlet in audience.all_current():
+            for outlet in (*audience.all_current(), *audience.replaying):
                 self._advance(outlet)
         elif feed.members == audience.current_size:
             feed.forget(audience.position)
@@ -104,14 +118,14 @@ class Pump:
         now = time.monotonic()
         for outlet in self._wheel.pop_due(now):
             audience = self._audiences[outlet.feed]
-            last = max(outlet.since, audience.written_at)
-            if not audience.is_current(outlet):
+            last = max(outlet.since, audience.written_at if not outlet.replaying else 0.0)
+            if not audience.is_current(outlet) and (outlet.rest or not outlet.replaying):
                 self._schedule(outlet, now)  # it has enough to do
             elif last + EARLIEST_KEEPALIVE * outlet.keepalive - Wheel.TICK > now:
                 self._schedule(outlet, last)
             else:
                 self._schedule(outlet, now)
-                outlet.put(sse.KEEPALIVE)
+                outlet.put(sse.keepalive(0 if outlet.replaying else audience.cursor))
                 self._advance(outlet)
 
     def cut(self) -> None:
@@ -144,7 +158,7 @@ class Pump:
         except OSError as error:
             self._let_go(outlet, error)
             return
-        if not done:
+        if outlet.rest:
             self._await_room(outlet)
         elif outlet.ending:
             self._let_go(outlet, None)
@@ -152,20 +166,96 @@ class Pump:
             if outlet.waiting:
                 outlet.since, outlet.waiting = time.monotonic(), False
                 self._poll.modify(outlet.descriptor, _WATCHED)
-            audience.include(outlet)
+            if done:
+                audience.include(outlet)
 
     def _catch_up(self, outlet: Outlet, audience: Audience) -> bool:
-        """Whether it has everything up to the audience's position, and the farewell if that is the end."""
+        """Whether it has everything up to the audience's position, and the farewell if that is the end. If
+        not, its socket is full, or the log is about to answer."""
         if not outlet.write():
             return False
-        events, outlet.position = outlet.feed.read(outlet.position, audience.position)
-        if events:
-            outlet.put(sse.encode_all(events))
-            if not outlet.write():
-                return False
+        here = not outlet.replaying or self._join(outlet, audience)
+        here = here and self._put_news(outlet, audience)
+        if not (outlet.write() and (here or audience.ended)):
+            return False
         if audience.ended and not outlet.ending:
             outlet.put_farewell()
         return outlet.write()
+
+    def _put_news(self, outlet: Outlet, audience: Audience) -> bool:
+        """Put what the feed has; False when that is gone and the log is asked."""
+        try:
+            events, outlet.position = outlet.feed.read(outlet.position, audience.position)
+        except OverrunError:
+            outlet.fall_behind()
+            audience.replaying.add(outlet)
+            self._ask(outlet, audience)
+            return False
+        outlet.number = audience.number
+        if events:
+            outlet.put(sse.encode_all(events))
+        return True
+
+    # What the log is for: outlets whose next events the feed does not have.
+
+    def _join(self, outlet: Outlet, audience: Audience) -> bool:
+        """Go on with the feed if that has everything from here on; False when the log is asked instead."""
+        position = outlet.feed.join(outlet.number, outlet.position, outlet.passed)
+        if position is None:
+            self._ask(outlet, audience)
+            return False
+        self._end_replay(outlet, audience, position)
+        return True
+
+    def _end_replay(self, outlet: Outlet, audience: Audience, position: int) -> None:
+        outlet.replaying, outlet.position, outlet.fruitless = False, position, 0
+        audience.replaying.discard(outlet)
+        if audience.position < position:
+            self.broadcast(outlet.feed)
+
+    def _ask(self, outlet: Outlet, audience: Audience) -> None:
+        if outlet.asked or audience.ended:
+            return
+        outlet.asked = True
+        outlet.feed.ask(outlet.number, partial(self._answer, outlet), again=outlet.asks > 0)
+        outlet.asks += 1
+
+    def _answer(self, outlet: Outlet, page: Page | None) -> None:
+        """In the log's thread."""
+        self._answers.append((outlet, page))
+        os.eventfd_write(self._wake_descriptor, 1)
+
+    def _take_answers(self) -> None:
+        for _ in range(len(self._answers)):
+            outlet, page = self._answers.popleft()
+            if self.outlets.get(outlet.descriptor) is outlet and outlet.replaying:
+                self._take_answer(outlet, page)
+
+    def _take_answer(self, outlet: Outlet, page: Page | None) -> None:
+        audience = self._audiences[outlet.feed]
+        outlet.asked = False
+        outlet.fruitless = 0 if page is not None and page.until > outlet.number else outlet.fruitless + 1
+        if page is None or outlet.fruitless >= PATIENCE:
+            outlet.feed.tell_refresh()
+            outlet.put(sse.encode(REFRESH_EVENT))
+            self._end_replay(outlet, audience, audience.position)
+        else:
+            outlet.number = page.until
+            if page.events:
+                outlet.put(sse.encode_all(page.events))
+        self._advance(outlet)
+
+    def _send_to_log(self, audience: Audience) -> None:
+        """What the current ones need next is gone from the feed."""
+        outlets = audience.all_current()
+        for outlet in outlets:
+            audience.exclude(outlet)
+            outlet.fall_behind()
+            audience.replaying.add(outlet)
+        audience.number = audience.feed.offered
+        audience.position = audience.feed.end_position
+        for outlet in outlets:
+            self._advance(outlet)
 
     def _await_room(self, outlet: Outlet) -> None:
         if not outlet.waiting:
@@ -176,6 +266,7 @@ class Pump:
         """End a connection, for whatever reason."""
         audience = self._audiences[outlet.feed]
         audience.exclude(outlet)
+        audience.replaying.discard(outlet)
         audience.size -= 1
         if not audience.size:
             del self._audiences[outlet.feed]

@@ -9,6 +9,7 @@ import random
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+from urllib.parse import parse_qs
 
 from ..event import CLOSE_EVENT, REFRESH_EVENT, Event, keep_frame
 
@@ -18,6 +19,7 @@ __all__ = [
     "encode",
     "encode_all",
     "farewell",
+    "keepalive",
     "last_event_id",
     "opening",
     "retry",
@@ -54,16 +56,25 @@ def encode_all(events: Iterable[Event]) -> bytes:
     return b"".join(map(encode, events))
 
 
-def opening(resumed: bool = False) -> bytes:
+def opening(resumed: bool = False, *, number: int | None = None, replay: bool = False) -> bytes:
     """What a stream starts with.
 
     The comment makes the response's head leave. The id, which dispatches nothing, makes a
     browser send `Last-Event-ID` when it reconnects, even if no event came meanwhile: that's how
     a reconnect is told from a first visit. A stream that is `resumed` has a refresh at once, since
     what was missed can't be known.
+
+    With a log, the id is the `number` up to which the browser has everything. A stream that is to
+    `replay` what was missed leaves the browser's id as it is: it may end before that has arrived.
     """
-    start = b": open\nid: " + _START_ID.encode() + b"\n\n"
+    start = b": open\n\n" if replay else b": open\nid: %b\n\n" % (str(number) if number else _START_ID).encode()
     return start + encode(REFRESH_EVENT) if resumed else start
+
+
+def keepalive(number: int | None) -> bytes:
+    """What breaks the silence; with a number of the log up to which there was nothing to tell, a browser
+    that reconnects asks for what came after that."""
+    return b"%bid: %d\n\n" % (KEEPALIVE[:-1], number) if number else KEEPALIVE
 
 
 def farewell(retry_spread: float = 3.0) -> bytes:
@@ -78,8 +89,10 @@ def retry(seconds: float) -> bytes:
 
 
 def last_event_id(environ: Mapping[str, Any]) -> str:
-    """`Last-Event-ID` of a WSGI request: not empty when a browser reconnects."""
-    return str(environ.get("HTTP_LAST_EVENT_ID", ""))
+    """`Last-Event-ID` of a WSGI request, not empty when a browser reconnects; else `last_event_id` of its query
+    string, with which a page can make its first connection go on from where it was rendered."""
+    header = str(environ.get("HTTP_LAST_EVENT_ID", ""))
+    return header or parse_qs(str(environ.get("QUERY_STRING", ""))).get("last_event_id", [""])[0]
 
 
 def wants_events(environ: Mapping[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """PostgreSQL: NOTIFY to send, LISTEN to receive."""
 
+from .history import History
 from .hub import PostgresHub
 from .publisher import Executor
 
-__all__ = ["Executor", "PostgresHub"]
+__all__ = ["Executor", "History", "PostgresHub"]

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ...errors import HubConfigurationError
+from ... import envelope
+from ...event import Event
 from ...hub import NotifyHub
-from ...topic import check_channel
-from .conninfo import parse
+from ...log import Log
+from ...stats import HubStats
+from ...topic import Topic, check_channel
+from .conninfo import connect, parse
+from .history import History
 from .listener import Listener, Sink
+from .log import LogTable, Query
 from .publisher import Executor, Publisher
+from .replayer import Replayer
+from .tail import Tail
 
 __all__ = ["PostgresHub"]
 
@@ -25,13 +33,16 @@ class PostgresHub(NotifyHub):
     opens a connection of its own for them. `postgres_channel` carries all events; hubs that are
     to hear each other have the same one.
 
+    With `history`, True or the settings, events are kept in a table of the database, which
+    `install_history` makes: who missed some gets them from there.
+
     Every `heartbeat` seconds the listener makes sure that its server answers, within
     `heartbeat_timeout` seconds: a connection that died without a word is found in the sum of the
     two. After a failure it tries again at growing intervals, of `max_reconnect_delay` seconds at
     most: the longer, the later it is back after its server.
 
     Raises `HubConfigurationError` for a connection string that can't be read,
-    `InvalidEventError` for an impossible channel name. `history` is not available yet.
+    `InvalidEventError` for an impossible channel name.
     """
 
     def __init__(
@@ -41,18 +52,17 @@ class PostgresHub(NotifyHub):
         *,
         buffer_size: int = 32,
         postgres_channel: str = "pgfanout_events",
-        history: bool = False,
+        history: bool | History | None = False,
         heartbeat: float = 5.0,
         heartbeat_timeout: float = 5.0,
         max_reconnect_delay: float = 1.5,
     ) -> None:
-        if history:
-            raise HubConfigurationError("this version has no history")
         if not all(0 < seconds <= _DAY for seconds in (heartbeat, heartbeat_timeout, max_reconnect_delay)):
             raise ValueError("heartbeat, heartbeat_timeout and max_reconnect_delay are seconds: above 0, a day at most")
         self._executor = executor
         self._postgres_channel = check_channel(postgres_channel)  # first: the repr shows it
         self._parameters = parse(conninfo)
+        self._history = History() if history is True else history or None
         self._timing = {
             "heartbeat": heartbeat,
             "heartbeat_timeout": heartbeat_timeout,
@@ -60,16 +70,50 @@ class PostgresHub(NotifyHub):
         }
         self._listener: Listener | None = None
         self._publisher: Publisher | None = None
+        self._replayer: Replayer | None = None
+        self._tail: Tail | None = None
         super().__init__(buffer_size=buffer_size)
 
     def __repr__(self) -> str:
         # No connection string: it may hold a password.
         return f"<PostgresHub on {self._postgres_channel!r}>"
 
+    def install_history(self, *, publishers: Iterable[str] = (), readers: Iterable[str] = ()) -> None:
+        """Make the schema of the history, or bring it up to this version and these settings.
+
+        Idempotent, and safe to be called by many processes at once. The roles named get the rights
+        that publishing takes, or running a hub. Opens a connection for it, whose role owns what it
+        makes. Blocks; raises psycopg's errors.
+        """
+        schema = (self._history or History()).on(self._postgres_channel)
+        with connect(self._parameters, "pgfanout-install") as connection:
+            schema.install(connection, publishers, readers)
+
+    def stats(self) -> HubStats:
+        """A snapshot of the hub's state and counters. Never waits."""
+        stats, replayer, tail = super().stats(), self._replayer, self._tail
+        if replayer is None:
+            return stats
+        return replace(
+            stats,
+            log_size=replayer.rows,
+            oldest_cursor=replayer.pruned_to,
+            replays=replayer.replays,
+            replayed_events=replayer.replayed_events,
+            fills=0 if tail is None else tail.fills,
+            filled_events=0 if tail is None else tail.filled_events,
+            pruned=replayer.pruned,
+        )
+
     def _new_listener(self) -> Listener:
-        sink = Sink(self._listening, self._not_listening, self._receive, self._heartbeat)
+        sink = Sink(self._listening_to, self._not_listening, self._receive, self._heartbeat)
         self._listener = Listener(self._parameters, self._postgres_channel, sink, **self._timing)
         return self._listener
+
+    def _compose(self, *event: Any) -> str:
+        if self._history is None:
+            return super()._compose(*event)
+        return envelope.compose_logged(self._history.max_payload, *event)
 
     def _send(self, texts: Sequence[str], executor: Any) -> None:
         assert self._publisher is not None
@@ -78,12 +122,65 @@ class PostgresHub(NotifyHub):
     def _close_sender(self, timeout: float) -> None:
         assert self._publisher is not None
         self._publisher.close(timeout)
+        if self._replayer is not None:
+            self._replayer.close(timeout)
 
     def _renew(self) -> None:
+        for held in (self._listener, self._publisher, self._replayer):
+            if held is not None:
+                held.abandon()
+        self._listener = self._replayer = self._tail = None
         super()._renew()
-        if self._listener is not None:
-            self._listener.abandon()
-        if self._publisher is not None:
-            self._publisher.abandon()
-        self._listener = None
-        self._publisher = Publisher(self._parameters, self._postgres_channel)
+        schema = "" if self._history is None else self._history.schema
+        self._publisher = Publisher(self._parameters, self._postgres_channel, schema)
+
+    # With history.
+
+    def _new_log(self) -> Log | None:
+        history = self._history
+        if history is None:
+            return None
+        table = LogTable(history.schema, self._postgres_channel, history.max_replay)
+        self._replayer = Replayer(self._parameters, table, history, self._timing["heartbeat_timeout"])
+        self._tail = Tail(table, self._replayer, _Audience(self))
+        return self._replayer
+
+    def _listening_to(self, query: Query) -> bool:
+        complete = self._tail is not None and self._tail.catch_up(query)
+        if complete:
+            self._lifecycle.now_listening()
+        else:
+            self._listening()
+        if self._replayer is not None:
+            self._replayer.advanced()
+            self._replayer.start_pruning()
+        return complete
+
+    def _receive(self, texts: Iterable[str]) -> None:
+        super()._receive(texts)
+        if self._replayer is not None:
+            self._replayer.advanced()
+
+    def _take(self, topic: Topic, event: Event) -> None:
+        if self._tail is None:
+            self._dispatch(topic, event)
+        else:
+            self._tail.take(topic, event)
+
+    def _unreadable(self, text: str, error: envelope.MalformedEnvelopeError) -> None:
+        found = envelope.reference(text) if self._tail is not None else None
+        if found is None or self._tail is None or not self._tail.fetch(*found):
+            super()._unreadable(text, error)
+
+
+class _Audience:
+    """The hub as its tail sees it."""
+
+    def __init__(self, hub: PostgresHub) -> None:
+        self.offer = hub._dispatch
+        self.wake = hub._wake_readers
+        self.gap = hub._gap
+        self._hub = hub
+
+    def has_followers(self, topic: Topic) -> bool:
+        return bool(self._hub._registry.of(topic))

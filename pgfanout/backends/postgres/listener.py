@@ -23,6 +23,7 @@ from psycopg.pq import PGnotify
 
 from ...errors import HubConfigurationError
 from . import conninfo, diagnosis
+from .log import Query, prepare
 from .publisher import abandon
 from .watchdog import Watchdog
 
@@ -42,7 +43,9 @@ _PULSE = "SELECT pg_notification_queue_usage(), pg_notify(%s, 'pulse')"
 class Sink:
     """Where a listener reports, in its own thread."""
 
-    listening: Callable[[], None]
+    listening: Callable[[Query], bool]
+    """It listens; and how to put a question to the server, which only this thread may do, when it is called.
+    Tells whether nothing is missing of what came before. `HubConfigurationError`: waiting won't cure it."""
     not_listening: Callable[[str, bool], None]
     """Why, and whether the server had not answered in time."""
     receive: Callable[[Sequence[str]], None]
@@ -102,6 +105,7 @@ class Listener:
         connection = self._connection = conninfo.connect(self._parameters, "pgfanout-listener")
         try:
             connection.add_notice_handler(self._notice)
+            prepare(connection)
             self._arrived.clear()
             # As bytes: psycopg decodes a batch as a whole, and one wrong byte would hold up the rest of it.
             connection.pgconn.notify_handler = self._arrived.append
@@ -125,8 +129,8 @@ class Listener:
 
         A pooler in transaction mode accepts LISTEN and delivers nothing; a notification to
         oneself would come back all the same, with the answer to the statement. Events that
-        arrive meanwhile are covered by the gap that is told next; before the first time nobody
-        has subscribed.
+        arrive meanwhile are covered by what is told next: the gap, or what the log has; before the
+        first time nobody has subscribed.
         """
         with (
             conninfo.connect(conninfo.same_server(self._parameters, connection), "pgfanout-probe") as probe,
@@ -146,13 +150,19 @@ class Listener:
             raise HubConfigurationError(diagnosis.NOTHING_ARRIVES)
 
     def _announce(self) -> None:
+        complete = self._sink.listening(self._query)
         if self._has_listened:
-            logger.warning("listening again; every subscription was told to refresh")
+            done = "the history had what was missed" if complete else "every subscription was told to refresh"
+            logger.warning("listening again; %s", done)
         else:
             logger.debug("listening on %s", self._channel)
         self._has_listened = True
         self._delay = self._first_delay
-        self._sink.listening()
+
+    def _query(self, statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        assert self._connection is not None
+        with self._watchdog.limit(self._heartbeat_timeout):
+            return self._connection.execute(statement.encode(), params).fetchall()
 
     def _receive(self, connection: psycopg.Connection[Any]) -> None:
         """Hand on what arrives until the next heartbeat is due."""

@@ -34,34 +34,38 @@ class Executor(Protocol):
 # As bytes, since the text then doesn't pass through the connection's client encoding; a function
 # in FROM yields the array in its order.
 _NOTIFY = "SELECT pg_notify(%s, convert_from(envelope, 'UTF8')) FROM unnest(%s::bytea[]) AS envelope"
+_LOG = "SELECT {schema}._publish_envelopes(%s::bytea[])"
 
 
 class Publisher:
     """Sends through the executor it is given, or through a connection of its own.
 
+    It notifies, or puts what it sends into the log of a schema, which notifies when it is committed.
+
     That connection is opened by the first publish that needs it. `_turn` lets one thread use it
     at a time, over its I/O by nature; it guards nothing else, and no other lock is taken in it.
     """
 
-    def __init__(self, parameters: conninfo.Parameters, channel: str) -> None:
+    def __init__(self, parameters: conninfo.Parameters, channel: str, schema: str = "") -> None:
         self._parameters = parameters
-        self._channel = channel
+        self._statement = _LOG.replace("{schema}", schema) if schema else _NOTIFY
+        self._leading: tuple[str, ...] = () if schema else (channel,)
         self._turn = threading.Lock()
         self._connection: psycopg.Connection[Any] | None = None
         self._closed = False
         self._unreachable_at = float("-inf")
 
     def send(self, texts: Sequence[str], executor: Any) -> None:
-        """Notify each text, in one statement. Blocks for a round trip, raises psycopg's errors."""
-        params = (self._channel, [text.encode() for text in texts])
+        """Send each text, in one statement. Blocks for a round trip, raises psycopg's errors."""
+        params = (*self._leading, [text.encode() for text in texts])
         connection = getattr(executor, "connection", executor)  # a cursor's, a transaction's
         if executor is None:
             self._send_by_own_connection(params)
         elif isinstance(connection, psycopg.Connection):
             # A cursor of our own: the caller's may be in use, on the server's side, or raw.
-            psycopg.Cursor(connection).execute(_NOTIFY, params)
+            psycopg.Cursor(connection).execute(self._statement.encode(), params)
         elif hasattr(executor, "execute"):
-            _execute(executor, params)
+            _execute(executor, self._statement, params)
         elif callable(connection):  # a pool's
             with connection() as borrowed:
                 self.send(texts, borrowed)
@@ -99,7 +103,7 @@ class Publisher:
             if self._connection is None or _hung_up(self._connection):
                 self._connection = self._connect()
             try:
-                self._connection.execute(_NOTIFY, params)
+                self._connection.execute(self._statement.encode(), params)
             finally:
                 if self._closed:  # the hub's close must not leave a session behind
                     self._connection.close()
@@ -133,8 +137,8 @@ _abandoned: list[psycopg.Connection[Any]] = []
 """Kept, so that nothing finalises them."""
 
 
-def _execute(executor: Executor, params: tuple[Any, ...]) -> None:
-    result = executor.execute(_NOTIFY, params)
+def _execute(executor: Executor, statement: str, params: tuple[Any, ...]) -> None:
+    result = executor.execute(statement, params)
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()

@@ -1,0 +1,42 @@
+"""History: how events are kept, and what may be replayed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .schema import MAX_PAYLOAD, Schema
+
+__all__ = ["History"]
+
+
+@dataclass(frozen=True)
+class History:
+    """The settings of a hub's history.
+
+    The log is in the schema `schema`. It has events for `max_age` seconds, and `max_rows` of them at
+    most; an event has `max_payload` bytes of JSON at most. These three are the database's: they hold
+    for everyone from the next `install_history` on.
+
+    A reader who missed more than `max_replay` events is told to refresh instead. With `refill`, one
+    that is too slow gets from the log what its buffer had no room for; without, it is told to refresh.
+    Every `prune_every` seconds, roughly, one of the processes removes what is too old or too much.
+    """
+
+    schema: str = "pgfanout"
+    max_age: float = 86_400.0
+    max_rows: int = 1_000_000
+    max_payload: int = MAX_PAYLOAD
+    max_replay: int = 10_000
+    refill: bool = True
+    prune_every: float = 60.0
+
+    def __post_init__(self) -> None:
+        self.on("pgfanout_events")
+        if self.max_replay < 1:
+            raise ValueError("max_replay is a number of events: at least 1")
+        if not 0 < self.prune_every <= 86_400:
+            raise ValueError("prune_every is a number of seconds: above 0, a day at most")
+
+    def on(self, postgres_channel: str) -> Schema:
+        """The schema for hubs that listen on this channel. Raises `ValueError`."""
+        return Schema(self.schema, postgres_channel, self.max_age, self.max_rows, self.max_payload)

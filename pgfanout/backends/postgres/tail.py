@@ -1,0 +1,132 @@
+"""Tail: how far a process has offered the log to those who follow it, and what it has missed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Protocol
+
+from ...event import Event
+from ...log import number_of, numbered
+from ...topic import Topic
+from .log import LogTable, Query
+
+__all__ = ["Tail"]
+
+logger = logging.getLogger("pgfanout")
+
+
+class Audience(Protocol):
+    """Who follows: the hub, as the tail sees it."""
+
+    def offer(self, topic: Topic, event: Event) -> None:
+        """Hand an event to those who follow its topic."""
+
+    def wake(self) -> None:
+        """That was all for now."""
+
+    def has_followers(self, topic: Topic) -> bool:
+        """Whether anyone follows a topic."""
+
+    def gap(self) -> None:
+        """Tell everyone that something may be missing."""
+
+
+class Position(Protocol):
+    """Where everyone can see how far it is; see `Log`."""
+
+    begun: int
+    offered: int
+
+
+class Tail:
+    """Offers events in the order of their numbers, each once, and reads what no notification has brought.
+
+    For the listener's thread. What arrives up to `_read_until` was read before, or is covered by a refresh.
+    """
+
+    def __init__(self, table: LogTable, position: Position, audience: Audience) -> None:
+        self._table = table
+        self._position = position
+        self._audience = audience
+        self._query: Query | None = None
+        self._read_until = 0
+        self._has_unnumbered = False
+        self._complain_at = 0.0
+        self.fills = 0
+        self.filled_events = 0
+
+    def catch_up(self, query: Query) -> bool:
+        """Begin with a new session: offer what was missed since the last one. False when the log can't
+        tell all of it, and everyone has to be told to refresh. Raises `HubConfigurationError` and psycopg's errors.
+        """
+        self._query = query
+        ends, before = self._table.ends(query), self._position.begun
+        first = not before
+        complete = ends.include(before) and not self._has_unnumbered and not self._table.is_too_much(query, before)
+        if complete and not first:
+            self._fill(query, before, ends.last)
+        self._go_to(ends.last)
+        return complete or first
+
+    def take(self, topic: Topic, event: Event) -> None:
+        """Offer an event that was notified, unless it was offered before."""
+        number = number_of(event)
+        if not number:
+            self._has_unnumbered = True
+            self._audience.offer(topic, event)
+        elif self._is_next(number):
+            self._offer(number, topic, event)
+
+    def fetch(self, topic: Topic, id: str) -> bool:
+        """Offer an event whose notification has nothing but its topic and its number; False when there is none."""
+        number = numbered(id)
+        if not number or not self._is_next(number):
+            return number > 0
+        found = None
+        if self._audience.has_followers(topic):
+            assert self._query is not None
+            found = self._table.one(self._query, number)
+            if found is None:
+                return False
+        self._offer(number, *(found or (topic, None)))
+        return True
+
+    def _fill(self, query: Query, after: int, last: int) -> None:
+        self.fills += 1
+        for part in self._table.missed(query, after, last):
+            for topic, event in part:
+                self._offer(number_of(event), topic, event)
+            self.filled_events += len(part)
+            self._audience.wake()
+
+    def _go_to(self, last: int) -> None:
+        self._position.begun = self._position.offered = self._read_until = last
+
+    def _is_next(self, number: int) -> bool:
+        if number > self._position.begun:
+            return True
+        if number > self._read_until:
+            self._contradiction()
+        return False
+
+    def _offer(self, number: int, topic: Topic, event: Event | None) -> None:
+        self._position.begun = number
+        if event is not None:
+            self._audience.offer(topic, event)
+        self._position.offered = number
+
+    def _contradiction(self) -> None:
+        """Numbers come in their order. One that does not, or one before it, is somebody's invention, and what
+        it has hidden nobody knows: everyone is to refresh, and it goes on from what the log says.
+        """
+        assert self._query is not None
+        self._go_to(self._table.ends(self._query).last)
+        now = time.monotonic()
+        if now >= self._complain_at:
+            self._complain_at = now + 10.0
+            logger.warning(
+                "a notification had a number out of its turn; everyone is told to refresh. Does somebody else than the"
+                " history notify this channel?"
+            )
+        self._audience.gap()

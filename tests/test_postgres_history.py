@@ -1,0 +1,275 @@
+"""A hub with history: what was missed is replayed, in order, once, and to its tenant alone."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgfanout import (
+    CLOSE_EVENT,
+    REFRESH_EVENT,
+    Event,
+    History,
+    HubConfigurationError,
+    PayloadTooLargeError,
+    PostgresHub,
+    Subscription,
+)
+
+from .support.wait import eventually
+
+TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
+OTHER = uuid.UUID("22222222-2222-4222-8222-222222222222")
+PATIENCE = 20.0
+
+MakeHub = Callable[..., PostgresHub]
+
+
+@pytest.fixture
+def url(fresh_database_url: str) -> str:
+    """A database with the history in it."""
+    PostgresHub(fresh_database_url).install_history()
+    return fresh_database_url
+
+
+@pytest.fixture
+def make_hub(url: str) -> Iterator[MakeHub]:
+    """Makes hubs, and closes them in the end."""
+    hubs: list[PostgresHub] = []
+
+    def make(**options: Any) -> PostgresHub:
+        hubs.append(PostgresHub(url, **{"history": True, **options}))
+        return hubs[-1]
+
+    yield make
+    for hub in hubs:
+        hub.close()
+
+
+@pytest.fixture
+def hub(make_hub: MakeHub) -> PostgresHub:
+    return make_hub()
+
+
+def publish(hub: PostgresHub, *payloads: Any, tenant: uuid.UUID = TENANT, channel: str = "orders") -> None:
+    hub.publish_many([(channel, tenant, payload) for payload in payloads])
+
+
+def take(subscription: Subscription, count: int) -> list[Event]:
+    return [subscription.get(timeout=PATIENCE) for _ in range(count)]
+
+
+def payloads(events: list[Event]) -> list[Any]:
+    return [event.json() for event in events]
+
+
+def numbers(events: list[Event]) -> list[int]:
+    return [int(event.id) for event in events]
+
+
+def cut(url: str, name: str = "pgfanout-listener") -> int:
+    """End the sessions of a name; how many there were."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        rows = connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = %s",
+            [name],
+        ).fetchall()
+    return len(rows)
+
+
+def test_an_event_has_its_number_as_its_id(hub: PostgresHub) -> None:
+    with hub.subscribe("orders", TENANT) as subscription:
+        publish(hub, 1, 2)
+        events = take(subscription, 2)
+    assert payloads(events) == [1, 2]
+    assert 0 < numbers(events)[0] < numbers(events)[1]
+
+
+def test_what_came_after_a_number_is_replayed_and_then_it_goes_on(hub: PostgresHub) -> None:
+    with hub.subscribe("orders", TENANT) as subscription:
+        publish(hub, 1, 2, 3)
+        first = take(subscription, 3)[0]
+    with hub.subscribe("orders", TENANT, after=int(first.id)) as subscription:
+        assert payloads(take(subscription, 2)) == [2, 3]
+        publish(hub, 4)
+        assert payloads(take(subscription, 1)) == [4]
+    assert hub.stats().replays == 1
+    assert hub.stats().replayed_events == 2
+
+
+def test_a_cursor_is_where_the_history_ends(hub: PostgresHub) -> None:
+    cursor = hub.cursor()
+    publish(hub, 1)
+    with hub.subscribe("orders", TENANT, after=cursor) as subscription:
+        assert payloads(take(subscription, 1)) == [1]
+
+
+def test_a_replay_is_of_the_topics_alone(hub: PostgresHub) -> None:
+    cursor = hub.cursor()
+    publish(hub, "theirs", tenant=OTHER)
+    publish(hub, "stock", channel="stock")
+    publish(hub, "ours")
+    publish(hub, "bills", channel="bills")
+    with hub.subscribe(["orders", "bills"], TENANT, after=cursor) as subscription:
+        assert payloads(take(subscription, 2)) == ["ours", "bills"]
+
+
+def test_more_than_a_page_is_replayed_in_order_while_others_publish(make_hub: MakeHub) -> None:
+    hub = make_hub(buffer_size=4)
+    cursor = hub.cursor()
+    for part in range(6):
+        publish(hub, *range(part * 250, part * 250 + 250))
+
+    def write() -> None:
+        for number in range(1500, 1800):
+            publish(hub, number)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with hub.subscribe("orders", TENANT, after=cursor) as subscription:
+        events = take(subscription, 1800)
+    writer.join()
+    assert payloads(events) == list(range(1800))
+
+
+@pytest.mark.parametrize("after", [1, 9_000_000_000_000_000])
+def test_a_number_that_is_too_old_or_not_yet_there_is_a_refresh(hub: PostgresHub, after: int) -> None:
+    publish(hub, 1)
+    with hub.subscribe("orders", TENANT, after=after) as subscription:
+        assert take(subscription, 1) == [REFRESH_EVENT]
+        publish(hub, 2)
+        assert payloads(take(subscription, 1)) == [2]
+
+
+def test_too_much_to_be_replayed_is_a_refresh(make_hub: MakeHub) -> None:
+    hub = make_hub(history=History(max_replay=600))
+    cursor = hub.cursor()
+    publish(hub, *range(601))
+    with hub.subscribe("orders", TENANT, after=cursor) as subscription:
+        assert take(subscription, 1) == [REFRESH_EVENT]
+        publish(hub, "next")
+        assert payloads(take(subscription, 1)) == ["next"]
+
+
+def test_as_much_as_may_be_replayed_is(make_hub: MakeHub) -> None:
+    hub = make_hub(history=History(max_replay=600))
+    cursor = hub.cursor()
+    publish(hub, *range(600))
+    with hub.subscribe("orders", TENANT, after=cursor) as subscription:
+        assert payloads(take(subscription, 600)) == list(range(600))
+
+
+def test_a_reader_that_is_too_slow_gets_everything_from_the_log(make_hub: MakeHub) -> None:
+    hub = make_hub(buffer_size=2)
+    with hub.subscribe("orders", TENANT) as subscription:
+        publish(hub, *range(100))
+        eventually(lambda: hub.stats().received >= 100)
+        publish(hub, *range(100, 110))
+        assert payloads(take(subscription, 110)) == list(range(110))
+    assert hub.stats().refreshes == 0
+
+
+def test_a_reader_that_is_too_slow_is_told_to_refresh_where_refilling_is_not_wanted(make_hub: MakeHub) -> None:
+    hub = make_hub(buffer_size=2, history=History(refill=False))
+    with hub.subscribe("orders", TENANT) as subscription:
+        publish(hub, *range(100))
+        eventually(lambda: hub.stats().delivered >= 100)
+        assert REFRESH_EVENT in take(subscription, 2)
+    assert hub.stats().refreshes > 0
+
+
+def test_what_is_missed_while_the_listener_is_away_is_filled(url: str, make_hub: MakeHub) -> None:
+    hub, other = make_hub(buffer_size=8), make_hub()
+    with hub.subscribe("orders", TENANT) as subscription:
+        for round in range(3):
+            assert cut(url) > 0
+            publish(other, *range(round * 20, round * 20 + 20))
+            assert payloads(take(subscription, 20)) == list(range(round * 20, round * 20 + 20))
+            eventually(lambda: hub.listening)
+    stats = hub.stats()
+    assert (stats.gaps, stats.refreshes) == (0, 0)
+    assert stats.fills == stats.reconnects >= 3
+
+
+def test_what_the_log_can_not_fill_is_a_refresh(url: str, make_hub: MakeHub) -> None:
+    hub, other = make_hub(history=History(max_replay=5)), make_hub()
+    with hub.subscribe("orders", TENANT) as subscription:
+        publish(other, *range(6), channel="elsewhere")
+        eventually(lambda: hub.stats().received >= 6)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("UPDATE pgfanout.log SET pruned_to = pruned_to + 1000000000")
+        assert cut(url) > 0
+        assert take(subscription, 1) == [REFRESH_EVENT]
+
+
+@pytest.mark.parametrize("size", [9_000, 1_048_576 - 2])
+def test_a_large_payload_arrives_in_its_place(hub: PostgresHub, size: int) -> None:
+    large = "x" * size
+    with hub.subscribe("orders", TENANT) as subscription:
+        publish(hub, 1, large, 3)
+        assert payloads(take(subscription, 3)) == [1, large, 3]
+    assert hub.stats().undecodable == 0
+
+
+def test_a_payload_has_a_limit(hub: PostgresHub) -> None:
+    with pytest.raises(PayloadTooLargeError) as caught:
+        publish(hub, "x" * 1_048_576)
+    assert (caught.value.size, caught.value.limit) == (1_048_578, 1_048_576)
+
+
+def test_a_publish_that_is_rolled_back_is_in_no_replay(url: str, hub: PostgresHub) -> None:
+    cursor = hub.cursor()
+    with psycopg.connect(url) as connection:
+        hub.publish("orders", TENANT, "never", executor=connection)
+        connection.rollback()
+        hub.publish("orders", TENANT, "ever", executor=connection)
+    with hub.subscribe("orders", TENANT, after=cursor) as subscription:
+        assert payloads(take(subscription, 1)) == ["ever"]
+
+
+def test_what_any_language_publishes_is_an_event(url: str, hub: PostgresHub) -> None:
+    with hub.subscribe("orders", TENANT) as subscription, psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT pgfanout.publish('orders', %s, '{\"id\": 42}', 'order.created')", [TENANT])
+        [event] = take(subscription, 1)
+    assert (event.channel, event.json(), event.type) == ("orders", {"id": 42}, "order.created")
+
+
+def test_a_number_out_of_its_turn_makes_everyone_refresh(url: str, hub: PostgresHub) -> None:
+    forged = f'{{"channel":"orders","tenant_id":"{TENANT}","payload":"forged","id":"9000000000000000"}}'
+    with hub.subscribe("orders", TENANT) as subscription, psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT pg_notify('pgfanout_events', %s)", [forged])
+        assert payloads(take(subscription, 1)) == ["forged"]
+        publish(hub, "true")
+        assert take(subscription, 1) == [REFRESH_EVENT]
+        publish(hub, "next")
+        assert payloads(take(subscription, 1)) == ["next"]
+
+
+def test_without_the_schema_the_hub_says_what_to_do(fresh_database_url: str) -> None:
+    with (
+        PostgresHub(fresh_database_url, history=True) as hub,
+        pytest.raises(HubConfigurationError, match="install_history"),
+    ):
+        hub.start()
+
+
+def test_the_history_notifies_the_channel_that_it_was_installed_with(make_hub: MakeHub) -> None:
+    hub = make_hub(postgres_channel="elsewhere")
+    with pytest.raises(HubConfigurationError, match="elsewhere"):
+        hub.start()
+
+
+def test_a_closed_hub_ends_a_replay(make_hub: MakeHub) -> None:
+    hub = make_hub(buffer_size=4)
+    cursor = hub.cursor()
+    publish(hub, *range(1000))
+    subscription = hub.subscribe("orders", TENANT, after=cursor)
+    assert payloads(take(subscription, 1)) == [0]
+    hub.close()
+    assert subscription.get_all(timeout=PATIENCE)[-1] is CLOSE_EVENT

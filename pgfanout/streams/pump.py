@@ -12,10 +12,10 @@ from functools import partial
 
 from ..event import REFRESH_EVENT
 from ..feed import Feed, OverrunError
-from ..log import PATIENCE, Page, number_of
+from ..log import PATIENCE, Page
 from . import sse
 from .client import has_vanished
-from .outlet import Audience, Outlet
+from .outlet import Audience, Outlet, chunk
 from .wheel import Wheel
 
 __all__ = ["EARLIEST_KEEPALIVE", "Pump"]
@@ -40,6 +40,7 @@ class Pump:
         self._audiences: dict[Feed, Audience] = {}
         self._wheel: Wheel[Outlet] = Wheel()
         self._answers: deque[tuple[Outlet, Page | None]] = deque()
+        self._last_page: tuple[Page | None, bool, bytes] = (None, False, b"")
         self._wake_descriptor = wake_descriptor
         self._poll = select.epoll()
         self._poll.register(wake_descriptor, select.EPOLLIN)
@@ -99,7 +100,7 @@ class Pump:
         except OverrunError:
             self._send_to_log(audience)
             return
-        audience.number = max([number, audience.number, *map(number_of, events[-1:])])
+        audience.pass_on_to(number, events)
         if events:
             audience.written_at = time.monotonic()
             behind, failed = audience.write(sse.encode_all(events))
@@ -242,8 +243,15 @@ class Pump:
         else:
             outlet.number = page.until
             if page.events:
-                outlet.put(sse.encode_all(page.events))
+                outlet.put_framed(self._framed(page, outlet.chunked))
         self._advance(outlet)
+
+    def _framed(self, page: Page, chunked: bool) -> bytes:
+        """The bytes of a page; those who come back together get the same, and share it."""
+        if self._last_page[0] is not page or self._last_page[1] is not chunked:
+            data = sse.encode_all(page.events)
+            self._last_page = page, chunked, chunk(data) if chunked else data
+        return self._last_page[2]
 
     def _send_to_log(self, audience: Audience) -> None:
         """What the current ones need next is gone from the feed."""

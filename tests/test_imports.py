@@ -38,6 +38,8 @@ ORDER = [
     "backends.postgres.watchdog",
     "backends.postgres.publisher",
     "backends.postgres.schema",
+    "backends.postgres.script",
+    "backends.postgres.trigger",
     "backends.postgres.listener",
     "backends.postgres.hub",
     "backends.postgres",
@@ -57,6 +59,8 @@ ORDER = [
     "streams",
     "flask",
     "gunicorn",
+    "cli",
+    "__main__",
     "",
 ]
 

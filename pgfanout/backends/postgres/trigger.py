@@ -69,8 +69,8 @@ class TableTrigger:
             _check_columns(option, getattr(self, option))
         if not self.key:
             raise ValueError("the key needs one column at least")
-        if "\0" in self.when:
-            raise ValueError("the condition has a NUL character")
+        if not isinstance(self.when, str) or "\0" in self.when:
+            raise ValueError("the condition has to be a str without NUL characters")
         check_channel(self._channel)
 
     def script(self) -> str:

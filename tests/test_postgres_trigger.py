@@ -446,6 +446,33 @@ def test_a_table_may_change_under_the_trigger(connection: Connection) -> None:
     assert published(connection) == [event("delete", id=1)]
 
 
+def test_a_column_that_was_dropped_or_added_changes_no_row(connection: Connection) -> None:
+    watch(connection)
+    connection.execute("INSERT INTO orders (id, tenant_id, note) VALUES (1, %s, 'x')", [TENANT])
+    published(connection)
+    connection.execute("ALTER TABLE orders DROP note, ADD amount integer DEFAULT 5")
+    connection.execute("UPDATE orders SET amount = 5")
+    assert published(connection) == []
+    connection.execute("UPDATE orders SET amount = 6")
+    assert published(connection) == [event("update", id=1)]
+
+
+def test_a_virtual_column_is_no_obstacle_but_can_not_be_named(connection: Connection) -> None:
+    if connection.info.server_version < 180000:
+        pytest.skip("virtual columns came with PostgreSQL 18")
+    connection.execute("ALTER TABLE orders ADD upper text GENERATED ALWAYS AS (upper(status)) VIRTUAL")
+    watch(connection)
+    orders(connection, (1, "new"))
+    connection.execute("UPDATE orders SET status = 'paid'")
+    connection.execute("UPDATE orders SET status = 'paid'")
+    connection.execute("DELETE FROM orders")
+    assert published(connection) == [event(operation, id=1) for operation in ("insert", "update", "delete")]
+    options: list[dict[str, Any]] = [{"columns": ("upper",)}, {"payload": ("upper",)}, {"when": "upper = 'A'"}]
+    for naming in options:
+        with pytest.raises(psycopg.errors.UndefinedColumn):
+            watch(connection, **naming)
+
+
 def test_generated_columns_count(connection: Connection) -> None:
     connection.execute("ALTER TABLE orders ADD upper text GENERATED ALWAYS AS (upper(status)) STORED")
     watch(connection, columns=("upper",), payload=("upper",), when="upper IS NOT NULL")

@@ -29,7 +29,8 @@ class TableTrigger:
 
     Names are given as they are, without quotes: "sales.Order Items" is the table Order Items of the
     schema sales. A table without a schema is looked up as in any statement, when the script runs.
-    `tenant` is a column of UUIDs (or of their text), `key` the columns that tell a tenant's rows apart.
+    `tenant` is a column of UUIDs (or of their text), `key` the columns that
+    tell a tenant's rows apart and are never NULL.
 
     The event goes to `channel`, the table's own name if it is empty, of the row's tenant. Its type is
     insert, update or delete, its payload {"operation": "update", "key": {"id": 42}}; with `payload`,
@@ -48,9 +49,10 @@ class TableTrigger:
     The script is for that role or a superuser to run. A table has one such trigger for each history:
     the script of another one replaces it.
 
-    What is not seen: TRUNCATE; statements that name a partition, or a child table, instead of this table. What fails
-    the statement that writes: a row whose event the history refuses (a tenant that is no UUID, a payload above its
-    limit), and some millions of rows at once, since the events of a statement have to fit in 1 GB.
+    What is not seen: TRUNCATE; statements that name a partition, or a child table, instead of this table;
+    virtual generated columns, which can't be named here. What fails the statement that writes: a row whose
+    event the history refuses (a tenant that is no UUID, a payload above its limit), some millions of rows at
+    once, since the events of a statement have to fit in 1 GB, and a history that was removed before the trigger.
     """
 
     table: str
@@ -134,7 +136,8 @@ FROM (
 WHERE (before.image *= after.image) IS NOT TRUE"""
 
     def _image(self, rows: str) -> str:
-        return f"ROW({', '.join(map(_identifier, self.columns)) or f'{rows}.*'})"
+        # The row as a whole is no list of its columns: a virtual one among them can't be read in a trigger.
+        return f"ROW({', '.join(map(_identifier, self.columns))})" if self.columns else f"({rows}.*)::record"
 
     def _rows(self, rows: str, and_also: str) -> str:
         """The rows of one side that count."""

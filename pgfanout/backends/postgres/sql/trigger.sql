@@ -5,6 +5,7 @@ DECLARE
     path text := current_setting('search_path');
     home text;
     owner oid;
+    rows text;
 BEGIN
     LOCK TABLE ONLY @table@ IN SHARE ROW EXCLUSIVE MODE;
     SELECT relnamespace::regnamespace, relowner INTO STRICT home, owner FROM pg_class WHERE oid = target;
@@ -53,8 +54,11 @@ $body_@mark@$;
     EXECUTE format('ALTER FUNCTION %s() OWNER TO %s', @function_text@, owner::regrole);
 
     -- A column that does not exist, or a condition that means nothing, is an error now and not at the table's next change.
+    -- A virtual column is none here: PostgreSQL can't read it in what a trigger gets.
     PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
-    EXECUTE format('EXPLAIN WITH old_rows AS (TABLE %s), new_rows AS (TABLE %s) SELECT ', target, target) || $check_@mark@$
+    SELECT format('SELECT %s FROM %s', string_agg(quote_ident(attname), ', '), target) INTO STRICT rows FROM pg_attribute
+    WHERE attrelid = target AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v';
+    EXECUTE format('EXPLAIN WITH old_rows AS (%s), new_rows AS (%s) SELECT ', rows, rows) || $check_@mark@$
 @updated@
 $check_@mark@$;
     PERFORM set_config('search_path', path, true);

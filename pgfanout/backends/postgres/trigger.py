@@ -51,8 +51,9 @@ class TableTrigger:
 
     What is not seen: TRUNCATE; statements that name a partition, or a child table, instead of this table;
     virtual generated columns, which can't be named here. What fails the statement that writes: a row whose
-    event the history refuses (a tenant that is no UUID, a payload above its limit), some millions of rows at
-    once, since the events of a statement have to fit in 1 GB, and a history that was removed before the trigger.
+    event the history refuses (a tenant that is no UUID, a payload above its limit), millions of rows at once
+    (the server holds the events of a statement in memory, half a kilobyte each and more with rows), and a history
+    that was removed before the trigger.
     """
 
     table: str

@@ -128,8 +128,9 @@ class Site:
             number, event = self.coming.popleft()
             self.log.begun = number
             meanwhile()
-            for consumer in self.registry.of(TOPICS[0]) if event is not None else ():
-                consumer.offer(event)
+            if event is not None:
+                for consumer in self.registry.of(TOPICS[0]):
+                    consumer.offer(event)
             meanwhile()
             self.log.offered = number
 

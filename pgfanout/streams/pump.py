@@ -76,7 +76,8 @@ class Pump:
         audience = self._audiences.get(outlet.feed)
         first = audience is None
         if audience is None:
-            audience = self._audiences[outlet.feed] = Audience(outlet.feed, outlet.position, outlet.number)
+            number = outlet.feed.offered  # asked first: all of it is before the position
+            audience = self._audiences[outlet.feed] = Audience(outlet.feed, outlet.feed.end_position, number)
         audience.size += 1
         if outlet.replaying:
             audience.replaying.add(outlet)

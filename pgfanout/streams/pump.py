@@ -20,6 +20,9 @@ from .wheel import Wheel
 
 __all__ = ["EARLIEST_KEEPALIVE", "Pump"]
 
+_AT_ONCE = 16
+"""Answers of the log that are dealt with before news: each may be a lot to write, and news are for everyone else."""
+
 EARLIEST_KEEPALIVE = 0.9
 """Of the silence that a keepalive ends, the part after which it may come."""
 
@@ -55,7 +58,7 @@ class Pump:
 
     def wait(self, pause: float | None) -> list[tuple[int, int]]:
         """Wait so many seconds, or for ever, until something happens; what has happened, by descriptors."""
-        return self._poll.poll(pause)
+        return self._poll.poll(0.0 if self._answers else pause)
 
     def handle(self, events: list[tuple[int, int]]) -> None:
         """Deal with what has happened."""
@@ -228,7 +231,7 @@ class Pump:
         os.eventfd_write(self._wake_descriptor, 1)
 
     def _take_answers(self) -> None:
-        for _ in range(len(self._answers)):
+        for _ in range(min(len(self._answers), _AT_ONCE)):
             outlet, page = self._answers.popleft()
             if self.outlets.get(outlet.descriptor) is outlet and outlet.replaying:
                 self._take_answer(outlet, page)

@@ -20,6 +20,7 @@ SCENARIOS = {
     "F": "the thread path",
     "G": "connecting, from A",
     "H": "what publishing with history costs the writer",
+    "I": "a crowd that comes back to the history",
 }
 
 _OUT = Path(__file__).resolve().parent / "results"
@@ -31,7 +32,7 @@ class Options:
 
     `seconds` is how long a steady window lasts. `rounds` is how often those take turns that are compared by a ratio in
     A, and how often D is run; `burst_rounds` how often a burst. `writer_rounds` is how often the two
-    ways to publish take turns in H, for `writer_seconds` each.
+    ways to publish take turns in H, for `writer_seconds` each. `crowd` are the browsers of I.
     """
 
     scenarios: frozenset[str]
@@ -43,6 +44,7 @@ class Options:
     burst_rounds: int
     writer_rounds: int
     writer_seconds: int
+    crowd: int
     full_rate_events: int
     thread_streams: int
     pinned: bool
@@ -76,6 +78,7 @@ class Options:
             burst_rounds=given.rounds or (2 if quick else 5),
             writer_rounds=given.rounds or (1 if quick else 5),
             writer_seconds=1 if quick else 2,
+            crowd=100 if quick else 1000,
             full_rate_events=10_000 if quick else 100_000,
             thread_streams=50 if quick else 500,
             pinned=not given.no_pin,

@@ -30,6 +30,10 @@ class Publisher:
         for index in range(transactions):
             self._send(1 + index * size, size)
 
+    def one(self, number: int) -> None:
+        """One event with that number."""
+        self._send(number, 1)
+
     def prime(self) -> None:
         """An event with the number 0, which belongs to no measurement."""
         self._send(0, 1)

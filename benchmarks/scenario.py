@@ -13,10 +13,12 @@ __all__ = [
     "ASYNCIO_STREAMS",
     "BARE",
     "BURST",
+    "COMEBACK",
     "FULL_RATE",
     "HISTORY",
     "LIBRARY",
     "MANY_WRITERS",
+    "NEWCOMERS",
     "NOTIFY",
     "ORDINARY",
     "PATIENCE",
@@ -34,12 +36,16 @@ FULL_RATE = "full rate"
 ORDINARY = "ordinary requests"
 THREAD_PATH = "thread path"
 WRITERS = "writers"
+COMEBACK = "coming back"
 
 BARE = "bare notifies"
 """Takes part at full rate, and serves nobody."""
 
 HISTORY, NOTIFY, LIBRARY = "history", "notify", ", library"
 """What writers publish with, and what is added to its name when they do it by the library's statement."""
+
+NEWCOMERS = "newcomers"
+"""As many browsers at once, who have missed nothing."""
 
 MANY_WRITERS = 16
 """Where the writers wait for each other."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from .burst import burst
+from .comeback import comeback
 from .contender import CONTENDERS
 from .full_rate import full_rate
 from .measurement import Measurement
@@ -22,5 +23,6 @@ def measure(world: World, options: Options, contenders: Iterable[str], tell: Cal
     for scenario in (steady, burst, full_rate, thread_path):
         for measurement in scenario(world, options, chosen):
             tell(measurement)
-    for measurement in writers(world, options):
-        tell(measurement)
+    for alone in (writers, comeback):
+        for measurement in alone(world, options):
+            tell(measurement)

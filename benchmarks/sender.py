@@ -29,8 +29,8 @@ class Sender(Protocol):
 class PostgresSender:
     """One `publish_many`, which is one statement and one transaction. The hub here publishes only, it never listens."""
 
-    def __init__(self, url: str) -> None:
-        self._hub = PostgresHub(url)
+    def __init__(self, hub: PostgresHub) -> None:
+        self._hub = hub
 
     def send(self, payloads: Sequence[bytes]) -> None:
         self._hub.publish_many([(CHANNEL, TENANT, payload) for payload in payloads])

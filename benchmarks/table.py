@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .contender import CONTENDERS
 from .measurement import Measurement, middle, select
-from .scenario import BURST, FULL_RATE, ORDINARY, STEADY, THREAD_PATH, WRITERS
+from .scenario import BURST, COMEBACK, FULL_RATE, ORDINARY, STEADY, THREAD_PATH, WRITERS
 from .verdict import Verdict
 
 __all__ = ["table"]
@@ -68,6 +68,18 @@ _WRITER_COLUMNS: tuple[_Column, ...] = (
 )
 
 
+_COMEBACK_COLUMNS: tuple[_Column, ...] = (
+    ("all live s", "back", ",.2f"),
+    ("refreshes", "refreshes", ",.0f"),
+    ("disorder", "disorder", ",.0f"),
+    ("others' p99 before", "before_p99", ",.1f"),
+    ("meanwhile p50 ms", "p50", ",.1f"),
+    ("p99 ms", "p99", ",.1f"),
+    ("max ms", "max", ",.1f"),
+    ("sessions", "sessions", ",.0f"),
+)
+
+
 def table(
     machine: Mapping[str, str],
     measurements: Sequence[Measurement],
@@ -101,6 +113,7 @@ def _tables(measurements: Sequence[Measurement]) -> Iterator[str]:
         (ORDINARY, "Ordinary requests while the streams receive events", _ORDINARY_COLUMNS),
         (THREAD_PATH, "Thread path: 40 events/s", _STREAM_COLUMNS),
         (WRITERS, "Writers: a transaction updates a row and publishes", _WRITER_COLUMNS),
+        (COMEBACK, "Browsers that come back at once, beside 100 that are there", _COMEBACK_COLUMNS),
     )
     for scenario, title, columns in kinds:
         groups = _groups(select(measurements, scenario))

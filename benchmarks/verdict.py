@@ -11,9 +11,11 @@ from .scenario import (
     ASYNCIO_STREAMS,
     BARE,
     BURST,
+    COMEBACK,
     FULL_RATE,
     HISTORY,
     MANY_WRITERS,
+    NEWCOMERS,
     NOTIFY,
     ORDINARY,
     STEADY,
@@ -33,6 +35,7 @@ _ORDINARY_P99 = 100.0
 _CONNECT = 6.0
 _THREAD_STREAMS, _THREAD_P99 = 500, 150.0
 _HISTORY_LATENCY, _HISTORY_RATE = 1.5, 0.7
+_CROWD, _BACK, _MEANWHILE, _SESSIONS = 1000, 5.0, 2.0, 2
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,27 @@ def _writers(measurements: Sequence[Measurement]) -> Iterator[Verdict]:
     yield _paired(measurements, MANY_WRITERS, "rate", "trans./s", what, reach, lambda ratio: ratio >= _HISTORY_RATE)
 
 
+def _comeback(measurements: Sequence[Measurement]) -> Iterator[Verdict]:
+    rounds = select(measurements, COMEBACK, HISTORY, _CROWD)
+    ours, crowd = middle(rounds), middle(select(measurements, COMEBACK, NEWCOMERS, _CROWD))
+    what, reach = f"{_CROWD:,} browsers back, each 500 events behind", f"all live within {_BACK:g} s, no refresh"
+    quiet = f"at most {_MEANWHILE:g} x before, {_SESSIONS} sessions"
+    if not ours:
+        yield _missing(what, reach)
+        yield _missing("others' p99 meanwhile", quiet)
+        return
+    told = sum(each.figures["refreshes"] + each.figures["disorder"] for each in rounds)
+    yield Verdict(what, reach, f"{ours['back']:.2f} s, {told:,.0f} refreshed or out of order", _is_back(ours, told))
+    measured = f"{ours['p99']:.1f} ms ({ours['before_p99']:.1f} before), {ours['sessions']:.0f} sessions"
+    measured += f"; beside as many newcomers {crowd['p99']:.1f} ms" if crowd else ""
+    is_quiet = ours["p99"] <= _MEANWHILE * ours["before_p99"] and ours["sessions"] <= _SESSIONS
+    yield Verdict("others' p99 meanwhile", quiet, measured, is_quiet)
+
+
+def _is_back(ours: dict[str, float], told: float) -> bool:
+    return ours["back"] < _BACK and not told
+
+
 def _paired(
     measurements: Sequence[Measurement],
     writers: int,
@@ -192,4 +216,5 @@ _JUDGEMENTS: tuple[Callable[[Sequence[Measurement]], Iterator[Verdict]], ...] = 
     _connecting,
     _thread_path,
     _writers,
+    _comeback,
 )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
+from pgfanout import PostgresHub
 from tests.support import postgres
 from tests.support.ports import free_port
 from tests.support.processes import session
@@ -94,7 +95,7 @@ class World:
             return FloorSender(launch.datagrams)
         if contender.source == "redis":
             return RedisSender(launch.redis_url)
-        return PostgresSender(launch.database_url)
+        return PostgresSender(PostgresHub(launch.database_url))
 
 
 class Run:

@@ -20,7 +20,7 @@ from .wheel import Wheel
 
 __all__ = ["EARLIEST_KEEPALIVE", "Pump"]
 
-_AT_ONCE = 16
+_AT_ONCE = 4
 """Answers of the log that are dealt with before news: each may be a lot to write, and news are for everyone else."""
 
 EARLIEST_KEEPALIVE = 0.9

@@ -41,14 +41,6 @@ class MalformedEnvelopeError(PgFanoutError, ValueError):
 
 def encode(event: Event, tenant: str) -> str:
     """The NOTIFY text of an event. Raises `PayloadTooLargeError`."""
-    text = _encode(event, tenant)
-    size = len(text) if text.isascii() else len(text.encode())
-    if size > NOTIFY_LIMIT:
-        raise PayloadTooLargeError(size, NOTIFY_LIMIT)
-    return text
-
-
-def _encode(event: Event, tenant: str) -> str:
     fields = [
         f'"channel":{_text(event.channel)}',
         f'"tenant_id":"{tenant}"',
@@ -58,7 +50,11 @@ def _encode(event: Event, tenant: str) -> str:
         fields.append(f'"type":{_text(event.type)}')
     if event.id:
         fields.append(f'"id":{_text(event.id)}')
-    return "{" + ",".join(fields) + "}"
+    text = "{" + ",".join(fields) + "}"
+    size = len(text) if text.isascii() else len(text.encode())
+    if size > NOTIFY_LIMIT:
+        raise PayloadTooLargeError(size, NOTIFY_LIMIT)
+    return text
 
 
 def compose(channel: str, tenant_id: str | uuid.UUID, payload: object, type: str = "") -> str:
@@ -68,7 +64,8 @@ def compose(channel: str, tenant_id: str | uuid.UUID, payload: object, type: str
 
 
 def compose_logged(limit: int, channel: str, tenant_id: str | uuid.UUID, payload: object, type: str = "") -> str:
-    """The envelope of a new event for the log, which gives it its id; `limit` are bytes of its payload.
+    """A new event for the log, which gives it its id: the envelope without payload, a line's end, the payload, which
+    has `limit` bytes at most.
 
     Raises `InvalidEventError`, `PayloadTooLargeError`.
     """
@@ -76,7 +73,8 @@ def compose_logged(limit: int, channel: str, tenant_id: str | uuid.UUID, payload
     event = Event(channel, payload_json(payload), type)
     if len(event.payload) > limit:
         raise PayloadTooLargeError(len(event.payload), limit)
-    return _encode(event, topic.tenant)
+    kind = f',"type":{_text(type)}' if type else ""
+    return f'{{"channel":{_text(channel)},"tenant_id":"{topic.tenant}"{kind}}}\n{event.payload.decode()}'
 
 
 def reference(text: str) -> tuple[Topic, str] | None:

@@ -50,8 +50,7 @@ class Feed:
     the registry that the feed is in writes it.
 
     With a `log`, a reader that is so far behind that its events are gone reads them there, and joins
-    the feed where that has everything after what it has read. `_floor` is the number of the last
-    event that is gone; events without a number can't be read again, so a reader that has not
+    the feed where that has everything after what it has read: everything after `_floor` is here. Events without a number can't be read again, so a reader that has not
     passed `_lost_at` is told to refresh.
 
     `_lock` guards what is below it, for a few operations on a list.
@@ -127,7 +126,7 @@ class Feed:
                 return True
             if event is REFRESH_EVENT:
                 self._refreshed_at = self._end
-                self._begin_anew()
+                self._floor = self.begun
             self._events.append(event)
             self._end += 1
             if len(self._events) >= 2 * self.size:  # seldom, so that it costs next to nothing
@@ -182,7 +181,7 @@ class Feed:
             if not 0 <= self._floor <= after <= offered:
                 return None
             for back, event in enumerate(reversed(self._events)):
-                if 0 < number_of(event) <= after:
+                if event is REFRESH_EVENT or 0 < number_of(event) <= after:
                     return max(self._end - back, passed)
             return max(self._end - len(self._events), passed)
 
@@ -205,12 +204,6 @@ class Feed:
     def _has_to_refresh(self, position: int) -> bool:
         return self._refreshed_at >= position or self._lost_at > position
 
-    def _begin_anew(self) -> None:
-        """Nobody needs what comes before a refresh, and its numbers may be what has to be forgotten."""
-        if self.log is not None:
-            self._events.clear()
-            self._floor = self.log.begun
-
     def _drop(self, kept: int) -> None:
         """Keep only so many events."""
         count = max(0, len(self._events) - kept)
@@ -219,12 +212,12 @@ class Feed:
         del self._events[:count]
 
     def _note_dropped(self, dropped: list[Event], position: int) -> None:
-        for place, event in enumerate(dropped, position + 1):
+        for place, event in enumerate(dropped, position):
             number = number_of(event)
-            if number:
+            if number and place > self._refreshed_at:  # nobody reads again what was before a refresh
                 self._floor = number
-            elif event is not REFRESH_EVENT:
-                self._lost_at = place
+            elif not number and event is not REFRESH_EVENT:
+                self._lost_at = place + 1
 
     def leave(self, *, stalled: bool = False) -> None:
         """Be no reader any more; `stalled` when it took nothing for too long. Once for each reader."""

@@ -32,6 +32,7 @@ class RefillingBacklog(Backlog):
         self._replayed: deque[Event] = deque()
         self._number = 0  # everything up to it was handed out
         self._floor = 0
+        self._refreshed = 0  # what a refresh stands for ends there
         self._next = 0
         self._behind = False
         self._asked = False
@@ -75,7 +76,7 @@ class RefillingBacklog(Backlog):
         return event
 
     def _count(self, event: Event) -> None:
-        self._number = self._floor if event is REFRESH_EVENT else number_of(event) or self._number
+        self._number = self._refreshed if event is REFRESH_EVENT else number_of(event) or self._number
 
     def get(self, block: bool = True, timeout: float | None = None) -> Event:
         """As `queue.Queue.get`."""
@@ -114,12 +115,15 @@ class RefillingBacklog(Backlog):
         super().end(drop=drop)
 
     def _put_event(self, event: Event) -> bool:
-        if event is REFRESH_EVENT:
+        full = len(self.queue) >= self.maxsize
+        if event is REFRESH_EVENT and (full or self._behind):
             self._start_over()
             return True
-        if len(self.queue) >= self.maxsize and not self._let_oldest_go():
+        if full and not self._let_oldest_go():
             self._start_over()
             return False
+        if event is REFRESH_EVENT:
+            self._refreshed = self._log.begun
         self.queue.append(event)
         return True
 
@@ -139,7 +143,7 @@ class RefillingBacklog(Backlog):
         self.queue.clear()
         self.queue.append(REFRESH_EVENT)
         self._behind = False
-        self._floor = self._log.begun
+        self._refreshed = self._log.begun
 
     def _join(self) -> None:
         """What the reader has had, or gets by pages, reaches the queue."""
@@ -176,6 +180,7 @@ class RefillingBacklog(Backlog):
         """The queue goes on after a refresh, since what was before it can't be had."""
         if len(self.queue) < self.maxsize:
             self.queue.appendleft(REFRESH_EVENT)
+            self._refreshed = self._floor
             self._behind = False
         else:
             self._start_over()

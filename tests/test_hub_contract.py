@@ -20,6 +20,7 @@ from pgfanout import (
     CLOSE_EVENT,
     REFRESH_EVENT,
     Event,
+    History,
     HubClosedError,
     InvalidEventError,
     MemoryHub,
@@ -75,10 +76,28 @@ def postgres(request: pytest.FixtureRequest) -> MakeHub:
     return make
 
 
-BACKENDS = [memory, postgres]
+def history(request: pytest.FixtureRequest) -> MakeHub:
+    url: str = request.getfixturevalue("database_url")
+    name = uuid.uuid4().hex
+
+    def make(*, buffer_size: int = 32) -> NotifyHub:
+        # Each test has a log of its own. A reader that is too slow is told to, since that is what is tested here.
+        settings = History(schema=f"history_{name}", refill=False, max_payload=NOTIFY_LIMIT)
+        hub = PostgresHub(url, buffer_size=buffer_size, postgres_channel=f"contract_{name}", history=settings)
+        hub.install_history()
+        return hub
+
+    return make
 
 
-@pytest.fixture(params=BACKENDS, ids=lambda backend: str(backend.__name__))
+BACKENDS = [
+    pytest.param(memory, id="memory"),
+    pytest.param(postgres, id="postgres"),
+    pytest.param(history, id="history", marks=pytest.mark.history),
+]
+
+
+@pytest.fixture(params=BACKENDS)
 def make_hub(request: pytest.FixtureRequest) -> Iterator[MakeHub]:
     made: list[NotifyHub] = []
     make_one: MakeHub = request.param(request)
@@ -359,10 +378,19 @@ def test_a_wrong_subscription_is_refused(hub: NotifyHub, channels: Any, tenant: 
 # What others notify.
 
 
+def notify(hub: NotifyHub, text: str) -> None:
+    """As somebody else who knows the channel would."""
+    if isinstance(hub, PostgresHub) and hub.has_history:
+        with hub._parameters.connect(autocommit=True) as connection:
+            connection.execute("SELECT pg_notify(%s, %s)", [hub._postgres_channel, text])
+    else:
+        hub._send([text], None)
+
+
 def test_an_envelope_of_the_go_hub_is_an_event(hub: NotifyHub, subscribe: Subscribe) -> None:
     subscription = subscribe(hub, "orders", TENANT)
     fields = {"channel": "orders", "tenant_id": str(TENANT), "payload": {"id": 42}, "type": "x", "version": [2]}
-    hub._send([json.dumps(fields)], None)
+    notify(hub, json.dumps(fields))
     assert subscription.get(PATIENCE) == Event("orders", b'{"id": 42}', "x")
 
 
@@ -373,7 +401,7 @@ def test_what_is_no_envelope_is_told_as_a_gap_and_the_hub_goes_on(
     hub: NotifyHub, subscribe: Subscribe, text: str
 ) -> None:
     one, other = subscribe(hub, "orders", TENANT), subscribe(hub, "stock", OTHER)
-    hub._send([text], None)
+    notify(hub, text)
     hub.publish_many([("orders", TENANT, 1), ("stock", OTHER, 2)])
     assert [one.get(PATIENCE), other.get(PATIENCE)] == [REFRESH_EVENT, REFRESH_EVENT]
     assert [payloads(one, 1), payloads(other, 1)] == [[1], [2]]
@@ -384,7 +412,7 @@ def test_what_is_no_envelope_is_told_as_a_gap_and_the_hub_goes_on(
 @pytest.mark.parametrize("kind", ["close", "refresh"])
 def test_a_control_event_cannot_be_forged(hub: NotifyHub, subscribe: Subscribe, kind: str) -> None:
     subscription = subscribe(hub, "orders", TENANT)
-    hub._send([json.dumps({"channel": "orders", "tenant_id": str(TENANT), "payload": {}, "type": kind})], None)
+    notify(hub, json.dumps({"channel": "orders", "tenant_id": str(TENANT), "payload": {}, "type": kind}))
     hub.publish("orders", TENANT, 1)
     assert subscription.get(PATIENCE) is REFRESH_EVENT  # the gap that every undecodable text is
     assert payloads(subscription, 1) == [1]
@@ -418,7 +446,7 @@ def test_a_gap_stands_where_it_was_among_what_waits(hub: NotifyHub, subscribe: S
     subscription = subscribe(hub, "orders", TENANT, reads=False)
     hub.publish("orders", TENANT, 1)
     for _ in range(2):
-        hub._send(["no envelope"], None)
+        notify(hub, "no envelope")
     hub.publish("orders", TENANT, 2)
     settle(hub)
     first, gap, second = rest(subscription)

@@ -23,6 +23,8 @@ from pgfanout import (
 
 from .support.wait import eventually
 
+pytestmark = pytest.mark.history
+
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
 OTHER = uuid.UUID("22222222-2222-4222-8222-222222222222")
 PATIENCE = 20.0

@@ -27,6 +27,8 @@ ORDERS = """
 CREATE TABLE orders (
     id integer PRIMARY KEY, tenant_id uuid, status text, note text, details json
 )
+
+pytestmark = pytest.mark.history
 """
 
 

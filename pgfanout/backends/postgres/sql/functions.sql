@@ -89,12 +89,19 @@ $body$;
 COMMENT ON FUNCTION @schema@.publish_many(text[], uuid[], json[], text[]) IS
     'publish many events when the transaction commits, in their order';
 
--- What the library calls: envelopes without an id. As bytes, which don't pass through the client's encoding.
+-- What the library calls: an envelope without payload and id on the first line, and the payload, which nobody may take
+-- apart since it may be JSON that PostgreSQL can't decode. As bytes, which don't pass through the client's encoding.
 CREATE OR REPLACE FUNCTION @schema@._publish_envelopes(envelopes bytea[]) RETURNS void
 LANGUAGE sql AS $body$
     SELECT @schema@.publish_many(
-        array_agg(e ->> 'channel'), array_agg((e ->> 'tenant_id')::uuid), array_agg(e -> 'payload'), array_agg(e ->> 'type')
-    ) FROM (SELECT convert_from(envelope, 'UTF8')::json AS e FROM unnest(envelopes) AS envelope) AS events
+        array_agg(head ->> 'channel'), array_agg((head ->> 'tenant_id')::uuid), array_agg(payload), array_agg(head ->> 'type')
+    ) FROM (
+        SELECT left(text, line - 1)::json AS head, substr(text, line + 1)::json AS payload
+        FROM (
+            SELECT text, position(E'\n' IN text) AS line
+            FROM (SELECT convert_from(envelope, 'UTF8') AS text FROM unnest(envelopes) AS envelope) AS texts
+        ) AS lines
+    ) AS events
 $body$;
 
 -- Remove some of the events that are too old or too many, and tell how many that were. One session at a time does;

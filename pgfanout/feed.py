@@ -50,8 +50,9 @@ class Feed:
     the registry that the feed is in writes it.
 
     With a `log`, a reader that is so far behind that its events are gone reads them there, and joins
-    the feed where that has everything after what it has read: everything after `_floor` is here. Events without a number can't be read again, so a reader that has not
-    passed `_lost_at` is told to refresh.
+    the feed where that has everything after what it has read: everything after `_floor` is here.
+    Events without a number can't be read again, so a reader that has not passed `_lost_at` is told to
+    refresh.
 
     `_lock` guards what is below it, for a few operations on a list.
     """

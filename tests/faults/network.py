@@ -62,7 +62,7 @@ def connections_refused(world: World, rng: random.Random) -> None:
     path.heal()
 
 
-@fault("network")
+@fault("network", unfillable=True)
 def bytes_corrupted(world: World, rng: random.Random) -> None:
     """Bytes that are no UTF-8, within a notification between good ones."""
     for path in world.paths.values():

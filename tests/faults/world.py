@@ -149,7 +149,14 @@ class World:
         return PostgresHub(url or self.app_url(), history=_HISTORY if self.history else False, **options)
 
     def lose(self, topic: Topic, text: str) -> None:
-        """Commit an event whose notification nobody can read, so that it has to be told as a gap."""
+        """Commit an event whose notification nobody can read, so that it has to be told as a gap.
+
+        With history it is no event: who is away and comes back gets what is in the log, and this is not.
+        """
+        if self.history:
+            with self.connect() as connection:
+                connection.execute("SELECT pg_notify('pgfanout_events', %s)", (text,))
+            return
         key = self.ledger.next_key()
         sent = Sent(key, topic, f"lost {key}".encode(), "")
         self.ledger.add(sent)

@@ -184,10 +184,10 @@ class Feed:
             if self._has_to_refresh(since):
                 if after < self._floor:
                     return max(self._refreshed_at, self._lost_at - 1), since
-                since = max(self._refreshed_at + 1, self._lost_at)
+                since = passed = max(self._refreshed_at + 1, self._lost_at)
             if not 0 <= self._floor <= after <= offered:
                 return None, since
-            return max(self._position_after(after), since, passed), since
+            return max(self._position_after(after), passed), since
 
     def _position_after(self, number: int) -> int:
         for back, event in enumerate(reversed(self._events)):

@@ -66,7 +66,7 @@ def _run(options: Options) -> None:
 
 def _line(measurement: Measurement) -> str:
     figures = measurement.figures
-    parts = [f"{measurement.scenario}, {measurement.streams:,} streams, {measurement.contender}"]
+    parts = [f"{measurement.scenario}, {measurement.streams:,} {measurement.unit}, {measurement.contender}"]
     parts += [f"round {measurement.round}"]
     parts += [f"p99 {figures['p99']:,.2f} ms"] if "p99" in figures else []
     parts += [f"{figures['rate']:,.0f}/s"] if "rate" in figures else []

@@ -8,7 +8,7 @@ from statistics import median
 
 from .load import Opening, Window
 
-__all__ = ["Measurement", "figures_of", "middle", "opening_figures", "select"]
+__all__ = ["Measurement", "figures_of", "middle", "opening_figures", "paired", "select"]
 
 
 @dataclass
@@ -16,8 +16,9 @@ class Measurement:
     """One contender's figures in one round of one scenario.
 
     Units: `p50`, `p99`, `max` in ms; `rate` in deliveries/s; `cpu`, `client_cpu`, `connect` in s; `memory` in KiB for
-    each stream; `rss` in MiB; the rest are counts. `problem` tells what went wrong, "" when nothing did; a measurement
-    that could not be made has no figures.
+    each stream; `rss` in MiB; the rest are counts. Of writers, `rate` is in transactions/s, and all else in ms.
+    `problem` tells what went wrong, "" when nothing did; a measurement that could not be made has no figures. `unit` is
+    what there are `streams` of.
     """
 
     scenario: str
@@ -27,6 +28,7 @@ class Measurement:
     transaction: int = 1
     problem: str = ""
     figures: dict[str, float] = field(default_factory=dict)
+    unit: str = "streams"
 
 
 def opening_figures(opening: Opening) -> dict[str, float]:
@@ -73,3 +75,9 @@ def middle(measurements: Sequence[Measurement]) -> dict[str, float]:
     """The median of each figure over the rounds; empty when there are none."""
     names = {name: None for each in measurements for name in each.figures}
     return {name: median(each.figures[name] for each in measurements if name in each.figures) for name in names}
+
+
+def paired(ours: Iterable[Measurement], other: Iterable[Measurement], name: str) -> list[float]:
+    """A figure's ratio in each round that both have."""
+    theirs = {each.round: each.figures[name] for each in other}
+    return [each.figures[name] / theirs[each.round] for each in ours if theirs.get(each.round)]

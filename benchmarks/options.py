@@ -19,6 +19,7 @@ SCENARIOS = {
     "E": "ordinary requests beside the streams",
     "F": "the thread path",
     "G": "connecting, from A",
+    "H": "what publishing with history costs the writer",
 }
 
 _OUT = Path(__file__).resolve().parent / "results"
@@ -29,7 +30,8 @@ class Options:
     """`sizes` are the streams of A and `bursts` of C as (streams, events, events in a transaction).
 
     `seconds` is how long a steady window lasts. `rounds` is how often those take turns that are compared by a ratio in
-    A, and how often D is run; `burst_rounds` how often a burst.
+    A, and how often D is run; `burst_rounds` how often a burst. `writer_rounds` is how often the two
+    ways to publish take turns in H, for `writer_seconds` each.
     """
 
     scenarios: frozenset[str]
@@ -39,6 +41,8 @@ class Options:
     seconds: float
     rounds: int
     burst_rounds: int
+    writer_rounds: int
+    writer_seconds: int
     full_rate_events: int
     thread_streams: int
     pinned: bool
@@ -70,6 +74,8 @@ class Options:
             seconds=given.seconds or (2.0 if quick else 10.0),
             rounds=given.rounds or (1 if quick else 3),
             burst_rounds=given.rounds or (2 if quick else 5),
+            writer_rounds=given.rounds or (1 if quick else 5),
+            writer_seconds=1 if quick else 2,
             full_rate_events=10_000 if quick else 100_000,
             thread_streams=50 if quick else 500,
             pinned=not given.no_pin,
@@ -89,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--contenders", type=_list, default=[], help=f"of {names}; default: all")
     parser.add_argument("--sizes", type=_list, default=[], help="numbers of streams for A; default: 50,1000,5000,9000")
     parser.add_argument("--seconds", type=float, help="how long a steady window lasts; default: 10")
-    parser.add_argument("--rounds", type=int, help="how often what is compared by ratio is repeated; default: 3, C: 5")
+    parser.add_argument(
+        "--rounds", type=int, help="how often what is compared by ratio is repeated; default: 3, C and H: 5"
+    )
     parser.add_argument("--no-pin", action="store_true", help="let the kernel place the server and all else")
     parser.add_argument("--out", type=Path, default=_OUT, help="where the results go; default: benchmarks/results")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything works")

@@ -29,6 +29,15 @@ class Placement:
         os.sched_setaffinity(0, self._cpus)
 
     @contextmanager
+    def anywhere(self) -> Iterator[None]:
+        """What is started within has every CPU."""
+        os.sched_setaffinity(0, self._cpus)
+        try:
+            yield
+        finally:
+            self.begin()
+
+    @contextmanager
     def server(self) -> Iterator[None]:
         """What is started within has the server's CPU."""
         if not self.pinned:

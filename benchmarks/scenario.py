@@ -14,11 +14,16 @@ __all__ = [
     "BARE",
     "BURST",
     "FULL_RATE",
+    "HISTORY",
+    "LIBRARY",
+    "MANY_WRITERS",
+    "NOTIFY",
     "ORDINARY",
     "PATIENCE",
     "QUIET",
     "STEADY",
     "THREAD_PATH",
+    "WRITERS",
     "Trouble",
     "connect",
 ]
@@ -28,9 +33,16 @@ BURST = "burst"
 FULL_RATE = "full rate"
 ORDINARY = "ordinary requests"
 THREAD_PATH = "thread path"
+WRITERS = "writers"
 
 BARE = "bare notifies"
 """Takes part at full rate, and serves nobody."""
+
+HISTORY, NOTIFY, LIBRARY = "history", "notify", ", library"
+"""What writers publish with, and what is added to its name when they do it by the library's statement."""
+
+MANY_WRITERS = 16
+"""Where the writers wait for each other."""
 
 ASYNCIO_STREAMS = 5000
 """Where detached and asyncio are compared."""

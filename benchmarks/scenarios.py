@@ -11,6 +11,7 @@ from .measurement import Measurement
 from .options import Options
 from .steady import steady, thread_path
 from .world import World
+from .writers import writers
 
 __all__ = ["measure"]
 
@@ -21,3 +22,5 @@ def measure(world: World, options: Options, contenders: Iterable[str], tell: Cal
     for scenario in (steady, burst, full_rate, thread_path):
         for measurement in scenario(world, options, chosen):
             tell(measurement)
+    for measurement in writers(world, options):
+        tell(measurement)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .contender import CONTENDERS
 from .measurement import Measurement, middle, select
-from .scenario import BURST, FULL_RATE, ORDINARY, STEADY, THREAD_PATH
+from .scenario import BURST, FULL_RATE, ORDINARY, STEADY, THREAD_PATH, WRITERS
 from .verdict import Verdict
 
 __all__ = ["table"]
@@ -56,6 +56,17 @@ _ORDINARY_COLUMNS: tuple[_Column, ...] = (
     ("streams' p99", "streams_p99", ",.1f"),
 )
 
+_WRITER_COLUMNS: tuple[_Column, ...] = (
+    ("trans./s", "rate", ",.0f"),
+    ("p50 ms", "p50", ",.3f"),
+    ("p99 ms", "p99", ",.2f"),
+    ("mean ms", "mean", ",.3f"),
+    ("COMMIT ms", "commit", ",.3f"),
+    ("advisory ms", "advisory", ",.3f"),
+    ("NOTIFY's ms", "object", ",.3f"),
+    ("flush ms", "WalSync", ",.3f"),
+)
+
 
 def table(
     machine: Mapping[str, str],
@@ -89,6 +100,7 @@ def _tables(measurements: Sequence[Measurement]) -> Iterator[str]:
         (FULL_RATE, "One stream at full rate", _FULL_RATE_COLUMNS),
         (ORDINARY, "Ordinary requests while the streams receive events", _ORDINARY_COLUMNS),
         (THREAD_PATH, "Thread path: 40 events/s", _STREAM_COLUMNS),
+        (WRITERS, "Writers: a transaction updates a row and publishes", _WRITER_COLUMNS),
     )
     for scenario, title, columns in kinds:
         groups = _groups(select(measurements, scenario))
@@ -106,8 +118,9 @@ def _groups(measurements: Sequence[Measurement]) -> dict[tuple[int, int, str], l
 
 def _rows(groups: Mapping[tuple[int, int, str], Sequence[Measurement]], columns: Sequence[_Column]) -> Iterator[str]:
     with_transactions = any(transaction > 1 for _, transaction, _ in groups)
+    unit = next(iter(groups.values()))[0].unit
     lines = [
-        ["streams", *(["a trans."] if with_transactions else []), "contender", "rounds", *(each[0] for each in columns)]
+        [unit, *(["a trans."] if with_transactions else []), "contender", "rounds", *(each[0] for each in columns)]
     ]
     for (streams, transaction, contender), rounds in groups.items():
         figures = middle(rounds)
@@ -132,7 +145,7 @@ def _figure(figures: Mapping[str, float], name: str, form: str) -> str:
 
 def _problems(measurements: Sequence[Measurement]) -> Iterator[str]:
     lines = [
-        f"  {each.scenario}, {each.streams:,} streams, {each.contender}: {each.problem.splitlines()[0]}"
+        f"  {each.scenario}, {each.streams:,} {each.unit}, {each.contender}: {each.problem.splitlines()[0]}"
         for each in measurements
         if each.problem
     ]

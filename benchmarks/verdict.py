@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
-from .measurement import Measurement, middle, select
-from .scenario import ASYNCIO_STREAMS, BARE, BURST, FULL_RATE, ORDINARY, STEADY, THREAD_PATH
+from .measurement import Measurement, middle, paired, select
+from .scenario import (
+    ASYNCIO_STREAMS,
+    BARE,
+    BURST,
+    FULL_RATE,
+    HISTORY,
+    MANY_WRITERS,
+    NOTIFY,
+    ORDINARY,
+    STEADY,
+    THREAD_PATH,
+    WRITERS,
+)
 
 __all__ = ["Verdict", "judge"]
 
@@ -19,6 +32,7 @@ _ASYNCIO_LATENCY, _ASYNCIO_CPU = 1 / 10, 1 / 4
 _ORDINARY_P99 = 100.0
 _CONNECT = 6.0
 _THREAD_STREAMS, _THREAD_P99 = 500, 150.0
+_HISTORY_LATENCY, _HISTORY_RATE = 1.5, 0.7
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,10 @@ class Verdict:
 
 
 def judge(measurements: Sequence[Measurement]) -> list[Verdict]:
-    """Every row; figures are the medians of the rounds, ratios those of the medians, and counts of losses sums."""
+    """Every row; figures are the medians of the rounds, ratios those of the medians, and counts of losses sums.
+
+    Of writers the ratio is the median of each round's.
+    """
     return [verdict for judgement in _JUDGEMENTS for verdict in judgement(measurements)]
 
 
@@ -139,6 +156,32 @@ def _thread_path(measurements: Sequence[Measurement]) -> Iterator[Verdict]:
     yield Verdict(what, reach, f"{lost:,.0f} lost, p99 {p99:.1f} ms", p99 < _THREAD_P99 and not lost)
 
 
+def _writers(measurements: Sequence[Measurement]) -> Iterator[Verdict]:
+    what, reach = "a transaction that updates a row and publishes: p50", f"at most {_HISTORY_LATENCY} x notify"
+    yield _paired(measurements, 1, "p50", "ms", what, reach, lambda ratio: ratio <= _HISTORY_LATENCY)
+    what, reach = f"{MANY_WRITERS} writers that publish with history", f"at least {_HISTORY_RATE} x notify"
+    yield _paired(measurements, MANY_WRITERS, "rate", "trans./s", what, reach, lambda ratio: ratio >= _HISTORY_RATE)
+
+
+def _paired(
+    measurements: Sequence[Measurement],
+    writers: int,
+    name: str,
+    unit: str,
+    what: str,
+    reach: str,
+    is_enough: Callable[[float], bool],
+) -> Verdict:
+    ours, other = (select(measurements, WRITERS, way, writers) for way in (HISTORY, NOTIFY))
+    ratios = paired(ours, other, name)
+    if not ratios:
+        return _missing(what, reach)
+    ratio = median(ratios)
+    measured = f"{ratio:.2f}, rounds {min(ratios):.2f} to {max(ratios):.2f}"
+    measured += f" ({middle(ours)[name]:,.2f} : {middle(other)[name]:,.2f} {unit})"
+    return Verdict(what, reach, measured, is_enough(ratio))
+
+
 _JUDGEMENTS: tuple[Callable[[Sequence[Measurement]], Iterator[Verdict]], ...] = (
     _against_floor,
     _memory,
@@ -148,4 +191,5 @@ _JUDGEMENTS: tuple[Callable[[Sequence[Measurement]], Iterator[Verdict]], ...] = 
     _ordinary,
     _connecting,
     _thread_path,
+    _writers,
 )

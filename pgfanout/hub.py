@@ -21,7 +21,7 @@ from .event import REFRESH_EVENT, Event
 from .feed import Feed, NewsReader
 from .fork import renew_in_children
 from .lifecycle import Lifecycle, Listener
-from .log import Log
+from .log import Log, numbered
 from .registry import Registry
 from .relay import Relay
 from .stats import HubStats
@@ -126,13 +126,14 @@ class NotifyHub(ABC):
         channels: str | Iterable[str],
         tenant_id: str | uuid.UUID,
         *,
-        after: int | None = None,
+        after: int | str | None = None,
         start_timeout: float = 10.0,
     ) -> Subscription:
         """A subscription to one channel of a tenant, or to several.
 
         What is committed after it returns is delivered, or told as a gap. With history, `after` is a
-        `cursor`, or the id of an event as a number: what was committed since then comes first.
+        `cursor` or an event's id: what was committed since then comes first, or a refresh when that is
+        not known.
         Starts the hub when nobody did; that, and that alone, may wait. Raises `InvalidEventError`,
         `HubClosedError` and what `start` raises.
         """
@@ -141,7 +142,7 @@ class NotifyHub(ABC):
         registry = self._registry
         subscription = Subscription(self._buffer_size, registry.remove, self._relay, self._log, wanted)
         registry.add(subscription, wanted)
-        subscription.begin(after)
+        subscription.begin(numbered(after) if isinstance(after, str) else after)
         return subscription
 
     @property

@@ -43,6 +43,8 @@ ORDER = [
     "backends.postgres.schema",
     "backends.postgres.history",
     "backends.postgres.log",
+    "backends.postgres.script",
+    "backends.postgres.trigger",
     "backends.postgres.listener",
     "backends.postgres.replayer",
     "backends.postgres.tail",
@@ -64,6 +66,8 @@ ORDER = [
     "streams",
     "flask",
     "gunicorn",
+    "cli",
+    "__main__",
     "",
 ]
 

@@ -1,83 +1,303 @@
-"""RefillingBacklog: what a reader had no room for comes from the log, in order and once."""
+"""A backlog that refills: nothing is lost, doubled or out of order, whenever the log answers."""
 
 from __future__ import annotations
 
 import queue
+import threading
 
 import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pgfanout import REFRESH_EVENT, Event
+from pgfanout.event import CLOSE_EVENT, REFRESH_EVENT, Event
 from pgfanout.refill import RefillingBacklog
 
-from .support.log import ManualLog
+from .support.logs import TOPICS, MemoryLog, logged
+from .support.wait import eventually
+
+PATIENCE = 20.0
 
 
-@pytest.fixture
-def log() -> ManualLog:
-    return ManualLog()
+class Reader:
+    """A log, a backlog that follows it, and the listener between them."""
 
+    def __init__(self, size: int = 2, *, refill: bool = True, after: int | None = None, known: int = 0) -> None:
+        self.log = MemoryLog(refill=refill)
+        for number in range(1, known + 1):
+            self.log.commit(number)
+        self.log.begun = self.log.offered = known
+        self.backlog = RefillingBacklog(size, None, self.log, TOPICS)
+        self.backlog.begin(after)
 
-@pytest.fixture
-def backlog(log: ManualLog) -> RefillingBacklog:
-    """Of two events, begun at the log's end."""
-    backlog = RefillingBacklog(2, None, log, ())
-    backlog.begin(None)
-    return backlog
+    def offer(self, *numbers: int) -> None:
+        for number in numbers:
+            event = self.log.commit(number)
+            self.log.begun = number
+            self.backlog.offer(event)
+            self.log.offered = number
 
-
-def offer(backlog: RefillingBacklog, log: ManualLog, *numbers: int) -> None:
-    for number in numbers:
-        backlog.offer(log.reach(number))
-
-
-def take(backlog: RefillingBacklog) -> list[Event]:
-    """What there is; asks for more."""
-    events: list[Event] = []
-    try:
+    def drain(self) -> list[Event]:
+        """Everything there is, with as many answers as that takes."""
+        events: list[Event] = []
         while True:
-            events.append(backlog.get(timeout=0.0))
-    except queue.Empty:
-        return events
+            try:
+                events.append(self.backlog.get(timeout=0))
+            except queue.Empty:
+                if not self.log.answer():
+                    return events
 
 
-def names(events: list[Event]) -> list[str]:
-    return [event.id or event.type for event in events]
+def test_what_has_room_is_not_asked_for() -> None:
+    reader = Reader()
+    reader.offer(1, 2)
+    assert reader.drain() == [logged(1), logged(2)]
+    assert reader.log.replays == 0
 
 
-def test_what_had_no_room_is_asked_for_once_and_comes_first(backlog: RefillingBacklog, log: ManualLog) -> None:
-    offer(backlog, log, 1, 2, 3)
-    assert take(backlog) == take(backlog) == []
-    [question] = log.questions
-    assert question.after == 0
-    question.until(2)
-    assert names(take(backlog)) == ["1", "2", "3"]
+def test_what_had_no_room_is_read_again() -> None:
+    reader = Reader(2)
+    reader.offer(*range(1, 10))
+    assert reader.drain() == [logged(number) for number in range(1, 10)]
+    assert reader.log.replays == 1
 
 
-def test_an_answer_from_before_a_refresh_is_not_taken_for_the_next(backlog: RefillingBacklog, log: ManualLog) -> None:
-    offer(backlog, log, 1, 2, 3)
-    assert take(backlog) == []
-    backlog.offer(REFRESH_EVENT)
-    assert names(take(backlog)) == ["refresh"]
-    offer(backlog, log, 4, 5, 6)
-    assert take(backlog) == []
-    early, late = log.questions
-    assert late.after == 3
-    early.until(3)
-    assert take(backlog) == []
-    late.until(6)
-    assert names(take(backlog)) == ["4", "5", "6"]
+def test_a_reader_that_takes_nothing_causes_no_reading() -> None:
+    reader = Reader(2)
+    reader.offer(*range(1, 100))
+    assert not reader.log.asked
+    assert len(reader.backlog.queue) == 2
 
 
-@pytest.mark.parametrize("reads_between", [False, True])
-def test_it_may_fall_behind_as_often_as_it_likes(
-    backlog: RefillingBacklog, log: ManualLog, reads_between: bool
-) -> None:
-    received: list[str] = []
-    for start in range(1, 40, 4):
-        if reads_between:
-            received += names(take(backlog))
-        offer(backlog, log, *range(start, start + 4))
-        received += names(take(backlog))
-        log.questions[-1].until(start + 2)
-    received += names(take(backlog))
-    assert received == [str(number) for number in range(1, 41)]
+def test_it_begins_after_a_number_that_was_long_ago() -> None:
+    reader = Reader(after=4, known=10)
+    reader.offer(11)
+    assert reader.drain() == [logged(number) for number in range(5, 12)]
+
+
+def test_it_begins_after_the_last_number_without_asking() -> None:
+    reader = Reader(after=10, known=10)
+    reader.offer(11)
+    assert reader.drain() == [logged(11)]
+    assert reader.log.replays == 0
+
+
+def test_a_number_that_is_ahead_of_this_process_waits_until_it_is_not() -> None:
+    reader = Reader(known=10)
+    for number in (11, 12, 13):
+        reader.log.commit(number)  # other processes have had them
+    backlog = RefillingBacklog(2, None, reader.log, TOPICS)
+    backlog.begin(12)
+    with pytest.raises(queue.Empty):
+        backlog.get(timeout=0)
+    assert not reader.log.answer()
+    for number in (11, 12, 13):
+        reader.log.begun = number
+        backlog.offer(logged(number))
+        reader.log.offered = number
+    assert reader.log.answer()
+    assert backlog.get(timeout=0) == logged(13)
+
+
+@pytest.mark.parametrize("after", [3, 99])
+def test_a_number_that_the_log_does_not_know_is_a_refresh_and_then_it_goes_on(after: int) -> None:
+    reader = Reader(after=after, known=10)
+    reader.log.pruned_to = 4
+    reader.offer(11)
+    assert reader.drain() == [REFRESH_EVENT, logged(11)]
+
+
+def test_what_was_pruned_before_it_was_read_is_a_refresh() -> None:
+    reader = Reader(2)
+    reader.offer(*range(1, 10))
+    reader.log.pruned_to = 5
+    assert reader.drain() == [REFRESH_EVENT]
+    reader.offer(10)
+    assert reader.drain() == [logged(10)]
+
+
+def test_an_idle_reader_is_not_too_old_when_it_falls_behind() -> None:
+    reader = Reader(2, known=10)
+    for number in range(11, 1000):
+        reader.log.commit(number, ours=False)
+    reader.log.begun = reader.log.offered = reader.log.pruned_to = 999
+    reader.offer(1000, 1001, 1002, 1003)
+    assert reader.drain() == [logged(number) for number in range(1000, 1004)]
+
+
+def test_without_refilling_a_full_queue_is_one_refresh() -> None:
+    reader = Reader(2, refill=False)
+    reader.offer(1, 2, 3, 4)
+    assert reader.drain() == [REFRESH_EVENT, logged(4)]
+
+
+def test_without_refilling_what_was_missed_before_is_replayed_all_the_same() -> None:
+    reader = Reader(2, refill=False, after=1, known=10)
+    reader.offer(11, 12, 13, 14)
+    assert reader.drain() == [logged(number) for number in range(2, 15)]
+
+
+def test_an_event_without_a_number_can_not_be_read_again() -> None:
+    reader = Reader(2)
+    plain = Event("orders", b'"plain"')
+    reader.backlog.offer(plain)
+    reader.offer(1)
+    assert reader.drain() == [plain, logged(1)]
+    reader.backlog.offer(plain)
+    reader.offer(2, 3)
+    assert reader.drain() == [REFRESH_EVENT]
+
+
+def test_a_refresh_stands_for_everything_that_was_to_come() -> None:
+    reader = Reader(2)
+    reader.offer(*range(1, 10))
+    reader.backlog.offer(REFRESH_EVENT)
+    reader.offer(10)
+    assert reader.drain() == [REFRESH_EVENT, logged(10)]
+
+
+def test_an_answer_that_comes_after_a_refresh_is_not_wanted() -> None:
+    reader = Reader(2)
+    reader.offer(*range(1, 10))
+    with pytest.raises(queue.Empty):
+        reader.backlog.get(timeout=0)
+    reader.backlog.offer(REFRESH_EVENT)
+    assert reader.log.answer()
+    assert reader.drain() == [REFRESH_EVENT]
+
+
+def test_an_answer_from_before_a_refresh_is_not_taken_for_the_next() -> None:
+    reader = Reader(2)
+    reader.offer(1, 2, 3)
+    with pytest.raises(queue.Empty):
+        reader.backlog.get(timeout=0)
+    reader.backlog.offer(REFRESH_EVENT)
+    assert reader.backlog.get(timeout=0) is REFRESH_EVENT
+    reader.offer(4, 5, 6)
+    with pytest.raises(queue.Empty):
+        reader.backlog.get(timeout=0)
+    assert reader.drain() == [logged(4), logged(5), logged(6)]
+
+
+def test_answers_that_lead_nowhere_end_in_a_refresh() -> None:
+    reader = Reader(2)
+    reader.offer(*range(1, 10))
+    reader.backlog._floor = 10**15  # somebody's invention
+    reader.log.page_size = 100
+    assert reader.drain() == [*(logged(number) for number in range(1, 10)), REFRESH_EVENT]
+
+
+def test_the_cursor_is_what_was_handed_out_or_what_there_was_nothing_of() -> None:
+    reader = Reader(2, known=10)
+    assert reader.backlog.cursor == 10
+    reader.offer(11, 12)
+    assert reader.backlog.cursor == 10
+    assert reader.backlog.get() == logged(11)
+    assert reader.backlog.cursor == 11
+    reader.drain()
+    reader.log.commit(50, ours=False)
+    reader.log.begun = reader.log.offered = 50
+    assert reader.backlog.cursor == 50
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_the_end_is_read_also_by_one_who_is_behind(drop: bool) -> None:
+    reader = Reader(2)
+    reader.offer(*range(1, 10))
+    with pytest.raises(queue.Empty):
+        reader.backlog.get(timeout=0)
+    reader.log.answer()
+    reader.backlog.end(drop=drop)
+    expected = [CLOSE_EVENT] if drop else [logged(1), logged(2), logged(3), CLOSE_EVENT]
+    assert [reader.backlog.get(timeout=0) for _ in expected] == expected
+    assert reader.backlog.take_rest() == [CLOSE_EVENT]
+
+
+def test_one_that_waits_is_woken_by_an_answer() -> None:
+    reader = Reader(1)
+    got: list[Event] = []
+    thread = threading.Thread(target=lambda: got.extend(reader.backlog.get(timeout=PATIENCE) for _ in range(9)))
+    thread.start()
+    eventually(lambda: reader.backlog._waiting == 1)
+    reader.offer(*range(1, 10))
+    while thread.is_alive():
+        reader.log.answer()
+        thread.join(0.001)
+    assert got == [logged(number) for number in range(1, 10)]
+
+
+class Following(RuleBasedStateMachine):
+    """Whatever happens in whatever order, a reader gets everything once, or a refresh where the log can't tell."""
+
+    @initialize(size=st.integers(1, 4), known=st.integers(0, 6), missed=st.integers(0, 6), fresh=st.booleans())
+    def begin(self, size: int, known: int, missed: int, fresh: bool) -> None:
+        after = None if fresh else max(0, known - missed)
+        self.reader = Reader(size, after=after, known=known)
+        self.expected = known if after is None else after
+        self.number = known
+
+    @rule(count=st.integers(1, 7), ours=st.booleans())
+    def publish(self, count: int, ours: bool) -> None:
+        for _ in range(count):
+            self.number += 1
+            if ours:
+                self.reader.offer(self.number)
+            else:
+                self.reader.log.commit(self.number, ours=False)
+                self.reader.log.begun = self.reader.log.offered = self.number
+
+    @rule()
+    def gap(self) -> None:
+        self.reader.backlog.offer(REFRESH_EVENT)
+
+    @rule(kept=st.integers(0, 8))
+    def prune(self, kept: int) -> None:
+        log = self.reader.log
+        log.pruned_to = max(log.pruned_to, self.number - kept)
+        log.events = [event for event in log.events if int(event.id) > log.pruned_to]
+
+    @rule()
+    def answer(self) -> None:
+        self.reader.log.answer()
+
+    @rule(count=st.integers(1, 5))
+    def read(self, count: int) -> None:
+        for _ in range(count):
+            try:
+                self.saw(self.reader.backlog.get(timeout=0))
+            except queue.Empty:
+                return
+
+    @rule()
+    def read_all(self) -> None:
+        for event in self.reader.drain():
+            self.saw(event)
+        self.nothing_is_missing()
+
+    @rule()
+    def look_at_the_cursor(self) -> None:
+        self.nothing_is_missing(self.reader.backlog.cursor)
+
+    def saw(self, event: Event) -> None:
+        if event is REFRESH_EVENT:
+            self.expected = -1
+            return
+        number = int(event.id)
+        assert number > self.expected
+        if self.expected >= 0:
+            self.nothing_is_missing(number - 1)
+        self.expected = number
+
+    def nothing_is_missing(self, until: int | None = None) -> None:
+        """No event of ours is between what was seen last and a number."""
+        until = self.number if until is None else until
+        if self.expected >= 0:
+            assert not [event for event in self.reader.log.events if self.expected < int(event.id) <= until]
+
+    @invariant()
+    def it_is_bounded(self) -> None:
+        if hasattr(self, "reader"):
+            assert len(self.reader.backlog.queue) <= self.reader.backlog.maxsize
+            assert len(self.reader.backlog._replayed) <= self.reader.log.page_size
+
+
+TestFollowing = Following.TestCase

@@ -10,7 +10,9 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 
+from ..event import REFRESH_EVENT, Event
 from ..feed import Feed
+from ..log import number_of
 from . import held, sse
 from .wheel import Ticking
 
@@ -105,7 +107,10 @@ class Outlet(Ticking):
 
     def put(self, data: bytes) -> None:
         """Have data written, after the rest if there is one."""
-        framed = chunk(data) if self.chunked else data
+        self.put_framed(chunk(data) if self.chunked else data)
+
+    def put_framed(self, framed: bytes) -> None:
+        """The same, with bytes that are a chunk if this takes chunks."""
         self.rest = bytes(self.rest) + framed if self.rest else framed
 
     def fall_behind(self) -> None:
@@ -184,6 +189,13 @@ class Audience:
         if self.feed.end_position == self.position:
             self.number = max(self.number, offered)
         return self.number
+
+    def pass_on_to(self, offered: int, events: list[Event]) -> None:
+        """Its position is behind these events now, and what was offered up to that number."""
+        if self.feed.log is None:
+            return
+        refreshed = any(event is REFRESH_EVENT for event in events)  # numbers before it may have been wrong
+        self.number = max(offered, 0 if refreshed else self.number, number_of(events[-1]) if events else 0)
 
     @property
     def current_size(self) -> int:

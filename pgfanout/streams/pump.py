@@ -12,13 +12,16 @@ from functools import partial
 
 from ..event import REFRESH_EVENT
 from ..feed import Feed, OverrunError
-from ..log import PATIENCE, Page, number_of
+from ..log import PATIENCE, Page
 from . import sse
 from .client import has_vanished
-from .outlet import Audience, Outlet
+from .outlet import Audience, Outlet, chunk
 from .wheel import Wheel
 
 __all__ = ["EARLIEST_KEEPALIVE", "Pump"]
+
+_AT_ONCE = 16
+"""Answers of the log that are dealt with before news: each may be a lot to write, and news are for everyone else."""
 
 EARLIEST_KEEPALIVE = 0.9
 """Of the silence that a keepalive ends, the part after which it may come."""
@@ -40,6 +43,7 @@ class Pump:
         self._audiences: dict[Feed, Audience] = {}
         self._wheel: Wheel[Outlet] = Wheel()
         self._answers: deque[tuple[Outlet, object, Page | None]] = deque()
+        self._last_page: tuple[Page | None, bool, bytes] = (None, False, b"")
         self._wake_descriptor = wake_descriptor
         self._poll = select.epoll()
         self._poll.register(wake_descriptor, select.EPOLLIN)
@@ -54,7 +58,7 @@ class Pump:
 
     def wait(self, pause: float | None) -> list[tuple[int, int]]:
         """Wait so many seconds, or for ever, until something happens; what has happened, by descriptors."""
-        return self._poll.poll(pause)
+        return self._poll.poll(0.0 if self._answers else pause)
 
     def handle(self, events: list[tuple[int, int]]) -> None:
         """Deal with what has happened."""
@@ -75,7 +79,8 @@ class Pump:
         audience = self._audiences.get(outlet.feed)
         first = audience is None
         if audience is None:
-            audience = self._audiences[outlet.feed] = Audience(outlet.feed, outlet.position, outlet.number)
+            number = outlet.feed.offered  # asked first: all of it is before the position
+            audience = self._audiences[outlet.feed] = Audience(outlet.feed, outlet.feed.end_position, number)
         audience.size += 1
         if outlet.replaying:
             audience.replaying.add(outlet)
@@ -99,7 +104,7 @@ class Pump:
         except OverrunError:
             self._send_to_log(audience)
             return
-        audience.number = max([number, audience.number, *map(number_of, events[-1:])])
+        audience.pass_on_to(number, events)
         if events:
             audience.written_at = time.monotonic()
             behind, failed = audience.write(sse.encode_all(events))
@@ -230,7 +235,7 @@ class Pump:
         os.eventfd_write(self._wake_descriptor, 1)
 
     def _take_answers(self) -> None:
-        for _ in range(len(self._answers)):
+        for _ in range(min(len(self._answers), _AT_ONCE)):
             outlet, question, page = self._answers.popleft()
             if self.outlets.get(outlet.descriptor) is outlet and outlet.question is question:
                 self._take_answer(outlet, page)
@@ -246,8 +251,15 @@ class Pump:
         else:
             outlet.number = page.until
             if page.events:
-                outlet.put(sse.encode_all(page.events))
+                outlet.put_framed(self._framed(page, outlet.chunked))
         self._advance(outlet)
+
+    def _framed(self, page: Page, chunked: bool) -> bytes:
+        """The bytes of a page; those who come back together get the same, and share it."""
+        if self._last_page[0] is not page or self._last_page[1] is not chunked:
+            data = sse.encode_all(page.events)
+            self._last_page = page, chunked, chunk(data) if chunked else data
+        return self._last_page[2]
 
     def _send_to_log(self, audience: Audience) -> None:
         """What the current ones need next is gone from the feed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -121,9 +122,10 @@ class PostgresHub(NotifyHub):
 
     def _close_sender(self, timeout: float) -> None:
         assert self._publisher is not None
-        self._publisher.close(timeout)
+        deadline = time.monotonic() + timeout
         if self._replayer is not None:
             self._replayer.close(timeout)
+        self._publisher.close(max(0.0, deadline - time.monotonic()))
 
     def _renew(self) -> None:
         for held in (self._listener, self._publisher, self._replayer):

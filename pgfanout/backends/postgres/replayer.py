@@ -229,6 +229,9 @@ class Replayer:
     def _cut(self, kept: _KeptPage, after: int) -> Page:
         """What of a page came after a number, as far as it was offered to those who follow."""
         until = min(kept.until, self.offered)
+        if (after, until) == (kept.after, kept.until):
+            self.replayed_events += len(kept.numbers)
+            return kept.page
         events = kept.page.events[bisect_right(kept.numbers, after) : bisect_right(kept.numbers, until)]
         self.replayed_events += len(events)
         return Page(events, max(after, until))

@@ -1,0 +1,36 @@
+"""Running a script of SQL on a server, for the command line."""
+
+from __future__ import annotations
+
+import psycopg
+
+from ...errors import PgFanoutError
+from .conninfo import connect, parse
+from .diagnosis import words
+
+__all__ = ["ScriptError", "run_script"]
+
+
+class ScriptError(PgFanoutError):
+    """The server can't be reached or refused; the message is one line, without the connection string."""
+
+
+def run_script(conninfo: str, script: str) -> None:
+    """Run it in a transaction of its own. Blocks for as long as it takes, waiting for locks included.
+
+    Raises `HubConfigurationError` for a connection string that can't be read, and `ScriptError`.
+    """
+    parameters = parse(conninfo)
+    try:
+        with connect(parameters, "pgfanout sql") as connection, connection.transaction():
+            psycopg.Cursor(connection).execute(script.encode())
+    except psycopg.Error as error:
+        message = _line(error)
+    else:
+        return
+    raise ScriptError(message)  # outside the handler: the driver's frames hold the password
+
+
+def _line(error: psycopg.Error) -> str:
+    said = [error.diag.message_primary, error.diag.message_detail, error.diag.message_hint]
+    return words(error, "; ".join(filter(None, said)))

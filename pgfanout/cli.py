@@ -1,0 +1,183 @@
+"""The command line: the SQL of the history and of its triggers, printed or applied."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final, NoReturn
+
+from .backends.postgres.schema import Schema
+from .backends.postgres.script import ScriptError, run_script
+from .backends.postgres.trigger import TableTrigger, drop_script
+from .errors import HubConfigurationError
+
+__all__ = ["main"]
+
+_URL_VARIABLES: Final = ("PGFANOUT_DATABASE_URL", "DATABASE_URL")
+
+_SECRET: Final = re.compile(r"\S*(://|password\s*=).*", re.DOTALL | re.IGNORECASE)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments (the process's, unless given) tell, and return the exit status.
+
+    0: done, 1: the server can't be reached or refused. Ends the process with status 2 for arguments
+    that make no sense. An error is one line on the standard error, without the connection string.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        script = options.script(options)
+        if not options.apply:
+            sys.stdout.write(script)
+            return 0
+        run_script(_database_url(options), script)
+    except (ValueError, HubConfigurationError) as error:
+        parser.error(str(error))
+    except ScriptError as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return 1
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without what may be a connection string in the wrong place."""
+        line = " ".join(_SECRET.sub("...", message).split())
+        self.exit(2, f"{self.prog}: {line}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m pgfanout", allow_abbrev=False)
+    sql = _commands(_command(_commands(parser), "sql", "the SQL of the history, printed or applied"))
+    _add_install(sql)
+    _add_trigger(sql)
+    return parser
+
+
+def _commands(parser: argparse.ArgumentParser) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    return parser.add_subparsers(required=True, metavar="COMMAND")
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, purpose: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(name, help=purpose, description=f"{purpose.capitalize()}.", allow_abbrev=False)
+
+
+def _add_install(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "install", "install the history, or bring it to this version")
+    _add_common(parser, _install)
+    parser.add_argument("--postgres-channel", default=Schema.postgres_channel, help="what hubs listen on (%(default)s)")
+    parser.add_argument(
+        "--max-age",
+        type=float,
+        default=Schema.max_age,
+        metavar="SECONDS",
+        help="how long events are kept (%(default)s)",
+    )
+    parser.add_argument(
+        "--max-rows", type=int, default=Schema.max_rows, metavar="N", help="how many events are kept (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-payload",
+        type=int,
+        default=Schema.max_payload,
+        metavar="BYTES",
+        help="how large an event's payload may be (%(default)s)",
+    )
+    parser.add_argument(
+        "--publisher", action="append", default=[], metavar="ROLE", help="a role that may publish; may be repeated"
+    )
+    parser.add_argument(
+        "--reader",
+        action="append",
+        default=[],
+        metavar="ROLE",
+        help="a role that may listen, replay and prune; may be repeated",
+    )
+
+
+def _add_trigger(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "trigger", "make each change of a table's rows an event of the history")
+    _add_common(parser, _trigger)
+    parser.add_argument("table", metavar="TABLE", help="table or schema.table, as it is, without quotes")
+    parser.add_argument("--tenant", metavar="COLUMN", help="the column that has the tenant's UUID")
+    parser.add_argument(
+        "--key", type=_columns, metavar="COLUMN[,COLUMN...]", help="the columns that tell a tenant's rows apart"
+    )
+    parser.add_argument("--channel", default=TableTrigger.channel, help="the channel (the table's name)")
+    parser.add_argument(
+        "--columns",
+        type=_columns,
+        default=(),
+        metavar="COLUMN[,COLUMN...]",
+        help="an update counts when it changes one of these (all)",
+    )
+    parser.add_argument(
+        "--payload",
+        type=_columns,
+        default=(),
+        metavar="COLUMN[,COLUMN...]",
+        help="the columns whose values go into the event (none)",
+    )
+    parser.add_argument(
+        "--when",
+        default=TableTrigger.when,
+        metavar="CONDITION",
+        help="the rows that count: a condition in SQL on the columns (all)",
+    )
+    parser.add_argument("--drop", action="store_true", help="remove the trigger")
+
+
+def _add_common(parser: argparse.ArgumentParser, script: Callable[[argparse.Namespace], str]) -> None:
+    parser.set_defaults(script=script)
+    parser.add_argument("--schema", default=Schema.name, help="the history's schema (%(default)s)")
+    parser.add_argument("--apply", action="store_true", help="run the SQL instead of printing it")
+    parser.add_argument(
+        "--database-url",
+        metavar="URL",
+        help=f"where to run it ({' or '.join(f'${name}' for name in _URL_VARIABLES)}, where other users can't see it)",
+    )
+
+
+def _columns(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _install(options: argparse.Namespace) -> str:
+    schema = Schema(
+        name=options.schema,
+        postgres_channel=options.postgres_channel,
+        max_age=options.max_age,
+        max_rows=options.max_rows,
+        max_payload=options.max_payload,
+    )
+    return schema.script(options.publisher, options.reader)
+
+
+def _trigger(options: argparse.Namespace) -> str:
+    if options.drop:
+        return drop_script(options.table, options.schema)
+    if options.tenant is None or options.key is None:
+        raise ValueError("a trigger needs --tenant and --key")
+    return TableTrigger(
+        table=options.table,
+        tenant=options.tenant,
+        key=options.key,
+        channel=options.channel,
+        columns=options.columns,
+        payload=options.payload,
+        when=options.when,
+        schema=options.schema,
+    ).script()
+
+
+def _database_url(options: argparse.Namespace) -> str:
+    for url in (options.database_url, *map(os.environ.get, _URL_VARIABLES)):
+        if url:
+            return str(url)
+    raise ValueError(f"--apply needs --database-url, {' or '.join(_URL_VARIABLES)}")

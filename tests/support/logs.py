@@ -1,0 +1,64 @@
+"""A log in memory, for what reads one: its answers come when a test says so."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from pgfanout.event import Event
+from pgfanout.log import Answer, Page, number_of
+from pgfanout.topic import Topic
+
+TENANT = "11111111-1111-4111-8111-111111111111"
+TOPICS = (Topic("orders", TENANT),)
+
+
+def logged(number: int) -> Event:
+    """An event of the log."""
+    return Event("orders", b"%d" % number, id=str(number))
+
+
+class MemoryLog:
+    """Has what was committed to it; `page_size` events are answered at once, and none up to `pruned_to`."""
+
+    def __init__(self, *, refill: bool = True, page_size: int = 3) -> None:
+        self.refill = refill
+        self.page_size = page_size
+        self.begun = self.offered = self.pruned_to = 0
+        self.last = 0
+        self.events: list[Event] = []
+        self.asked: deque[tuple[int, Answer]] = deque()
+        self.replays = 0
+
+    def commit(self, number: int, *, ours: bool = True) -> Event:
+        """The next event; of another topic unless it is `ours`."""
+        assert number > self.last
+        self.last = number
+        event = logged(number)
+        if ours:
+            self.events.append(event)
+        return event
+
+    def ask(self, topics: Sequence[Topic], after: int, answer: Answer, *, again: bool = False) -> None:
+        assert tuple(topics) == TOPICS
+        self.replays += not again
+        self.asked.append((after, answer))
+
+    def answer(self) -> bool:
+        """Answer the oldest question, if there is one that can be answered yet."""
+        for _ in range(len(self.asked)):
+            after, answer = self.asked.popleft()
+            if self.pruned_to <= after <= self.last and after > self.offered:
+                self.asked.append((after, answer))
+                continue
+            answer(self.page(after))
+            return True
+        return False
+
+    def page(self, after: int) -> Page | None:
+        if not self.pruned_to <= after <= self.last:
+            return None
+        found = [event for event in self.events if after < number_of(event)]
+        full = len(found) > self.page_size
+        until = min(number_of(found[self.page_size - 1]) if full else self.last, self.offered)
+        return Page([event for event in found[: self.page_size] if number_of(event) <= until], until)

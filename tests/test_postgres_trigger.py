@@ -1,0 +1,698 @@
+"""Table triggers: which changes of which rows are events, and whose rights that needs."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from pgfanout import InvalidEventError
+from pgfanout.backends.postgres.schema import Schema
+from pgfanout.backends.postgres.trigger import TableTrigger, drop_script
+
+from .support.postgres import PostgresServer, random_name
+
+TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
+OTHER = uuid.UUID("22222222-2222-4222-8222-222222222222")
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Seen = list[tuple[str, dict[str, Any]]]
+
+ORDERS = """
+CREATE TABLE orders (
+    id integer PRIMARY KEY, tenant_id uuid, status text, note text, details json
+)
+"""
+
+
+@pytest.fixture
+def connection(fresh_database_url: str) -> Iterator[Connection]:
+    """A session in a database with a history, and a table of orders."""
+    with psycopg.connect(fresh_database_url, autocommit=True) as connection:
+        Schema().install(connection)
+        connection.execute(ORDERS)
+        yield connection
+
+
+def run(connection: Connection, script: str) -> None:
+    psycopg.Cursor(connection).execute(script.encode())
+
+
+def watch(connection: Connection, table: str = "orders", key: Sequence[str] = ("id",), **options: Any) -> None:
+    run(connection, TableTrigger(table, "tenant_id", key, **options).script())
+
+
+def orders(connection: Connection, *rows: tuple[Any, ...]) -> None:
+    """Insert rows: id, status, and the tenant if it's another one."""
+    for row in rows:
+        given = (*row, TENANT)[:3]
+        connection.execute("INSERT INTO orders (id, status, tenant_id) VALUES (%s, %s, %s)", given)
+
+
+def published(connection: Connection, channel: str = "orders", tenant: uuid.UUID = TENANT) -> Seen:
+    """What the tenant's channel has in the history, which is empty afterwards: types and payloads."""
+    rows = connection.execute("SELECT type, payload, channel, tenant FROM pgfanout.event ORDER BY number").fetchall()
+    connection.execute("DELETE FROM pgfanout.event")
+    return [(row[0], row[1]) for row in rows if row[2:] == (channel, tenant)]
+
+
+def event(operation: str, row: dict[str, Any] | None = None, **key: Any) -> tuple[str, dict[str, Any]]:
+    payload: dict[str, Any] = {"operation": operation, "key": key}
+    return operation, payload if row is None else {**payload, "row": row}
+
+
+def rows_of(connection: Connection, query: str) -> list[tuple[Any, ...]]:
+    return connection.execute(query.encode()).fetchall()
+
+
+def test_each_changed_row_is_an_event(connection: Connection) -> None:
+    watch(connection)
+    connection.execute("INSERT INTO orders (id, tenant_id) VALUES (2, %(t)s), (1, %(t)s), (3, %(t)s)", {"t": TENANT})
+    assert published(connection) == [event("insert", id=1), event("insert", id=2), event("insert", id=3)]
+    connection.execute("UPDATE orders SET status = 'paid' WHERE id > 1")
+    assert published(connection) == [event("update", id=2), event("update", id=3)]
+    connection.execute("DELETE FROM orders WHERE id < 3")
+    assert published(connection) == [event("delete", id=1), event("delete", id=2)]
+
+
+def test_the_payload_is_written_without_blanks(connection: Connection) -> None:
+    watch(connection)
+    orders(connection, (1, "new"))
+    assert rows_of(connection, "SELECT payload::text FROM pgfanout.event") == [
+        ('{"operation":"insert","key":{"id":1}}',)
+    ]
+
+
+def test_a_statement_that_changes_no_row_publishes_nothing(connection: Connection) -> None:
+    watch(connection)
+    connection.execute("UPDATE orders SET status = 'paid'")
+    connection.execute("DELETE FROM orders")
+    connection.execute("INSERT INTO orders SELECT * FROM orders")
+    assert rows_of(connection, "SELECT last_value FROM pgfanout.pending_id_seq WHERE is_called") == []
+
+
+def test_events_come_with_the_commit_and_not_after_a_rollback(connection: Connection) -> None:
+    watch(connection)
+    with connection.transaction(force_rollback=True):
+        orders(connection, (1, "new"))
+    with connection.transaction():
+        orders(connection, (2, "new"))
+        assert rows_of(connection, "SELECT * FROM pgfanout.event") == []
+    assert published(connection) == [event("insert", id=2)]
+
+
+def test_the_row_comes_along_where_columns_are_named(connection: Connection) -> None:
+    watch(connection, payload=("status", "details"))
+    connection.execute("INSERT INTO orders VALUES (1, %s, 'new', 'x', '{\"a\": [1, null]}')", [TENANT])
+    connection.execute("UPDATE orders SET status = NULL, details = NULL")
+    connection.execute("UPDATE orders SET note = 'y'")
+    connection.execute("UPDATE orders SET status = 'paid'")
+    connection.execute("DELETE FROM orders")
+    assert published(connection) == [
+        event("insert", {"status": "new", "details": {"a": [1, None]}}, id=1),
+        event("update", {"status": None, "details": None}, id=1),
+        event("update", {"status": None, "details": None}, id=1),
+        event("update", {"status": "paid", "details": None}, id=1),
+        event("delete", {"status": "paid", "details": None}, id=1),
+    ]
+
+
+def test_an_update_that_changes_nothing_publishes_nothing(connection: Connection) -> None:
+    watch(connection)
+    orders(connection, (1, "new"), (2, "paid"))
+    published(connection)
+    connection.execute("UPDATE orders SET status = 'paid', details = details")
+    assert published(connection) == [event("update", id=1)]
+    connection.execute("UPDATE orders SET details = '{}' WHERE id = 1")
+    connection.execute("UPDATE orders SET details = '{}' WHERE id = 1")
+    assert published(connection) == [event("update", id=1)]
+
+
+def test_an_update_counts_when_it_changes_a_watched_column(connection: Connection) -> None:
+    watch(connection, columns=("status", "details"))
+    orders(connection, (1, "new"), (2, "new"))
+    published(connection)
+    connection.execute("UPDATE orders SET note = 'x'")
+    assert published(connection) == []
+    connection.execute("UPDATE orders SET note = 'y', status = CASE id WHEN 1 THEN 'paid' ELSE status END")
+    assert published(connection) == [event("update", id=1)]
+    connection.execute("UPDATE orders SET details = '[1]' WHERE id = 2")
+    assert published(connection) == [event("update", id=2)]
+    connection.execute("UPDATE orders SET status = NULL, details = NULL")
+    connection.execute("UPDATE orders SET note = 'z'")
+    assert published(connection) == [event("update", id=1), event("update", id=2)]
+
+
+def test_watched_columns_hold_back_no_insert_and_no_delete(connection: Connection) -> None:
+    watch(connection, columns=("status",))
+    connection.execute("INSERT INTO orders VALUES (1, %s)", [TENANT])
+    connection.execute("DELETE FROM orders")
+    assert published(connection) == [event("insert", id=1), event("delete", id=1)]
+
+
+def test_a_tenant_that_loses_a_row_learns_it(connection: Connection) -> None:
+    watch(connection, columns=("status",), payload=("status", "tenant_id"))
+    orders(connection, (1, "new"), (2, "new"))
+    published(connection)
+    connection.execute("UPDATE orders SET tenant_id = %s, status = 'sold' WHERE id = 1", [OTHER])
+    rows = rows_of(connection, "SELECT tenant, type, payload->'row' FROM pgfanout.event ORDER BY number")
+    assert rows == [
+        (TENANT, "delete", {"status": "new", "tenant_id": str(TENANT)}),
+        (OTHER, "insert", {"status": "sold", "tenant_id": str(OTHER)}),
+    ]
+
+
+def test_a_key_that_changes_is_a_delete_and_an_insert(connection: Connection) -> None:
+    watch(connection)
+    orders(connection, (1, "new"), (2, "new"), (3, "paid"))
+    published(connection)
+    connection.execute("UPDATE orders SET id = 9 WHERE id = 2")
+    assert published(connection) == [event("delete", id=2), event("insert", id=9)]
+
+
+def test_keys_that_change_places_are_updates_of_both(connection: Connection) -> None:
+    connection.execute("ALTER TABLE orders DROP CONSTRAINT orders_pkey, ADD UNIQUE (id) DEFERRABLE INITIALLY DEFERRED")
+    watch(connection, payload=("status",))
+    orders(connection, (1, "new"), (2, "paid"))
+    published(connection)
+    connection.execute("UPDATE orders SET id = 3 - id")
+    assert published(connection) == [
+        event("update", {"status": "paid"}, id=1),
+        event("update", {"status": "new"}, id=2),
+    ]
+
+
+def test_a_row_without_a_tenant_is_nobodys(connection: Connection) -> None:
+    watch(connection)
+    orders(connection, (1, "new", None))
+    connection.execute("UPDATE orders SET status = 'paid'")
+    assert published(connection) == []
+    connection.execute("UPDATE orders SET tenant_id = %s", [TENANT])
+    assert published(connection) == [event("insert", id=1)]
+    connection.execute("UPDATE orders SET tenant_id = NULL")
+    assert published(connection) == [event("delete", id=1)]
+    connection.execute("DELETE FROM orders")
+    assert published(connection) == []
+
+
+def test_rows_count_while_the_condition_holds(connection: Connection) -> None:
+    watch(connection, when="status <> 'draft' -- NULL is no yes", payload=("status",))
+    orders(connection, (1, "draft"), (2, "open"), (3, None))
+    assert published(connection) == [event("insert", {"status": "open"}, id=2)]
+    connection.execute("UPDATE orders SET status = 'open' WHERE id <> 2")
+    assert published(connection) == [
+        event("insert", {"status": "open"}, id=1),
+        event("insert", {"status": "open"}, id=3),
+    ]
+    connection.execute("UPDATE orders SET status = CASE id WHEN 1 THEN 'draft' ELSE 'paid' END")
+    assert published(connection) == [
+        event("delete", {"status": "open"}, id=1),
+        event("update", {"status": "paid"}, id=2),
+        event("update", {"status": "paid"}, id=3),
+    ]
+    connection.execute("UPDATE orders SET note = 'x' WHERE id = 1")
+    connection.execute("DELETE FROM orders WHERE id < 3")
+    assert published(connection) == [event("delete", {"status": "paid"}, id=2)]
+
+
+@pytest.mark.parametrize(
+    "condition", ["note ~ '$1$' OR note = '$body_0$; $do_0$'", "note <> '@table@'", "note <> E'a\\'b%s'"]
+)
+def test_a_condition_may_have_any_characters(connection: Connection, condition: str) -> None:
+    watch(connection, when=condition)
+    connection.execute("INSERT INTO orders VALUES (1, %s, '', '$body_0$; $do_0$')", [TENANT])
+    assert published(connection) == [event("insert", id=1)]
+
+
+def test_functions_of_ones_own_are_qualified_in_a_condition(connection: Connection) -> None:
+    connection.execute("CREATE FUNCTION open(text) RETURNS boolean LANGUAGE sql AS $$ SELECT $1 = 'open' $$")
+    with pytest.raises(psycopg.errors.UndefinedFunction):
+        watch(connection, when="open(status)")
+    watch(connection, when="public.open(status)")
+    orders(connection, (1, "open"), (2, "paid"))
+    assert published(connection) == [event("insert", id=1)]
+
+
+def test_an_upsert_is_an_insert_or_an_update(connection: Connection) -> None:
+    watch(connection)
+    orders(connection, (1, "new"), (2, "paid"))
+    published(connection)
+    connection.execute(
+        "INSERT INTO orders (id, tenant_id, status) SELECT i, %s, 'paid' FROM generate_series(1, 3) AS i"
+        " ON CONFLICT (id) DO UPDATE SET status = excluded.status",
+        [TENANT],
+    )
+    assert sorted(published(connection)) == [event("insert", id=3), event("update", id=1)]
+
+
+def test_a_merge_publishes_what_it_does(connection: Connection) -> None:
+    watch(connection)
+    orders(connection, (1, "new"), (2, "new"))
+    published(connection)
+    connection.execute(
+        "MERGE INTO orders USING generate_series(2, 3) AS i ON i = id"
+        " WHEN MATCHED THEN UPDATE SET status = 'paid' WHEN NOT MATCHED THEN INSERT (id, tenant_id) VALUES (i, %s)",
+        [TENANT],
+    )
+    assert sorted(published(connection), key=str) == [event("insert", id=3), event("update", id=2)]
+
+
+def test_rows_that_are_copied_in_are_events(connection: Connection) -> None:
+    watch(connection)
+    with connection.cursor() as cursor, cursor.copy("COPY orders (id, tenant_id) FROM STDIN") as copy:
+        copy.write_row((2, TENANT))
+        copy.write_row((1, TENANT))
+    assert published(connection) == [event("insert", id=1), event("insert", id=2)]
+
+
+def test_rows_that_a_cascade_deletes_are_events(connection: Connection) -> None:
+    connection.execute("CREATE TABLE customer (id integer PRIMARY KEY)")
+    connection.execute("ALTER TABLE orders ADD customer integer REFERENCES customer ON DELETE CASCADE")
+    watch(connection)
+    connection.execute("INSERT INTO customer VALUES (7)")
+    connection.execute("INSERT INTO orders (id, tenant_id, customer) VALUES (1, %s, 7)", [TENANT])
+    connection.execute("DELETE FROM customer")
+    assert published(connection) == [event("insert", id=1), event("delete", id=1)]
+
+
+def test_a_truncate_is_not_seen(connection: Connection) -> None:
+    watch(connection)
+    orders(connection, (1, "new"))
+    published(connection)
+    connection.execute("TRUNCATE orders")
+    assert published(connection) == []
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2500])
+def test_all_rows_of_a_statement_are_published_at_once(connection: Connection, rows: int) -> None:
+    watch(connection)
+    connection.execute(
+        "INSERT INTO orders (id, tenant_id) SELECT i, %s FROM generate_series(1, %s) AS i", [TENANT, rows]
+    )
+    assert published(connection) == [event("insert", id=number) for number in range(1, rows + 1)]
+    connection.execute("UPDATE orders SET status = 'paid'")
+    assert published(connection) == [event("update", id=number) for number in range(1, rows + 1)]
+
+
+def test_a_partitioned_table_publishes_what_is_written_through_it(connection: Connection) -> None:
+    connection.execute(
+        "CREATE TABLE logs (id integer, tenant_id uuid, part integer, PRIMARY KEY (id, part)) PARTITION BY LIST (part)"
+    )
+    connection.execute("CREATE TABLE logs_1 PARTITION OF logs FOR VALUES IN (1)")
+    connection.execute("CREATE TABLE logs_2 PARTITION OF logs FOR VALUES IN (2)")
+    watch(connection, "logs")
+    connection.execute("INSERT INTO logs VALUES (1, %(t)s, 1), (2, %(t)s, 2)", {"t": TENANT})
+    assert published(connection, "logs") == [event("insert", id=1), event("insert", id=2)]
+    connection.execute("UPDATE logs SET part = 2 WHERE id = 1")  # into the other partition
+    assert published(connection, "logs") == [event("update", id=1)]
+    connection.execute("INSERT INTO logs_1 VALUES (3, %s, 1)", [TENANT])
+    assert published(connection, "logs") == []
+    connection.execute("DELETE FROM logs")
+    assert published(connection, "logs") == [event("delete", id=number) for number in (1, 2, 3)]
+
+
+def test_a_key_of_several_columns(connection: Connection) -> None:
+    connection.execute(
+        "CREATE TABLE lines (ref uuid, line integer, tenant_id uuid, n numeric, PRIMARY KEY (ref, line))"
+    )
+    watch(connection, "lines", ("ref", "line"), payload=("n",))
+    one, two = sorted([uuid.uuid4(), uuid.uuid4()])
+    connection.execute(
+        "INSERT INTO lines VALUES (%(b)s, 1, %(t)s, 1.50), (%(a)s, 2, %(t)s, 2), (%(a)s, 1, %(t)s, 3)",
+        {"a": one, "b": two, "t": TENANT},
+    )
+    assert published(connection, "lines") == [
+        event("insert", {"n": 3}, ref=str(one), line=1),
+        event("insert", {"n": 2}, ref=str(one), line=2),
+        event("insert", {"n": 1.5}, ref=str(two), line=1),
+    ]
+    connection.execute("UPDATE lines SET n = 1.5")
+    assert published(connection, "lines") == [event("update", {"n": 1.5}, ref=str(one), line=n) for n in (1, 2)] + [
+        event("update", {"n": 1.5}, ref=str(two), line=1)  # 1.50 is not the same to see
+    ]
+
+
+AWKWARD = [
+    ("Order Items", "Item No"),
+    ("o'rder", "i'd"),
+    ("Größe\\$1$", "naïve \\ %s"),
+    ("select", "k1"),
+    ("new_rows", "tenant"),
+    ("x" * 63, "e"),
+    ("ü" * 31, "columns"),
+    ("a.b", "type"),
+]
+
+
+@pytest.mark.parametrize(("table", "column"), AWKWARD)
+def test_names_are_taken_as_they_are(connection: Connection, table: str, column: str) -> None:
+    connection.execute('CREATE SCHEMA "The Shop"')
+    names = {"table": sql.Identifier("The Shop", table), "column": sql.Identifier(column)}
+    connection.execute(sql.SQL("CREATE TABLE {table} ({column} integer PRIMARY KEY, tenant_id uuid)").format(**names))
+    options: dict[str, Any] = {"columns": (column,), "payload": (column,)}
+    trigger = TableTrigger(f"The Shop.{table}", "tenant_id", (column,), **options)
+    run(connection, trigger.script())
+    run(connection, trigger.script())
+    connection.execute(sql.SQL("INSERT INTO {table} VALUES (1, %s)").format(**names), [TENANT])
+    connection.execute(sql.SQL("UPDATE {table} SET {column} = 2").format(**names))
+    assert published(connection, table) == [
+        event("insert", {column: 1}, **{column: 1}),
+        event("delete", {column: 1}, **{column: 1}),
+        event("insert", {column: 2}, **{column: 2}),
+    ]
+    run(connection, trigger.drop_script())
+    connection.execute(sql.SQL("DELETE FROM {table}").format(**names))
+    assert published(connection, table) == []
+
+
+@pytest.mark.parametrize("column", ["old_rows", "new_rows", "image", "tg_op", "found", "channel", "payload", "event"])
+def test_a_columns_name_is_never_taken_for_another_thing(connection: Connection, column: str) -> None:
+    connection.execute(sql.SQL("ALTER TABLE orders ADD {} text").format(sql.Identifier(column)))
+    watch(connection, columns=(column,), payload=(column,), when=f"{column} IS NOT NULL")
+    connection.execute(
+        sql.SQL("INSERT INTO orders (id, tenant_id, {}) VALUES (1, %s, 'a')").format(sql.Identifier(column)), [TENANT]
+    )
+    connection.execute(sql.SQL("UPDATE orders SET {} = 'b'").format(sql.Identifier(column)))
+    assert published(connection) == [event("insert", {column: "a"}, id=1), event("update", {column: "b"}, id=1)]
+
+
+def test_tables_of_the_same_name_in_two_schemas_are_told_apart(connection: Connection) -> None:
+    connection.execute("CREATE SCHEMA shop CREATE TABLE orders (id text, tenant_id uuid)")
+    watch(connection)
+    watch(connection, "shop.orders", channel="shop orders")
+    connection.execute("INSERT INTO shop.orders VALUES ('x', %s)", [TENANT])
+    orders(connection, (1, "new"))
+    rows = rows_of(connection, "SELECT channel, payload->'key'->'id' FROM pgfanout.event ORDER BY number")
+    assert rows == [("shop orders", "x"), ("orders", 1)]
+
+
+def test_a_table_without_a_schema_is_found_as_in_any_statement(connection: Connection) -> None:
+    connection.execute("CREATE SCHEMA shop CREATE TABLE orders (id text, tenant_id uuid)")
+    connection.execute("SET search_path = shop, public")
+    watch(connection)
+    assert rows_of(connection, "SHOW search_path") == [("shop, public",)]
+    connection.execute("INSERT INTO public.orders VALUES (1, %s)", [TENANT])
+    connection.execute("INSERT INTO shop.orders VALUES ('x', %s)", [TENANT])
+    assert published(connection) == [event("insert", id="x")]
+    run(connection, drop_script("orders"))
+    assert rows_of(connection, "SHOW search_path") == [("shop, public",)]
+    assert rows_of(connection, "SELECT proname FROM pg_proc WHERE proname LIKE 'pgfanout%'") == []
+
+
+def test_a_tenant_may_be_text(connection: Connection) -> None:
+    connection.execute("ALTER TABLE orders ALTER tenant_id TYPE text")
+    watch(connection)
+    tenant = uuid.UUID("abcdefab-1111-4111-8111-111111111111")
+    connection.execute("INSERT INTO orders VALUES (1, %s)", [str(tenant).upper()])
+    connection.execute("UPDATE orders SET tenant_id = lower(tenant_id)")
+    assert published(connection, tenant=tenant) == [event("insert", id=1), event("update", id=1)]
+    with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+        connection.execute("INSERT INTO orders VALUES (2, 'me')")
+
+
+def test_what_the_history_refuses_fails_the_statement(connection: Connection) -> None:
+    watch(connection, payload=("note",))
+    with pytest.raises(psycopg.errors.CheckViolation):
+        connection.execute("INSERT INTO orders (id, tenant_id, note) VALUES (1, %s, repeat('x', 1048576))", [TENANT])
+    assert rows_of(connection, "SELECT * FROM orders") == []
+
+
+def test_values_stored_out_of_line_are_compared_by_what_they_are(connection: Connection) -> None:
+    connection.execute("ALTER TABLE orders ALTER note SET STORAGE EXTERNAL")
+    watch(connection, columns=("note",))
+    connection.execute("INSERT INTO orders (id, tenant_id, note) VALUES (1, %s, repeat('x', 100000))", [TENANT])
+    published(connection)
+    connection.execute("UPDATE orders SET note = repeat('x', 100000)")
+    assert published(connection) == []
+    connection.execute("UPDATE orders SET note = repeat('x', 99999) || 'y'")
+    assert published(connection) == [event("update", id=1)]
+
+
+def test_a_table_may_change_under_the_trigger(connection: Connection) -> None:
+    watch(connection)
+    orders(connection, (1, "new"))
+    connection.execute("UPDATE orders SET status = 'x'")
+    connection.execute("ALTER TABLE orders DROP note, ADD extra text")
+    published(connection)
+    connection.execute("UPDATE orders SET extra = 'x'")
+    assert published(connection) == [event("update", id=1)]
+    connection.execute("ALTER TABLE orders RENAME TO purchases")
+    connection.execute("DELETE FROM purchases")
+    assert published(connection) == [event("delete", id=1)]
+
+
+def test_a_column_that_was_dropped_or_added_changes_no_row(connection: Connection) -> None:
+    watch(connection)
+    connection.execute("INSERT INTO orders (id, tenant_id, note) VALUES (1, %s, 'x')", [TENANT])
+    published(connection)
+    connection.execute("ALTER TABLE orders DROP note, ADD amount integer DEFAULT 5")
+    connection.execute("UPDATE orders SET amount = 5")
+    assert published(connection) == []
+    connection.execute("UPDATE orders SET amount = 6")
+    assert published(connection) == [event("update", id=1)]
+
+
+def test_a_virtual_column_is_no_obstacle_but_can_not_be_named(connection: Connection) -> None:
+    if connection.info.server_version < 180000:
+        pytest.skip("virtual columns came with PostgreSQL 18")
+    connection.execute("ALTER TABLE orders ADD upper text GENERATED ALWAYS AS (upper(status)) VIRTUAL")
+    watch(connection)
+    orders(connection, (1, "new"))
+    connection.execute("UPDATE orders SET status = 'paid'")
+    connection.execute("UPDATE orders SET status = 'paid'")
+    connection.execute("DELETE FROM orders")
+    assert published(connection) == [event(operation, id=1) for operation in ("insert", "update", "delete")]
+    options: list[dict[str, Any]] = [{"columns": ("upper",)}, {"payload": ("upper",)}, {"when": "upper = 'A'"}]
+    for naming in options:
+        with pytest.raises(psycopg.errors.UndefinedColumn):
+            watch(connection, **naming)
+
+
+def test_generated_columns_count(connection: Connection) -> None:
+    connection.execute("ALTER TABLE orders ADD upper text GENERATED ALWAYS AS (upper(status)) STORED")
+    watch(connection, columns=("upper",), payload=("upper",), when="upper IS NOT NULL")
+    orders(connection, (1, "new"))
+    connection.execute("UPDATE orders SET status = 'NEW'")
+    connection.execute("UPDATE orders SET status = 'paid'")
+    assert published(connection) == [event("insert", {"upper": "NEW"}, id=1), event("update", {"upper": "PAID"}, id=1)]
+
+
+def test_a_script_replaces_what_an_earlier_one_has_made(connection: Connection) -> None:
+    watch(connection)
+    watch(connection, channel="sales", when="id > 1")
+    orders(connection, (1, "new"), (2, "new"))
+    rows = rows_of(connection, "SELECT channel, payload->'key'->'id' FROM pgfanout.event")
+    assert rows == [("sales", 2)]
+
+
+def test_two_histories_may_watch_one_table(connection: Connection) -> None:
+    Schema("second", "second_events").install(connection)
+    watch(connection)
+    watch(connection, schema="second")
+    orders(connection, (1, "new"))
+    assert published(connection) == [event("insert", id=1)]
+    assert rows_of(connection, "SELECT count(*) FROM second.event") == [(1,)]
+    run(connection, drop_script("orders", "second"))
+    connection.execute("DELETE FROM orders")
+    assert published(connection) == [event("delete", id=1)]
+    assert rows_of(connection, "SELECT count(*) FROM second.event") == [(1,)]
+
+
+def test_what_is_dropped_is_gone_and_may_be_dropped_again(connection: Connection) -> None:
+    watch(connection)
+    for _ in range(2):
+        run(connection, TableTrigger("orders", "tenant_id", ("id",)).drop_script())
+        assert rows_of(connection, "SELECT tgname FROM pg_trigger WHERE tgrelid = 'orders'::regclass") == []
+        assert rows_of(connection, "SELECT proname FROM pg_proc WHERE proname LIKE 'pgfanout%'") == []
+
+
+def test_the_scripts_of_several_at_once_wait_for_each_other(fresh_database_url: str, connection: Connection) -> None:
+    script = TableTrigger("orders", "tenant_id", ("id",)).script()
+    with psycopg.connect(fresh_database_url) as first:
+        run(first, script)
+        connection.execute("SET lock_timeout = '100ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            run(connection, script)
+        first.commit()
+    run(connection, script)
+
+
+BROKEN: list[tuple[dict[str, Any], str]] = [
+    ({"table": "nowhere"}, "nowhere"),
+    ({"table": "nowhere.orders"}, "nowhere"),
+    ({"tenant": "nobody"}, "nobody"),
+    ({"key": ("id", "nothing")}, "nothing"),
+    ({"columns": ("nothing",)}, "nothing"),
+    ({"payload": ("nothing",)}, "nothing"),
+    ({"when": "nothing > 1"}, "nothing"),
+    ({"when": "id"}, "boolean"),
+    ({"when": "id >"}, "syntax"),
+    ({"tenant": "id"}, "cannot cast type integer to uuid"),
+    ({"key": ("details",)}, "json"),
+    ({"schema": "elsewhere"}, "elsewhere"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), BROKEN)
+def test_what_can_not_work_is_refused_when_the_trigger_is_made(
+    connection: Connection, options: dict[str, Any], words: str
+) -> None:
+    trigger = TableTrigger(**{"table": "orders", "tenant": "tenant_id", "key": ("id",), **options})
+    with pytest.raises(psycopg.Error, match=words):
+        run(connection, trigger.script())
+    assert rows_of(connection, "SELECT tgname FROM pg_trigger WHERE tgrelid = 'orders'::regclass") == []
+    assert rows_of(connection, "SELECT proname FROM pg_proc WHERE proname LIKE 'pgfanout%'") == []
+
+
+INVALID: list[tuple[dict[str, Any], str]] = [
+    ({"table": ""}, "table needs a name"),
+    ({"table": "shop."}, "table needs a name"),
+    ({"table": ".orders"}, "table needs a name"),
+    ({"table": None}, "table needs a name"),
+    ({"table": '"orders"'}, "without quotes"),
+    ({"table": "orders\n"}, "control characters"),
+    ({"table": "x" * 64}, "63 bytes"),
+    ({"tenant": ""}, "column needs a name"),
+    ({"tenant": "ü" * 32}, "63 bytes"),
+    ({"key": ()}, "key needs one column"),
+    ({"key": "id"}, "key has to be a sequence"),
+    ({"key": None}, "key has to be a sequence"),
+    ({"key": ("id", "")}, "column needs a name"),
+    ({"key": ("id", "id")}, "key names a column twice"),
+    ({"columns": "id"}, "columns has to be a sequence"),
+    ({"payload": ("id", 1)}, "column needs a name"),
+    ({"when": "a = '\0'"}, "NUL"),
+    ({"when": None}, "condition"),
+    ({"schema": "Robert'; --"}, "schema"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), INVALID)
+def test_what_makes_no_sense_is_refused_at_once(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        TableTrigger(**{"table": "orders", "tenant": "tenant_id", "key": ("id",), **options})
+
+
+def test_a_channel_keeps_the_rule_of_channels() -> None:
+    with pytest.raises(InvalidEventError):
+        TableTrigger("orders", "tenant_id", ("id",), channel="x" * 64)
+    with pytest.raises(ValueError, match="table"):
+        drop_script("")
+
+
+@pytest.fixture
+def owner(postgres: PostgresServer) -> Iterator[str]:
+    """A role that may log in. It owns nothing yet."""
+    name = random_name("owner")
+    with postgres.connect() as connection:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+    yield name
+    with postgres.connect() as connection:
+        connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def shop(connection: Connection, owner: str) -> Iterator[str]:
+    """A schema of that role, with a table of orders. It may publish."""
+    Schema().install(connection, publishers=[owner])
+    role = sql.Identifier(owner)
+    connection.execute(sql.SQL("CREATE SCHEMA shop AUTHORIZATION {}").format(role))
+    connection.execute(sql.SQL("ALTER TABLE orders OWNER TO {}").format(role))
+    connection.execute("ALTER TABLE orders SET SCHEMA shop")
+    yield owner
+    connection.execute("RESET ROLE")
+    connection.execute(sql.SQL("DROP OWNED BY {}").format(role))
+
+
+def become(connection: Connection, role: str) -> None:
+    connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+
+
+def test_the_tables_owner_makes_it_with_the_rights_of_a_publisher(connection: Connection, shop: str) -> None:
+    become(connection, shop)
+    watch(connection, "shop.orders")
+    watch(connection, "shop.orders")
+    connection.execute("INSERT INTO shop.orders VALUES (1, %s)", [TENANT])
+    connection.execute("RESET ROLE")
+    assert published(connection) == [event("insert", id=1)]
+
+
+def test_it_belongs_to_the_tables_owner_even_when_a_superuser_makes_it(connection: Connection, shop: str) -> None:
+    watch(connection, "shop.orders")
+    rows = rows_of(connection, "SELECT proowner::regrole::text, prosecdef FROM pg_proc WHERE proname LIKE 'pgfanout%'")
+    assert rows == [(shop, True)]
+    become(connection, shop)
+    watch(connection, "shop.orders")
+    run(connection, drop_script("shop.orders"))
+
+
+def test_an_owner_who_may_not_publish_is_told_so(connection: Connection, shop: str) -> None:
+    connection.execute(sql.SQL("REVOKE USAGE ON SCHEMA pgfanout FROM {}").format(sql.Identifier(shop)))
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match=f"{shop}, may not publish"):
+        watch(connection, "shop.orders")
+
+
+def test_who_may_write_the_table_publishes_without_rights_on_the_history(
+    connection: Connection, shop: str, postgres: PostgresServer
+) -> None:
+    watch(connection, "shop.orders")
+    writer = random_name("writer")
+    role = sql.Identifier(writer)
+    connection.execute(sql.SQL("CREATE ROLE {}").format(role))
+    try:
+        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA shop TO {}").format(role))
+        connection.execute(sql.SQL("GRANT INSERT ON shop.orders TO {}").format(role))
+        become(connection, writer)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("SELECT pgfanout.publish('orders', %s, 'null')", [OTHER])
+        connection.execute("INSERT INTO shop.orders VALUES (1, %s)", [TENANT])
+        # The function on a table of its own would publish as any tenant.
+        connection.execute("CREATE TEMPORARY TABLE forged (id integer, tenant_id uuid)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="function"):
+            connection.execute(
+                "CREATE TRIGGER forge AFTER INSERT ON forged REFERENCING NEW TABLE AS new_rows"
+                " FOR EACH STATEMENT EXECUTE FUNCTION shop.pgfanout_orders()"
+            )
+        connection.execute("RESET ROLE")
+        assert published(connection) == [event("insert", id=1)]
+    finally:
+        connection.execute("RESET ROLE")
+        connection.execute(sql.SQL("DROP OWNED BY {}").format(role))
+        connection.execute(sql.SQL("DROP ROLE {}").format(role))
+
+
+def test_operators_on_the_writers_search_path_are_not_used(connection: Connection) -> None:
+    watch(connection, when="status = 'open'")
+    connection.execute("CREATE SCHEMA trap")
+    connection.execute("CREATE FUNCTION trap.never(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT false'")
+    connection.execute("CREATE OPERATOR trap.= (FUNCTION = trap.never, LEFTARG = text, RIGHTARG = text)")
+    connection.execute("SET search_path = trap, pg_catalog, public")
+    orders(connection, (1, "open"))
+    assert published(connection) == [event("insert", id=1)]
+
+
+def test_a_function_that_another_role_has_put_in_its_place_is_not_trusted(connection: Connection, shop: str) -> None:
+    connection.execute("CREATE FUNCTION shop.pgfanout_orders() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN END'")
+    with pytest.raises(psycopg.errors.RaiseException, match="not this table's"):
+        watch(connection, "shop.orders")
+    connection.execute("DROP FUNCTION shop.pgfanout_orders()")
+
+
+def test_the_function_of_a_table_that_was_renamed_is_left_alone(connection: Connection) -> None:
+    watch(connection)
+    connection.execute("ALTER TABLE orders RENAME TO old_orders")
+    connection.execute(ORDERS.replace("PRIMARY KEY", ""))
+    with pytest.raises(psycopg.errors.RaiseException, match="not this table's"):
+        watch(connection)
+
+
+def test_the_script_is_one_statement_that_shows_what_it_does() -> None:
+    script = TableTrigger("shop.Order Items", "tenant_id", ("id",), when="a > 0").script()
+    assert script.startswith("-- ") and script.count("\nDO ") == 1
+    assert "a > 0" in script and '"shop"."Order Items"' in script
+    assert json.dumps(script).count("@") == 0

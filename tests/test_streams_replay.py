@@ -1,0 +1,390 @@
+"""Detached streams that replay: whenever the log answers, and however full the sockets are, everything arrives once."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from pgfanout.event import REFRESH_EVENT, Event
+from pgfanout.feed import Feed
+from pgfanout.log import number_of
+from pgfanout.registry import Registry
+from pgfanout.streams import sse
+from pgfanout.streams.outlet import Outlet
+from pgfanout.streams.pump import Pump
+
+from .support.logs import TOPICS, MemoryLog
+from .support.sse import EventStreamParser, SentEvent
+
+SIZE = 3
+
+
+class Reader:
+    """Is told of news; the test reads when it likes to."""
+
+    def __init__(self) -> None:
+        self.told: list[Feed] = []
+
+    def news(self, feed: Feed) -> None:
+        self.told.append(feed)
+
+    def wake(self) -> None:
+        pass
+
+
+class Client:
+    """The other end of an outlet's connection."""
+
+    def __init__(self, outlet: Outlet, connection: socket.socket) -> None:
+        self.outlet = outlet
+        self.connection = connection
+        self.parser = EventStreamParser()
+
+    def take(self, size: int = 1 << 16) -> list[SentEvent]:
+        events: list[SentEvent] = []
+        try:
+            while data := self.connection.recv(size):
+                events += self.parser.feed(data)
+        except BlockingIOError:
+            pass
+        return events
+
+
+class Site:
+    """A log, its listener, one feed, a pump, and clients."""
+
+    def __init__(self, *, refill: bool = True, pruned_to: int = 0, known: int = 0) -> None:
+        self.log = MemoryLog(refill=refill)
+        for number in range(1, known + 1):
+            self.log.commit(number)
+        self.log.begun = self.log.offered = known
+        self.log.pruned_to = pruned_to
+        self.number = known
+        self.coming: deque[tuple[int, Event | None]] = deque()
+        self.registry = Registry()
+        self.reader = Reader()
+        self.stack = ExitStack()
+        self.wake = os.eventfd(0, os.EFD_NONBLOCK)
+        self.stack.callback(os.close, self.wake)
+        self.pump = Pump(self.wake)
+        self.stack.callback(self.pump.abandon)
+        self.stack.callback(self.pump.cut)
+        self.clients: list[Client] = []
+
+    def join(self) -> Feed:
+        feed = self.registry.join(TOPICS, lambda: Feed(SIZE, self.reader, self.registry, TOPICS, self.log))
+        feed.begin()
+        return feed
+
+    def connect(self, after: int | None = None, *, small: bool = False) -> Client:
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        if small:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        self.stack.enter_context(theirs)
+        feed = self.join()
+        position = feed.end_position
+        number = feed.begun
+        outlet = Outlet(
+            ours.detach(),
+            feed,
+            position,
+            chunked=False,
+            head=sse.opening(number=number if after is None else after),
+            keepalive=10.0,
+            on_close=lambda: None,
+            number=number if after is None else after,
+            replay=after is not None,
+        )
+        self.pump.watch(outlet)
+        self.pump.admit(outlet)
+        self.clients.append(Client(outlet, theirs))
+        return self.clients[-1]
+
+    def publish(self, count: int, *, ours: bool = True) -> None:
+        self.commit(count, ours=ours)
+        self.arrive()
+
+    def commit(self, count: int, *, ours: bool = True) -> None:
+        """Events are in the log, and their notifications on the way."""
+        for _ in range(count):
+            self.number += 1
+            event = self.log.commit(self.number, ours=ours)
+            self.coming.append((self.number, event if ours else None))
+
+    def arrive(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """What the listener does; `meanwhile` happens between its steps."""
+        while self.coming:
+            number, event = self.coming.popleft()
+            self.log.begun = number
+            meanwhile()
+            if event is not None:
+                for consumer in self.registry.of(TOPICS[0]):
+                    consumer.offer(event)
+            meanwhile()
+            self.log.offered = number
+
+    def keep_alive(self) -> None:
+        """As after a long silence."""
+        for audience in self.pump._audiences.values():
+            for outlet in audience.all_current():
+                outlet.put(sse.keepalive(audience.cursor))
+                self.pump._advance(outlet)
+
+    def gap(self) -> None:
+        for consumer in self.registry.all():
+            consumer.offer(REFRESH_EVENT)
+
+    def turn(self) -> None:
+        """What the streamer's thread does when it is woken."""
+        self.pump.handle(self.pump.wait(0))
+        while self.reader.told:
+            self.pump.broadcast(self.reader.told.pop())
+
+    def settle(self) -> list[list[SentEvent]]:
+        """Everything that each client gets as things are."""
+        events: list[list[SentEvent]] = [[] for _ in self.clients]
+        quiet = 0
+        while quiet < 2:
+            self.turn()
+            quiet = 0 if self.log.answer() else quiet + 1
+            for client, taken in zip(self.clients, events, strict=True):
+                more = client.take()
+                taken += more
+                quiet = 0 if more else quiet
+        return events
+
+
+@pytest.fixture
+def make_site() -> Iterator[Callable[..., Site]]:
+    with ExitStack() as stack:
+
+        def make(**options: Any) -> Site:
+            site = Site(known=10, **options)
+            stack.callback(site.stack.close)
+            return site
+
+        yield make
+
+
+@pytest.fixture
+def site(make_site: Callable[..., Site]) -> Site:
+    return make_site()
+
+
+def shown(events: list[SentEvent]) -> list[str]:
+    return [event.data if event.type == "message" else event.type for event in events]
+
+
+def numbers(first: int, last: int) -> list[str]:
+    return [str(number) for number in range(first, last + 1)]
+
+
+def test_a_client_that_comes_back_gets_what_it_missed_and_goes_on(site: Site) -> None:
+    site.connect(after=2)
+    site.publish(2)
+    assert shown(site.settle()[0]) == numbers(3, 12)
+    site.publish(1)
+    assert shown(site.settle()[0]) == numbers(13, 13)
+
+
+def test_what_the_feed_still_has_is_not_asked_for(site: Site) -> None:
+    site.connect()
+    waiting = site.join()  # somebody on the way, for whom it is held
+    site.publish(3)
+    site.connect(after=11)
+    assert [shown(events) for events in site.settle()] == [numbers(11, 13), numbers(12, 13)]
+    assert site.log.replays == 0
+    waiting.leave()
+
+
+def test_a_burst_that_the_feed_does_not_hold_is_read_again_by_all(site: Site) -> None:
+    for _ in range(3):
+        site.connect()
+    site.publish(100)
+    assert [shown(events) for events in site.settle()] == [numbers(11, 110)] * 3
+    assert site.registry.refreshes == 0
+
+
+def test_where_refilling_is_not_wanted_a_burst_is_a_refresh(make_site: Callable[..., Site]) -> None:
+    site = make_site(refill=False)
+    site.connect()
+    site.publish(100)
+    assert shown(site.settle()[0])[0] == "refresh"
+    assert site.log.replays == 0
+
+
+def test_what_the_log_does_not_know_is_a_refresh(site: Site) -> None:
+    site.log.pruned_to = 5
+    site.connect(after=3)
+    assert shown(site.settle()[0]) == ["refresh"]
+    site.publish(1)
+    assert shown(site.settle()[0]) == numbers(11, 11)
+    assert site.registry.refreshes == 1
+
+
+def test_a_gap_that_is_told_meanwhile_ends_a_replay(site: Site) -> None:
+    site.connect(after=2)
+    site.turn()
+    site.gap()
+    site.publish(1)
+    assert shown(site.settle()[0])[-2:] == ["refresh", "11"]
+
+
+def test_a_client_that_waits_for_the_log_is_kept_alive(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = site.connect(after=2)
+    now = client.outlet.since
+    monkeypatch.setattr("pgfanout.streams.pump.time.monotonic", lambda: now + 11.0)
+    site.pump.keep_alive()
+    assert shown(client.take()) == []
+    assert client.parser.comments[-1].strip() == "keepalive"
+    assert client.parser.last_event_id == "2"
+    monkeypatch.undo()
+    assert shown(site.settle()[0]) == numbers(3, 10)
+
+
+def test_a_keepalive_has_the_number_up_to_which_there_was_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = site.connect()
+    site.publish(5, ours=False)
+    site.settle()
+    now = client.outlet.since
+    monkeypatch.setattr("pgfanout.streams.pump.time.monotonic", lambda: now + 11.0)
+    site.pump.keep_alive()
+    client.take()
+    assert client.parser.comments[-1].strip() == "keepalive"
+    assert client.parser.last_event_id == "15"
+
+
+def test_the_end_reaches_also_those_who_wait_for_the_log(site: Site) -> None:
+    site.connect(after=2)
+    site.turn()
+    for consumer in site.registry.seal():
+        consumer.end()
+    assert shown(site.settle()[0]) == ["close"]
+
+
+def test_an_answer_for_a_client_that_has_left_is_nobodys(site: Site) -> None:
+    client = site.connect(after=2)
+    client.connection.close()
+    site.turn()
+    assert site.log.answer()
+    site.turn()
+    assert not site.pump.outlets
+
+
+def test_the_events_of_a_page_are_encoded_once_for_all_who_get_it(site: Site) -> None:
+    for _ in range(3):
+        site.connect(after=2)
+    site.turn()
+    while site.log.answer():
+        pass
+    [page, *_] = (page for *_, page in site.pump._answers)
+    assert page is not None
+    assert site.pump._framed(page, False) is site.pump._framed(page, False)
+    assert [shown(events) for events in site.settle()] == [numbers(3, 10)] * 3
+
+
+class Following(RuleBasedStateMachine):
+    """Clients come, stall and read; events, gaps and answers come: each client gets all, once, or a refresh."""
+
+    @initialize(known=st.integers(0, 8))
+    def begin(self, known: int) -> None:
+        self.site = Site(known=known)
+        # By client, the last number; up to where nothing is missing; both -1 after a refresh.
+        self.seen: list[int] = []
+        self.has: list[int] = []
+
+    def teardown(self) -> None:
+        if hasattr(self, "site"):
+            self.site.stack.close()
+
+    @rule(count=st.integers(1, 5), ours=st.booleans())
+    def commit(self, count: int, ours: bool) -> None:
+        self.site.commit(count, ours=ours)
+
+    @rule(what=st.sampled_from(["turn", "keep_alive", "answer", "connect", "nothing"]))
+    def arrive(self, what: str) -> None:
+        meanwhile = {
+            "turn": self.site.turn,
+            "keep_alive": self.site.keep_alive,
+            "answer": self.site.log.answer,
+            "connect": lambda: self.connect(0, True, False) if len(self.seen) < 4 else None,
+        }
+        self.site.arrive(meanwhile.get(what, lambda: None))
+
+    @rule()
+    def keep_alive(self) -> None:
+        self.site.keep_alive()
+
+    @precondition(lambda self: len(self.seen) < 4)
+    @rule(missed=st.integers(-2, 8), fresh=st.booleans(), small=st.booleans())
+    def connect(self, missed: int, fresh: bool, small: bool) -> None:
+        after = None if fresh else max(0, self.site.number - missed)
+        begun = self.site.log.begun
+        self.site.connect(after, small=small)
+        self.seen.append(begun - 1 if after is None else after)  # what is on its way may come as well
+        self.has.append(begun if after is None else after)
+
+    @rule(count=st.integers(1, 9), ours=st.booleans())
+    def publish(self, count: int, ours: bool) -> None:
+        self.site.publish(count, ours=ours)
+
+    @rule()
+    def gap(self) -> None:
+        self.site.gap()
+
+    @rule(kept=st.integers(0, 8))
+    def prune(self, kept: int) -> None:
+        self.site.log.pruned_to = max(self.site.log.pruned_to, self.site.number - kept)
+
+    @rule()
+    def answer(self) -> None:
+        self.site.log.answer()
+
+    @rule()
+    def turn(self) -> None:
+        self.site.turn()
+
+    @rule(which=st.integers(0, 3), size=st.integers(1, 200))
+    def read(self, which: int, size: int) -> None:
+        if which < len(self.seen):
+            self.saw(which, self.site.clients[which].take(size))
+
+    @rule()
+    def settle(self) -> None:
+        for which, events in enumerate(self.site.settle()):
+            self.saw(which, events)
+            self.nothing_is_missing(which, self.site.log.offered)
+
+    def saw(self, which: int, events: list[SentEvent]) -> None:
+        for event in events:
+            if event.type == "refresh":
+                self.seen[which] = self.has[which] = -1
+                continue
+            number = int(event.data)
+            assert number > self.seen[which]
+            self.nothing_is_missing(which, number - 1)
+            self.seen[which] = number
+            self.has[which] = max(self.has[which], number)
+        shown = self.site.clients[which].parser.last_event_id
+        if shown and shown.isdigit() and int(shown):
+            self.nothing_is_missing(which, int(shown))
+
+    def nothing_is_missing(self, which: int, until: int) -> None:
+        has = self.has[which]
+        if has >= 0:
+            assert not [event for event in self.site.log.events if has < number_of(event) <= until]
+
+
+TestFollowing = Following.TestCase
+TestFollowing.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

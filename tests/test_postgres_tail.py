@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import psycopg
 import pytest
 
 from pgfanout import Event
@@ -27,12 +28,18 @@ class Table(LogTable):
     def __init__(self) -> None:
         super().__init__("pgfanout", "pgfanout_events", 100)
         self.found = Ends(0, 10, 10)
+        self.fails = False
 
     def ends(self, query: Query) -> Ends:
         return self.found
 
     def is_too_much(self, query: Query, after: int) -> bool:
         return False
+
+    def one(self, query: Query, number: int) -> tuple[Topic, Event] | None:
+        if self.fails:
+            raise psycopg.OperationalError("the connection is lost")
+        return (TOPIC, event(number)) if number <= self.found.last else None
 
     def missed(self, query: Query, after: int, last: int) -> Iterator[list[tuple[Topic, Event]]]:
         yield [(TOPIC, event(number)) for number in range(after + 1, last + 1)]
@@ -44,6 +51,7 @@ class Audience:
     def __init__(self, position: ManualLog) -> None:
         self.position = position
         self.told: list[tuple[str, int, int]] = []
+        self.follows = True
 
     def offer(self, topic: Topic, event: Event) -> None:
         self.told.append((event.id, self.position.begun, self.position.offered))
@@ -55,7 +63,8 @@ class Audience:
         pass
 
     def has_followers(self, topic: Topic) -> bool:
-        return True
+        self.told.append(("followers?", self.position.begun, self.position.offered))
+        return self.follows
 
 
 @pytest.fixture
@@ -115,3 +124,27 @@ def test_nor_beyond_numbers_that_contradict_each_other(
     tail.take(TOPIC, event(20))
     assert audience.told[1:] == [("gap", 20, 1000)]
     assert position.offered == 20
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_an_event_that_has_to_be_fetched_has_begun_before_its_followers_are_looked_up(
+    tail: Tail, table: Table, position: ManualLog, audience: Audience, follows: bool
+) -> None:
+    audience.follows = follows
+    table.found = Ends(0, 11, 11)
+    assert tail.fetch(TOPIC, "11")
+    assert audience.told == [("followers?", 11, 10), ("11", 11, 10)][: 1 + follows]
+    assert (position.begun, position.offered) == (11, 11)
+
+
+def test_an_event_that_could_not_be_fetched_is_filled_in_later(tail: Tail, table: Table, audience: Audience) -> None:
+    table.found, table.fails = Ends(0, 11, 11), True
+    with pytest.raises(psycopg.OperationalError):
+        tail.fetch(TOPIC, "11")
+    assert tail.catch_up(query)
+    assert [name for name, _, _ in audience.told] == ["followers?", "11"]
+
+
+def test_a_reference_to_nothing_changes_nothing(tail: Tail, position: ManualLog) -> None:
+    assert not tail.fetch(TOPIC, "11")
+    assert (position.begun, position.offered) == (10, 10)

@@ -31,6 +31,9 @@ _FILLERS = (
     "\\u0041",
 )
 
+_LARGE = 0.02
+"""The part of the events that are too large to be notified, which only a history takes."""
+
 _LINE_ENDS = (b"", b"", b"", b"\n", b"\r", b"\r\n")
 
 Connect = Callable[[str], "psycopg.Connection[Any]"]
@@ -157,10 +160,12 @@ class Publisher:
 
     def _new(self, topic: Topic) -> Sent:
         key = self._ledger.next_key()
-        filler = self._random.choice(_FILLERS) * self._random.choice((1, 1, 1, 50))
+        filler = (self._random.choice(_FILLERS) * self._random.choice((1, 1, 1, 50)))[:1500]
         ascii_only = self._random.random() < 0.5
         end = self._random.choice(_LINE_ENDS)
-        text = json.dumps({"key": key, "filler": filler[:1500]}, ensure_ascii=ascii_only, indent=1 if end else None)
+        if self._history and self._random.random() < _LARGE:
+            filler = "large " * self._random.choice((1_500, 4_000, 20_000))
+        text = json.dumps({"key": key, "filler": filler}, ensure_ascii=ascii_only, indent=1 if end else None)
         payload = text.encode().replace(b"\n", end)
         sent = Sent(key, topic, payload, self._random.choice(_TYPES), has_id=True)
         self._ledger.add(sent)

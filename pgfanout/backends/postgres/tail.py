@@ -61,7 +61,7 @@ class Tail:
         tell all of it, and everyone was told to refresh. Raises `HubConfigurationError` and psycopg's errors.
         """
         self._query = query
-        ends, before = self._table.ends(query), self._position.begun
+        ends, before = self._table.ends(query), self._position.offered
         first = not before
         complete = ends.include(before) and not self._has_unnumbered and not self._table.is_too_much(query, before)
         if not (complete or first):
@@ -86,11 +86,14 @@ class Tail:
         number = numbered(id)
         if not number or not self._is_next(number):
             return number > 0
+        # First, as with every event: who follows from here on is not to wait for one that was looked up without them.
+        before, self._position.begun = self._position.begun, number
         found = None
         if self._audience.has_followers(topic):
             assert self._query is not None
             found = self._table.one(self._query, number)
             if found is None:
+                self._position.begun = before
                 return False
         self._offer(number, *(found or (topic, None)))
         return True

@@ -1,5 +1,6 @@
 # make help tells what there is. PYTHON chooses the interpreter, PORT the port of the demonstration, DURATION, SEED
-# and SCHEDULE how long, from where and which the fault harness and the fuzzer run, BENCH has options of the benchmark.
+# and SCHEDULE how long, from where and which the fault harness and the fuzzer run, HISTORY=1 or 0 whether with history
+# (otherwise it's half of the time), BENCH has options of the benchmark.
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -7,12 +8,14 @@ BENCH ?=
 DURATION ?=
 SEED ?=
 SCHEDULE ?=
+HISTORY ?=
 
 DEMO := .venv
 TOOLS := .tox-venv
 FUZZ := .tox/fuzz-venv
 PACKAGE := setup.cfg pyproject.toml
 OPTIONS = $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED))
+HALF = $(if $(HISTORY),$(if $(filter 0,$(HISTORY)),--no-history,--history))
 PIP := -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
@@ -38,8 +41,8 @@ types: $(TOOLS)/.installed ## mypy
 bench: $(TOOLS)/.installed ## measure against other servers, a quarter of an hour; BENCH=--help has its options
 	@$(TOOLS)/bin/tox run -qe bench -- $(BENCH)
 
-faults: $(TOOLS)/.installed ## the fault harness, DURATION=60 seconds, SEED=1 to repeat, SCHEDULE=7 for one of them
-	@$(TOOLS)/bin/tox run -qe faults -- tests.faults $(OPTIONS) $(if $(SCHEDULE),--schedule $(SCHEDULE))
+faults: $(TOOLS)/.installed ## the fault harness, DURATION=60 seconds, SEED=1 to repeat, SCHEDULE=7 for one, HISTORY=1 or 0
+	@$(TOOLS)/bin/tox run -qe faults -- tests.faults $(OPTIONS) $(if $(SCHEDULE),--schedule $(SCHEDULE)) $(HALF)
 
 mutations: $(TOOLS)/.installed ## break each promise in a copy, and see the fault harness notice
 	@$(TOOLS)/bin/tox run -qe faults -- tests.faults.mutations $(if $(SEED),--seed $(SEED))

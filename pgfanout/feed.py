@@ -170,21 +170,30 @@ class Feed:
             self._owner.count_refreshes(max(1, overflows) * readers)
         return _without_repeated_refreshes(events) if refreshed else events, until
 
-    def join(self, after: int, since: int, passed: int) -> int | None:
+    def join(self, after: int, since: int, passed: int) -> tuple[int | None, int]:
         """The position from which on a reader that has read the log up to a number gets the rest; None as
         long as that is not here. `since` is the position where it came, or fell behind; `passed` what
-        it has read of the feed itself."""
+        it has read of the feed itself.
+
+        What is returned second is to be the next `since`: if it's greater, there was a refresh that the
+        reader is to be told first, since it has read beyond that.
+        """
         assert self.log is not None
         offered = self.log.offered
         with self._lock:
             if self._has_to_refresh(since):
-                return max(self._refreshed_at, self._lost_at - 1)
+                if after < self._floor:
+                    return max(self._refreshed_at, self._lost_at - 1), since
+                since = passed = max(self._refreshed_at + 1, self._lost_at)
             if not 0 <= self._floor <= after <= offered:
-                return None
-            for back, event in enumerate(reversed(self._events)):
-                if event is REFRESH_EVENT or 0 < number_of(event) <= after:
-                    return max(self._end - back, passed)
-            return max(self._end - len(self._events), passed)
+                return None, since
+            return max(self._position_after(after), passed), since
+
+    def _position_after(self, number: int) -> int:
+        for back, event in enumerate(reversed(self._events)):
+            if event is REFRESH_EVENT or 0 < number_of(event) <= number:
+                return self._end - back
+        return self._end - len(self._events)
 
     def ask(self, after: int, answer: Answer, *, again: bool = False) -> None:
         """Ask the log for what came after a number; see there."""

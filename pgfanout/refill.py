@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 from .backlog import Backlog
 from .event import REFRESH_EVENT, Event
@@ -19,7 +20,8 @@ class RefillingBacklog(Backlog):
 
     It is behind while events between its reader and its queue are missing: those after `_next`, up to
     `_floor`, the last that had to give way. Its reader gets pages of the log then, and the queue when
-    they reach it. Only the reader asks for a page, so one that stalls causes no reading.
+    they reach it. Only the reader asks for a page, so one that stalls causes no reading. `_question` is what
+    it waits for an answer to; one to an earlier question came too late for what has happened since.
 
     An event without a number can't be read again: if one would give way, the rule is that of every
     backlog, and so it is when the log does not know.
@@ -35,7 +37,7 @@ class RefillingBacklog(Backlog):
         self._refreshed = 0  # what a refresh stands for ends there
         self._next = 0
         self._behind = False
-        self._asked = False
+        self._question: object = None
         self._asks = 0  # since it is behind
         self._fruitless = 0
 
@@ -92,11 +94,12 @@ class RefillingBacklog(Backlog):
 
     def _ask(self) -> None:
         with self.mutex:
-            needed = self._behind and not (self._replayed or self._asked or self.ended)
-            self._asked = self._asked or needed
-            again, self._asks = self._asks > 0, self._asks + needed
-        if needed:
-            self._log.ask(self._topics, self._next, self._answer, again=again)
+            if not self._behind or self._replayed or self._question or self.ended:
+                return
+            question = self._question = object()
+            after, again = self._next, self._asks > 0
+            self._asks += 1
+        self._log.ask(self._topics, after, partial(self._answer, question), again=again)
 
     def take_rest(self) -> list[Event]:
         """Everything that is there now, the end included."""
@@ -132,7 +135,8 @@ class RefillingBacklog(Backlog):
         if not number or not (self._behind or self._log.refill):
             return False
         if not self._behind:
-            self._behind, self._asks, self._next = True, 0, number - 1  # the reader has, or had, everything before
+            self._behind, self._next = True, number - 1  # the reader has, or had, everything before
+            self._asks = self._fruitless = 0
         self.queue.popleft()
         self._floor = number
         return True
@@ -142,7 +146,7 @@ class RefillingBacklog(Backlog):
         self._replayed.clear()
         self.queue.clear()
         self.queue.append(REFRESH_EVENT)
-        self._behind = False
+        self._behind, self._question = False, None
         self._refreshed = self._log.begun
 
     def _join(self) -> None:
@@ -152,11 +156,11 @@ class RefillingBacklog(Backlog):
         self.queue.clear()
         self.queue.extend(rest)
 
-    def _answer(self, page: Page | None) -> None:
+    def _answer(self, question: object, page: Page | None) -> None:
         with self.mutex:
-            self._asked = False
-            if self.ended or not self._behind:
+            if self.ended or question is not self._question:
                 return
+            self._question = None
             self._take(page)
             if self._qsize():
                 self.not_empty.notify()

@@ -53,7 +53,7 @@ def test_what_is_whole_or_told_passes(items: list[Item], told: int) -> None:
         pytest.param([event(2), event(3), event(4), event(5)], "silent gap", id="a missing start"),
         pytest.param([event(1), refresh(1.5), event(4), event(5)], "silent gap", id="a refresh that came too early"),
         pytest.param([event(1), event(3), event(2), event(4), event(5)], "order", id="two that changed places"),
-        pytest.param([event(1), event(1), event(2), event(3), event(4), event(5)], "order", id="one twice"),
+        pytest.param([event(1), event(1), event(2), event(3), event(4), event(5)], "duplicate", id="one twice"),
         pytest.param([event(k) for k in (1, 2, 3, 4, 5, 6)], "rolled back", id="one that was not committed"),
         pytest.param([event(k) for k in (1, 2, 3, 4, 5, 9)], "wall", id="one of another tenant"),
         pytest.param([event(k) for k in (1, 2, 3, 4, 5, 7)], "forged", id="one that nobody sent"),

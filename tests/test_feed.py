@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from pgfanout import REFRESH_EVENT, Event, Subscription
 from pgfanout.feed import Feed
 
+from .support.log import ManualLog
+
 PATIENCE = 20.0
 
 
@@ -535,3 +537,71 @@ def test_every_reader_in_a_thread_of_its_own_sees_everything() -> None:
         futures = [pool.submit(read, Reader(feed)) for _ in range(4)]
         offer(feed, *range(count))
         assert all(future.result(PATIENCE) == [str(value) for value in range(count)] for future in futures)
+
+
+# Readers of a log, who join the feed where they have read that far.
+
+
+def logged_feed(log: ManualLog, owner: Owner | None = None) -> Feed:
+    feed = Feed(2, NewsReader(), owner or Owner(), (), log)
+    feed.begin()
+    return feed
+
+
+def offer_logged(feed: Feed, log: ManualLog, *numbers: int) -> None:
+    for number in numbers:
+        feed.offer(log.reach(number))
+
+
+def rest(feed: Feed, position: int | None) -> list[str]:
+    assert position is not None
+    return names(feed.read(position)[0])
+
+
+def test_a_reader_of_the_log_joins_right_after_what_it_has_read() -> None:
+    log = ManualLog(10)
+    feed = logged_feed(log)
+    offer_logged(feed, log, 11, 12, 13)
+    for after, expected in ((10, ["11", "12", "13"]), (12, ["13"]), (13, [])):
+        position, since = feed.join(after, feed.end_position, 0)
+        assert (rest(feed, position), since) == (expected, 3)
+
+
+@pytest.mark.parametrize("after", [9, 14])
+def test_a_reader_of_the_log_waits_as_long_as_the_feed_can_not_go_on_for_it(after: int) -> None:
+    log = ManualLog(10)
+    feed = logged_feed(log)
+    offer_logged(feed, log, 11, 12, 13)
+    assert feed.join(after, 0, 0) == (None, 0)
+
+
+def test_a_reader_of_the_log_that_has_not_come_to_a_refresh_gets_that_first() -> None:
+    log = ManualLog(10)
+    feed = logged_feed(log)
+    offer_logged(feed, log, 11)
+    feed.offer(REFRESH_EVENT)
+    offer_logged(feed, log, 12)
+    position, since = feed.join(10, 0, 0)
+    assert (rest(feed, position), since) == (["refresh", "12"], 0)
+
+
+def test_a_reader_of_the_log_that_has_read_beyond_a_refresh_gets_nothing_twice() -> None:
+    log = ManualLog(10)
+    feed = logged_feed(log)
+    offer_logged(feed, log, 11)
+    feed.offer(REFRESH_EVENT)
+    offer_logged(feed, log, 12, 13)
+    position, since = feed.join(12, 0, 0)
+    assert since == 2, "there was a refresh to be told"
+    assert rest(feed, position) == ["13"]
+    assert feed.join(12, since, 0) == (position, since), "and it's told once"
+
+
+def test_a_reader_that_is_ahead_of_a_feed_is_told_its_refresh_and_waits() -> None:
+    log = ManualLog(10)
+    feed = logged_feed(log)
+    feed.offer(REFRESH_EVENT)
+    assert feed.join(12, 0, 0) == (None, 1)
+    offer_logged(feed, log, 11, 12, 13)
+    position, _ = feed.join(12, 1, 0)
+    assert rest(feed, position) == ["13"]

@@ -165,6 +165,19 @@ def test_an_answer_that_comes_after_a_refresh_is_not_wanted() -> None:
     assert reader.drain() == [REFRESH_EVENT]
 
 
+def test_an_answer_from_before_a_refresh_is_not_taken_for_the_next() -> None:
+    reader = Reader(2)
+    reader.offer(1, 2, 3)
+    with pytest.raises(queue.Empty):
+        reader.backlog.get(timeout=0)
+    reader.backlog.offer(REFRESH_EVENT)
+    assert reader.backlog.get(timeout=0) is REFRESH_EVENT
+    reader.offer(4, 5, 6)
+    with pytest.raises(queue.Empty):
+        reader.backlog.get(timeout=0)
+    assert reader.drain() == [logged(4), logged(5), logged(6)]
+
+
 def test_answers_that_lead_nowhere_end_in_a_refresh() -> None:
     reader = Reader(2)
     reader.offer(*range(1, 10))

@@ -100,7 +100,7 @@ class Site:
             feed,
             position,
             chunked=False,
-            head=sse.opening(number=number, replay=after is not None),
+            head=sse.opening(number=number if after is None else after),
             keepalive=10.0,
             on_close=lambda: None,
             number=number if after is None else after,
@@ -248,7 +248,7 @@ def test_a_client_that_waits_for_the_log_is_kept_alive(site: Site, monkeypatch: 
     site.pump.keep_alive()
     assert shown(client.take()) == []
     assert client.parser.comments[-1].strip() == "keepalive"
-    assert client.parser.last_event_id == ""
+    assert client.parser.last_event_id == "2"
     monkeypatch.undo()
     assert shown(site.settle()[0]) == numbers(3, 10)
 
@@ -288,7 +288,7 @@ def test_the_events_of_a_page_are_encoded_once_for_all_who_get_it(site: Site) ->
     site.turn()
     while site.log.answer():
         pass
-    [page, *_] = (page for _, page in site.pump._answers)
+    [page, *_] = (page for *_, page in site.pump._answers)
     assert page is not None
     assert site.pump._framed(page, False) is site.pump._framed(page, False)
     assert [shown(events) for events in site.settle()] == [numbers(3, 10)] * 3

@@ -105,6 +105,18 @@ def test_the_opening_dispatches_nothing_and_leaves_an_id() -> None:
     assert parser.last_event_id == "start"
 
 
+def test_an_opening_of_a_number_leaves_that_as_the_id() -> None:
+    parser = EventStreamParser()
+    assert parser.feed(sse.opening(number=41)) == []
+    assert parser.last_event_id == "41"
+
+
+def test_a_retry_alone_leaves_a_browser_the_id_that_it_came_with() -> None:
+    parser = EventStreamParser()
+    parser.feed(sse.retry(1))
+    assert (parser.retry, parser.blocks) == (1000, 0)
+
+
 def test_a_keepalive_is_a_comment() -> None:
     parser = EventStreamParser()
     assert parser.feed(sse.KEEPALIVE) == []

@@ -102,7 +102,7 @@ class DetachingStream:
         self._release: Callable[[], object] | None = release
         self._number = number
         self._replay = replay
-        self._opening = sse.opening(resumed, number=number, replay=replay)
+        self._opening = sse.opening(resumed, number=number)
         self._detour: Detour | None = None
         self._in_thread: EventStream | None = None
         # No bound method: a cycle would keep a dropped stream until a collection.

@@ -153,7 +153,6 @@ class StreamEndpoint:
             self.hub.subscribe(channels, tenant, after=start.after, start_timeout=self.start_timeout),
             keepalive=self.keepalive,
             resumed=start.resumed,
-            replay=start.replay,
             client=ClientSocket(environ),
             on_close=place,
         )

@@ -38,7 +38,6 @@ class Outlet(Ticking):
     """
 
     __slots__ = (
-        "asked",
         "asks",
         "chunked",
         "descriptor",
@@ -50,6 +49,7 @@ class Outlet(Ticking):
         "on_close",
         "passed",
         "position",
+        "question",
         "replaying",
         "rest",
         "since",
@@ -90,8 +90,8 @@ class Outlet(Ticking):
         """Whether it reads the feed's log, and will join the feed."""
         self.passed = 0
         """What it has had of the feed itself before it replayed."""
-        self.asked = False
-        """Whether an answer of the log is on its way."""
+        self.question: object = None
+        """What the log is asked, if it is; an answer to something else came too late."""
         self.asks = 0
         self.fruitless = 0
         """How many answers it has had, and how many of the last ones led nowhere."""

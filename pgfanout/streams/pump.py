@@ -42,7 +42,7 @@ class Pump:
         self.outlets: dict[int, Outlet] = {}
         self._audiences: dict[Feed, Audience] = {}
         self._wheel: Wheel[Outlet] = Wheel()
-        self._answers: deque[tuple[Outlet, Page | None]] = deque()
+        self._answers: deque[tuple[Outlet, object, Page | None]] = deque()
         self._last_page: tuple[Page | None, bool, bytes] = (None, False, b"")
         self._wake_descriptor = wake_descriptor
         self._poll = select.epoll()
@@ -205,7 +205,11 @@ class Pump:
 
     def _join(self, outlet: Outlet, audience: Audience) -> bool:
         """Go on with the feed if that has everything from here on; False when the log is asked instead."""
-        position = outlet.feed.join(outlet.number, outlet.position, outlet.passed)
+        position, since = outlet.feed.join(outlet.number, outlet.position, outlet.passed)
+        if since > outlet.position:
+            outlet.position = since
+            outlet.feed.tell_refresh()
+            outlet.put(sse.encode(REFRESH_EVENT))
         if position is None:
             self._ask(outlet, audience)
             return False
@@ -213,32 +217,32 @@ class Pump:
         return True
 
     def _end_replay(self, outlet: Outlet, audience: Audience, position: int) -> None:
-        outlet.replaying, outlet.position, outlet.fruitless = False, position, 0
+        outlet.replaying, outlet.position, outlet.question, outlet.fruitless = False, position, None, 0
         audience.replaying.discard(outlet)
         if audience.position < position:
             self.broadcast(outlet.feed)
 
     def _ask(self, outlet: Outlet, audience: Audience) -> None:
-        if outlet.asked or audience.ended:
+        if outlet.question or audience.ended:
             return
-        outlet.asked = True
-        outlet.feed.ask(outlet.number, partial(self._answer, outlet), again=outlet.asks > 0)
+        question = outlet.question = object()
+        outlet.feed.ask(outlet.number, partial(self._answer, outlet, question), again=outlet.asks > 0)
         outlet.asks += 1
 
-    def _answer(self, outlet: Outlet, page: Page | None) -> None:
+    def _answer(self, outlet: Outlet, question: object, page: Page | None) -> None:
         """In the log's thread."""
-        self._answers.append((outlet, page))
+        self._answers.append((outlet, question, page))
         os.eventfd_write(self._wake_descriptor, 1)
 
     def _take_answers(self) -> None:
         for _ in range(min(len(self._answers), _AT_ONCE)):
-            outlet, page = self._answers.popleft()
-            if self.outlets.get(outlet.descriptor) is outlet and outlet.replaying:
+            outlet, question, page = self._answers.popleft()
+            if self.outlets.get(outlet.descriptor) is outlet and outlet.question is question:
                 self._take_answer(outlet, page)
 
     def _take_answer(self, outlet: Outlet, page: Page | None) -> None:
         audience = self._audiences[outlet.feed]
-        outlet.asked = False
+        outlet.question = None
         outlet.fruitless = 0 if page is not None and page.until > outlet.number else outlet.fruitless + 1
         if page is None or outlet.fruitless >= PATIENCE:
             outlet.feed.tell_refresh()

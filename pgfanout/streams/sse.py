@@ -56,7 +56,7 @@ def encode_all(events: Iterable[Event]) -> bytes:
     return b"".join(map(encode, events))
 
 
-def opening(resumed: bool = False, *, number: int | None = None, replay: bool = False) -> bytes:
+def opening(resumed: bool = False, *, number: int | None = None) -> bytes:
     """What a stream starts with.
 
     The comment makes the response's head leave. The id, which dispatches nothing, makes a
@@ -64,10 +64,11 @@ def opening(resumed: bool = False, *, number: int | None = None, replay: bool = 
     a reconnect is told from a first visit. A stream that is `resumed` has a refresh at once, since
     what was missed can't be known.
 
-    With a log, the id is the `number` up to which the browser has everything. A stream that is to
-    `replay` what was missed leaves the browser's id as it is: it may end before that has arrived.
+    With a log, the id is the `number` up to which the browser has everything. That is the browser's own
+    where a stream replays what came after it, and has to be repeated: by the letter of the standard a
+    connection begins without an id, and a blank line makes that the last one.
     """
-    start = b": open\n\n" if replay else b": open\nid: %b\n\n" % (str(number) if number else _START_ID).encode()
+    start = b": open\nid: %b\n\n" % (str(number) if number else _START_ID).encode()
     return start + encode(REFRESH_EVENT) if resumed else start
 
 
@@ -80,12 +81,13 @@ def keepalive(number: int | None) -> bytes:
 def farewell(retry_spread: float = 3.0) -> bytes:
     """What a stream ends with: browsers come back after a random part of so many seconds, so that
     not all of them do at once."""
-    return retry(random.uniform(0.1, 1.0) * retry_spread) + encode(CLOSE_EVENT)
+    return retry(random.uniform(0.1, 1.0) * retry_spread) + b"\n" + encode(CLOSE_EVENT)
 
 
 def retry(seconds: float) -> bytes:
-    """How long a browser is to wait before it reconnects."""
-    return b"retry: %d\n\n" % round(seconds * 1000)
+    """How long a browser is to wait before it reconnects. A line that counts at once, without the blank one after it:
+    that one would make a browser forget its last event id where none was sent before (see `opening`)."""
+    return b"retry: %d\n" % round(seconds * 1000)
 
 
 def last_event_id(environ: Mapping[str, Any]) -> str:

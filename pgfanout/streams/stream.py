@@ -67,7 +67,7 @@ class EventStream:
     of `retry_spread` seconds.
 
     A `resumed` stream (one whose request had a `Last-Event-ID`) starts with a refresh: what was
-    missed can't be known. One that is to `replay` has a subscription that begins with what was missed.
+    missed can't be known, unless its subscription begins with that.
 
     An iterator class and no generator: a server calls `close` also on a response that it never
     iterated, such as that to HEAD, and that must end the subscription.
@@ -82,7 +82,6 @@ class EventStream:
         retry_spread: float = 3.0,
         client: ClientSocket | None = None,
         on_close: Callable[[], None] = _nothing,
-        replay: bool = False,
     ) -> None:
         self._closed = True  # as long as there is nothing to close
         if not 0 < keepalive <= 86_400:
@@ -93,7 +92,6 @@ class EventStream:
         self._retry_spread = retry_spread
         self._client = client
         self._on_close = on_close
-        self._replay = replay
         # No bound method: a cycle would keep a dropped stream until a collection.
         self._next = EventStream._open
         self._closed = False
@@ -135,7 +133,7 @@ class EventStream:
 
     def _open(self) -> bytes:
         self._next = EventStream._follow
-        return sse.opening(self._resumed, number=self._subscription.cursor, replay=self._replay)
+        return sse.opening(self._resumed, number=self._subscription.cursor)
 
     def _follow(self) -> bytes:
         try:

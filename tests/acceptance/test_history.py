@@ -93,6 +93,14 @@ def test_a_client_that_has_seen_no_event_comes_back_with_a_number_as_well(
         assert payloads(take(source, 1)) == [1]
 
 
+def test_a_client_that_comes_back_and_leaves_at_once_keeps_its_number(server: GunicornServer, hub: PostgresHub) -> None:
+    cursor = hub.cursor()
+    publish(hub, *range(1500))
+    with open_stream(server, str(cursor)) as source:
+        source.wait_for(lambda source: source.last_event_id, LONG)
+        assert source.body.startswith(f": open\nid: {cursor}\n\n".encode())
+
+
 def test_a_page_goes_on_from_where_it_was_rendered(server: GunicornServer, hub: PostgresHub) -> None:
     cursor = hub.cursor()
     publish(hub, 1, 2)

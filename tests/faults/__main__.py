@@ -1,8 +1,10 @@
 """The fault harness.
 
     python -m tests.faults [--seed N] [--duration SECONDS | --schedules N] [--schedule N] [--faults NAME,...]
+                           [--history | --no-history]
 
 Runs schedule after schedule against real servers and prints a table; the exit status is 1 when a promise was not kept.
+Half of the time is without history, the other half with it, unless one of them is asked for.
 """
 
 from __future__ import annotations
@@ -35,16 +37,26 @@ def main(arguments: list[str] | None = None) -> int:
     for logger in ("pgfanout", "psycopg"):
         logging.getLogger(logger).setLevel(logging.DEBUG if options.verbose > 1 else logging.CRITICAL)
     print(f"seed {options.seed}", flush=True)
-    report = Report()
+    broken = False
+    for history in (False, True) if options.history is None else (options.history,):
+        if not (broken and options.until_broken):
+            broken = bool(_half(options, history).broken) or broken
+    return 1 if broken else 0
+
+
+def _half(options: argparse.Namespace, history: bool) -> Report:
+    """Run the schedules with or without history."""
+    report = Report(history)
     session.begin()
     try:
-        with World(preload=options.seed % 2 == 1) as world:
+        with World(preload=options.seed % 2 == 1, history=history) as world:
             _run(world, options, report)
     finally:
         session.finish()
     _complain(report.add_ends())
-    print(report.table())
-    return 1 if report.broken else 0
+    print(f"with{'' if history else 'out'} history")
+    print(report.table(), flush=True)
+    return report
 
 
 def _run(world: World, options: argparse.Namespace, report: Report) -> None:
@@ -60,7 +72,8 @@ def _run(world: World, options: argparse.Namespace, report: Report) -> None:
         if broken or options.verbose:
             _tell(schedule, outcome)
         if broken:
-            _complain([*broken, f"again: make faults SEED={options.seed} SCHEDULE={index}"])
+            again = f"make faults SEED={options.seed} SCHEDULE={index} HISTORY={int(world.history)}"
+            _complain([*broken, f"again: {again}"])
 
 
 def _tell(schedule: Schedule, outcome: Outcome) -> None:
@@ -81,7 +94,7 @@ def _indices(options: argparse.Namespace) -> Iterator[int]:
     if options.schedule is not None:
         yield options.schedule
         return
-    end = monotonic() + options.duration
+    end = monotonic() + options.duration / (2 if options.history is None else 1)
     for index in itertools.count():
         if (index >= options.schedules) if options.schedules else (monotonic() >= end):
             return
@@ -94,6 +107,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--duration", type=float, default=60.0, help="seconds after which no further schedule begins")
     parser.add_argument("--schedules", type=int, default=0, help="run so many schedules instead")
     parser.add_argument("--schedule", type=int, help="run this one alone")
+    parser.add_argument("--history", action=argparse.BooleanOptionalAction, help="default: half of the time")
     parser.add_argument("--faults", type=lambda text: [name for name in text.split(",") if name], default=[])
     parser.add_argument("--until-broken", action="store_true", help="end with the first schedule that breaks a promise")
     parser.add_argument("--verbose", action="count", default=0, help="a line for each schedule; twice: the logs, too")

@@ -76,5 +76,6 @@ def inside() -> flask.Response:
         all_threads=threading.active_count(),
         descriptors=process.num_fds(),
         clock=time.time(),
+        pid=process.pid,
         memory=process.memory_info().rss,
     )

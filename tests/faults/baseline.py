@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from dataclasses import dataclass
 
 import psutil
 
 from tests.support.wait import eventually
 
-from .routes import routes
+from .routes import reads_history, routes
 from .world import THREADS, World
 
 __all__ = ["Baseline", "differences"]
 
 _SESSIONS = """
-    SELECT application_name, count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgfanout%' GROUP BY 1
+    SELECT application_name, count(*) FROM pg_stat_activity
+    WHERE application_name LIKE 'pgfanout%' AND application_name <> 'pgfanout-history' GROUP BY 1
 """
 
 
@@ -37,11 +39,16 @@ class Baseline:
             sessions = dict(admin.execute(_SESSIONS).fetchall())
             ((usage,),) = admin.execute("SELECT pg_notification_queue_usage()").fetchall()
         inside = world.inside()
+        # Each has a session to read its history with, but not always, and that has a watchdog and a second descriptor.
+        reading = sum(reads_history(hub) for hub in world.hubs.values())
+        threads = Counter(thread.name for thread in threading.enumerate())
+        threads["pgfanout-watchdog"] -= reading
         return cls(
-            threads=_count(thread.name for thread in threading.enumerate()),
+            threads=dict(threads),
             # A worker that was forked while its master was connecting holds that connection's client end until it
             # ends, and so the proxy holds two.
-            descriptors=psutil.Process().num_fds() - 2 * sum(path.connections for path in world.paths.values()),
+            descriptors=psutil.Process().num_fds()
+            - 2 * (reading + sum(path.connections for path in world.paths.values())),
             subscriptions=sum(hub.stats().subscriptions for hub in world.hubs.values()),
             routes=sum(routes(hub) for hub in world.hubs.values()),
             sessions=sessions,
@@ -96,10 +103,3 @@ def _growth_of_the_site(world: World) -> list[str]:
     if unexpected := set(inside["kept_in_thread"]) - {"it is configured so"}:
         lines.append(f"detached: streams kept their threads because {', '.join(unexpected)}")
     return lines
-
-
-def _count(names: object) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name in names:  # type: ignore[attr-defined]
-        counts[name] = counts.get(name, 0) + 1
-    return counts

@@ -118,7 +118,7 @@ _GARBAGE = (
 )
 
 
-@fault("input")
+@fault("input", unfillable=True)
 def garbage(world: World, rng: random.Random) -> None:
     for text in rng.choices(_GARBAGE, k=rng.randint(1, 30)):
         world.lose(Topic("orders", "7d0e6f3a-7b1c-4a58-9f55-0c2d8f0f6a11"), text)

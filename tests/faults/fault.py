@@ -16,22 +16,26 @@ Run = Callable[[World, random.Random], None]
 
 @dataclass(frozen=True)
 class Fault:
-    """`where` is its track: faults of one track happen one after the other, those of two tracks at the same time."""
+    """`where` is its track: faults of one track happen one after the other, those of two tracks at the same time.
+
+    With `unfillable`, events are lost that no history has, or may have been: it is told as a gap with history, too.
+    """
 
     name: str
     where: str
     run: Run
+    unfillable: bool = False
 
 
 FAULTS: dict[str, Fault] = {}
 
 
-def fault(where: str) -> Callable[[Run], Run]:
+def fault(where: str, *, unfillable: bool = False) -> Callable[[Run], Run]:
     """Register a function that does its harm, waits for a drawn while, and undoes what it can."""
 
     def register(run: Run) -> Run:
         name = run.__name__.replace("_", "-")
-        FAULTS[name] = Fault(name, where, run)
+        FAULTS[name] = Fault(name, where, run, unfillable)
         return run
 
     return register

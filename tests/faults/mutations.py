@@ -14,32 +14,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 from tests.support.processes import REPOSITORY
 
-__all__ = ["MUTATIONS", "Mutation"]
+from .history_mutations import WITH_HISTORY
+from .mutation import Mutation
 
-
-@dataclass(frozen=True)
-class Mutation:
-    """`promise` is its number in the README. `old`, found once in the module, becomes `new`; `faults` are those that
-    bring it to light, all of them when there is none."""
-
-    promise: int
-    what: str
-    module: str
-    old: str
-    new: str
-    faults: tuple[str, ...] = ()
-
-    def apply(self, package: Path) -> None:
-        path = package / self.module
-        source = path.read_text(encoding="utf-8")
-        assert source.count(self.old) == 1, f"{self.module} has {source.count(self.old)} times {self.old!r}"
-        path.write_text(source.replace(self.old, self.new), encoding="utf-8")
+__all__ = ["MUTATIONS"]
 
 
 _LISTENER = "backends/postgres/listener.py"
@@ -48,7 +31,7 @@ _OUTLET = "streams/outlet.py"
 
 MUTATIONS = (
     Mutation(1, "a batch is handed on backwards", "hub.py", "for text in texts:", "for text in reversed(list(texts)):"),
-    Mutation(1, "a queue gives its newest first", "subscription.py", "self.queue.popleft()", "self.queue.pop()"),
+    Mutation(1, "a queue gives its newest first", "backlog.py", "self.queue.popleft()", "self.queue.pop()"),
     Mutation(
         1,
         "a channel that is named twice is followed twice",
@@ -59,14 +42,14 @@ MUTATIONS = (
     Mutation(
         2,
         "an overflow drops the backlog without a word",
-        "subscription.py",
+        "backlog.py",
         "event = REFRESH_EVENT",
         "pass",
     ),
     Mutation(
         2,
         "a refresh is not queued behind an event",
-        "subscription.py",
+        "backlog.py",
         "self._tail() is event",
         "self._tail()",
         ("listeners-terminated",),
@@ -91,7 +74,7 @@ MUTATIONS = (
         2,
         "a notification that is no event is no gap",
         "hub.py",
-        "self._malformed(error)\n            else",
+        "self._unreadable(text, error)\n            else",
         "self._undecodable += 1\n            else",
         ("garbage",),
     ),
@@ -105,7 +88,7 @@ MUTATIONS = (
     Mutation(
         2,
         "nobody is woken",
-        "subscription.py",
+        "backlog.py",
         "            if needed:\n                self.not_empty.notify()\n",
         "",
     ),
@@ -134,7 +117,7 @@ MUTATIONS = (
         1,
         "a detached stream that fell behind gets the same again",
         _OUTLET,
-        "                    outlet.position = self.position\n",
+        "                    outlet.position, outlet.number = self.position, self.number\n",
         "",
     ),
     Mutation(
@@ -155,7 +138,7 @@ MUTATIONS = (
         2,
         "a stream begins without an id, so that no browser can come back with one",
         "streams/sse.py",
-        'b": open\\nid: " + _START_ID.encode() + b"\\n\\n"',
+        'b": open\\nid: %b\\n\\n" % (str(number) if number else _START_ID).encode()',
         'b": open\\n\\n"',
         ("workers-replaced", "worker-stopped"),
     ),
@@ -217,7 +200,7 @@ MUTATIONS = (
         "self._shared.get(topics)",
         "next((c for t, c in self._shared.items() if [x.channel for x in t] == [x.channel for x in topics]), None)",
     ),
-    Mutation(5, "a queue has no end", "subscription.py", "room = len(self.queue) < self.maxsize", "room = True"),
+    Mutation(5, "a queue has no end", "backlog.py", "room = len(self.queue) < self.maxsize", "room = True"),
     Mutation(
         5,
         "the listener waits for readers",
@@ -260,7 +243,7 @@ MUTATIONS = (
         6,
         "a stream ends without close",
         "streams/sse.py",
-        "* retry_spread) + encode(CLOSE_EVENT)",
+        '* retry_spread) + b"\\n" + encode(CLOSE_EVENT)',
         "* retry_spread)",
         ("workers-replaced",),
     ),
@@ -336,6 +319,7 @@ MUTATIONS = (
         "return _server_threads",
         ("crowd",),
     ),
+    *WITH_HISTORY,
 )
 
 
@@ -366,6 +350,7 @@ def _noticed(mutation: Mutation, seed: int) -> str:
             shutil.copytree(REPOSITORY / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__"))
         mutation.apply(Path(folder, "pgfanout"))
         command = [sys.executable, "-m", "tests.faults", "--seed", str(seed), "--schedules", "6", "--until-broken"]
+        command.append("--history" if mutation.history else "--no-history")
         if mutation.faults:
             command += ["--faults", ",".join(mutation.faults)]
         # First on the path, also of the servers that the harness starts: an installed package would come before it.

@@ -62,11 +62,11 @@ def connections_refused(world: World, rng: random.Random) -> None:
     path.heal()
 
 
-@fault("network")
+@fault("network", unfillable=True)
 def bytes_corrupted(world: World, rng: random.Random) -> None:
-    """Bytes that are no UTF-8, within a notification between good ones."""
+    """Bytes that are no UTF-8, within a notification between good ones: nothing else has the name of the field."""
     for path in world.paths.values():
-        path.corrupt(b'"key"', b'"\xff\xfey"', times=rng.randint(1, 5))
+        path.corrupt(b'"tenant_id"', b'"\xff\xfenant_id"', times=rng.randint(1, 5))
     hold(rng, 0.5)
     for path in world.paths.values():
         path.heal()

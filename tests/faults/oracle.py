@@ -1,7 +1,7 @@
 """The oracle: what was committed, in its order, and whether a subscriber's record is true to it.
 
 It shares nothing with the library but the promise: between two events that a subscriber receives one after the other,
-nothing of its topics was lost, or a refresh stands between them.
+nothing of its topics was lost, or a refresh stands between them. With history a refresh is as bad as a loss.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class Ledger:
 
 
 class Item(NamedTuple):
-    """Something that a subscriber received, and the monotonic time right after it."""
+    """Something that a subscriber received, and the monotonic time right after it; a refresh has no payload but where
+    it came."""
 
     payload: bytes
     type: str
@@ -81,7 +82,8 @@ REFRESH = "refresh"
 
 @dataclass(eq=False)
 class Record:
-    """What one subscriber received, from the moment on at which its subscription was there."""
+    """What one subscriber received, from the moment on at which its subscription was there. With history it goes on
+    when the subscriber comes back."""
 
     name: str
     topics: frozenset[Topic]
@@ -90,8 +92,8 @@ class Record:
     faults: list[str] = field(default_factory=list)
     """What the subscriber itself saw that breaks the protocol."""
 
-    def refresh(self, at: float) -> None:
-        self.items.append(Item(b"", REFRESH, at))
+    def refresh(self, at: float, where: str = "") -> None:
+        self.items.append(Item(where.encode(), REFRESH, at))
 
 
 @dataclass
@@ -100,6 +102,7 @@ class Check:
 
     events: int = 0
     told: int = 0
+    unfillable: int = 0
     silent: int = 0
     broken: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
@@ -110,9 +113,16 @@ class Check:
 
 
 class Oracle:
-    """The committed events in commit order, against which records are checked."""
+    """The committed events in commit order, against which records are checked.
 
-    def __init__(self, ledger: Ledger, committed: Sequence[Sent]) -> None:
+    With `history` their ids are numbers in that order, and nothing may be told unless the faults were `unfillable`.
+    """
+
+    def __init__(
+        self, ledger: Ledger, committed: Sequence[Sent], *, history: bool = False, unfillable: bool = False
+    ) -> None:
+        self.history = history
+        self.unfillable = unfillable
         self._ledger = ledger
         self._committed = committed
         self._keys: dict[str, int] = {}
@@ -156,6 +166,8 @@ class _Walk:
         self._check = check
         self._expected, self._places = oracle.view(record.topics)
         self._next = 0
+        self._number = 0
+        self._received: set[int] = set()
         # What was asked to commit before the subscription was there isn't owed to it.
         self._owed_since: float | None = record.since
 
@@ -164,9 +176,19 @@ class _Walk:
             if item.type == REFRESH:
                 # Who loads now sees everything that was committed by now; what comes later is owed.
                 self._owed_since = item.at
+                self._refresh(item)
             else:
                 self._event(item)
         # Whoever left is owed nothing more; whoever stayed has waited for a last event of each of its topics.
+
+    def _refresh(self, item: Item) -> None:
+        if not self._oracle.history:
+            return  # a gap counts where something is missing
+        if self._oracle.unfillable:
+            self._check.unfillable += 1
+        else:
+            self._check.told += 1
+            self._break("told gap", f"a refresh {item.payload.decode()}")
 
     def _event(self, item: Item) -> None:
         sent = self._oracle.find(item.payload)
@@ -181,15 +203,24 @@ class _Walk:
         elif sent.has_id and not self._oracle.owns(item.id, sent.key):
             self._break("forged", f"event {sent.key} has the id {item.id!r}, which is none or another's")
         else:
-            self._at(self._places[sent.key])
+            self._at(self._places[sent.key], item.id)
 
-    def _at(self, place: int) -> None:
+    def _at(self, place: int, id: str) -> None:
+        key = self._expected[place].key
         if place < self._next:
-            self._break("order", f"event {self._expected[place].key} came twice or too late")
+            twice = key in self._received
+            self._break("duplicate" if twice else "order", f"event {key} came {'twice' if twice else 'too late'}")
             return
+        self._received.add(key)
+        if self._oracle.history and not self._is_next_number(id):
+            self._break("order", f"event {key} has the number {id!r} after {self._number}")
         self._skip(place)
         self._next = place + 1
         self._owed_since = None
+
+    def _is_next_number(self, id: str) -> bool:
+        before, self._number = self._number, max(self._number, int(id) if id.isdigit() else 0)
+        return self._number > before
 
     def _skip(self, place: int) -> None:
         """The events before `place` did not come: they are lost unless a refresh covers them."""
@@ -201,7 +232,7 @@ class _Walk:
             self._check.silent += 1
             keys = ", ".join(str(sent.key) for sent in owed[:10])
             self._break("silent gap", f"{len(owed)} of {len(lost)} events that did not come were owed: {keys}")
-        elif self._next:
+        elif self._next and not self._oracle.history:
             self._check.told += 1
 
     def _break(self, kind: str, line: str) -> None:

@@ -8,7 +8,6 @@ import time
 import uuid
 from contextlib import ExitStack
 
-from pgfanout import PostgresHub
 from tests.support.sse import EventSource
 
 from .world import World
@@ -60,7 +59,7 @@ def _delays(world: World) -> list[str]:
 def _losses(world: World) -> list[str]:
     """What a hub sends by a connection of its own, for which the commit log has no mark; and nothing follows it."""
     tenant = uuid.uuid4()
-    with world.hubs["small"].subscribe("own", tenant) as reader, PostgresHub(world.app_url()) as hub:
+    with world.hubs["small"].subscribe("own", tenant) as reader, world.new_hub() as hub:
         for number in range(3):
             hub.publish("own", tenant, number)
         try:
@@ -74,7 +73,7 @@ def _sleepers(world: World) -> list[str]:
     """Streams are woken by an event, not by the next keepalive."""
     tenant, delays = uuid.uuid4(), []
     url = f"{world.site.url}/events?tenant={tenant}&channel=own"
-    with EventSource(url) as source, PostgresHub(world.app_url()) as hub:
+    with EventSource(url) as source, world.new_hub() as hub:
         source.wait_for(lambda source: source.comments)
         for number in range(15):
             begin = time.monotonic()

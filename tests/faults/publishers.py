@@ -31,6 +31,9 @@ _FILLERS = (
     "\\u0041",
 )
 
+_LARGE = 0.02
+"""The part of the events that are too large to be notified, which only a history takes."""
+
 _LINE_ENDS = (b"", b"", b"", b"\n", b"\r", b"\r\n")
 
 Connect = Callable[[str], "psycopg.Connection[Any]"]
@@ -42,10 +45,19 @@ class Publisher:
 
     A transaction publishes one event or a whole burst, in one call or several, and commits, rolls back, or rolls a
     savepoint back. Beside each event it marks the commit log. `hub_of` makes a hub whose executor is its connection.
+    With `history`, another language's service publishes into the log; a plain notification is in none.
     """
 
     def __init__(
-        self, seed: str, hub: NotifyHub, ledger: Ledger, topics: Sequence[Topic], connect: Connect, hub_of: HubOf
+        self,
+        seed: str,
+        hub: NotifyHub,
+        ledger: Ledger,
+        topics: Sequence[Topic],
+        connect: Connect,
+        hub_of: HubOf,
+        *,
+        history: bool = False,
     ) -> None:
         self._random = random.Random(seed)
         self._hub = hub
@@ -53,6 +65,7 @@ class Publisher:
         self._topics = topics
         self._connect = connect
         self._hub_of = hub_of
+        self._history = history
         self._encoding = self._random.choice(_ENCODINGS)
         self._pause = self._random.choice((0.0, 0.002, 0.01, 0.03))
         self._stop = threading.Event()
@@ -114,20 +127,16 @@ class Publisher:
     def _foreign(self, connection: psycopg.Connection[Any]) -> None:
         """As a service in another language does it: by SQL, without an id, with a field that nobody knows."""
         sent = self._new(self._random.choice(self._topics))
-        sent.has_id = False
-        envelope = {
-            "version": 7,
-            "channel": sent.topic.channel,
-            "tenant_id": sent.topic.tenant.upper(),
-            "payload": "PAYLOAD",
-            "type": sent.type,
-        }
-        text = json.dumps(envelope).replace('"PAYLOAD"', sent.payload.decode("ascii", "backslashreplace"))
         if not sent.payload.isascii():
             connection.rollback()
             return
         self._mark(connection, [sent])
-        connection.execute("SELECT pg_notify('pgfanout_events', %s)", (text,))
+        if self._history:
+            parameters = (sent.topic.channel, sent.topic.tenant.upper(), sent.payload.decode(), sent.type)
+            connection.execute("SELECT pgfanout.publish(%s, %s, %s, %s)", parameters)
+        else:
+            sent.has_id = False
+            connection.execute("SELECT pg_notify('pgfanout_events', %s)", (_foreign_envelope(sent),))
         _commit(connection, [sent])
 
     def _publish(self, connection: psycopg.Connection[Any]) -> Sent:
@@ -151,14 +160,27 @@ class Publisher:
 
     def _new(self, topic: Topic) -> Sent:
         key = self._ledger.next_key()
-        filler = self._random.choice(_FILLERS) * self._random.choice((1, 1, 1, 50))
+        filler = (self._random.choice(_FILLERS) * self._random.choice((1, 1, 1, 50)))[:1500]
         ascii_only = self._random.random() < 0.5
         end = self._random.choice(_LINE_ENDS)
-        text = json.dumps({"key": key, "filler": filler[:1500]}, ensure_ascii=ascii_only, indent=1 if end else None)
+        if self._history and self._random.random() < _LARGE:
+            filler = "large " * self._random.choice((1_500, 4_000, 20_000))
+        text = json.dumps({"key": key, "filler": filler}, ensure_ascii=ascii_only, indent=1 if end else None)
         payload = text.encode().replace(b"\n", end)
         sent = Sent(key, topic, payload, self._random.choice(_TYPES), has_id=True)
         self._ledger.add(sent)
         return sent
+
+
+def _foreign_envelope(sent: Sent) -> str:
+    envelope = {
+        "version": 7,
+        "channel": sent.topic.channel,
+        "tenant_id": sent.topic.tenant.upper(),
+        "payload": "PAYLOAD",
+        "type": sent.type,
+    }
+    return json.dumps(envelope).replace('"PAYLOAD"', sent.payload.decode())
 
 
 def _commit(connection: psycopg.Connection[Any], sents: Sequence[Sent]) -> None:

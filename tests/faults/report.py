@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median
 
+from .readings import Readings
 from .schedule import Outcome
 
 __all__ = ["Report"]
@@ -21,13 +22,17 @@ _ENOUGH_ENDS = 3
 
 @dataclass
 class Report:
-    """`broken` has a line for each promise that was not kept."""
+    """`broken` has a line for each promise that was not kept. With `history` the table has what that is for."""
 
+    history: bool = False
     schedules: int = 0
     committed: int = 0
     deliveries: int = 0
     told: int = 0
+    unfillable: int = 0
     silent: int = 0
+    duplicates: int = 0
+    readings: Readings = field(default_factory=Readings)
     slowest_hub: float = 0.0
     slowest_site: float = 0.0
     ends: list[float] = field(default_factory=list)
@@ -40,7 +45,10 @@ class Report:
         self.committed += outcome.committed
         self.deliveries += outcome.deliveries
         self.told += outcome.told
+        self.unfillable += outcome.unfillable
         self.silent += outcome.silent
+        self.duplicates += outcome.duplicates
+        self.readings += outcome.readings
         self.slowest_hub = max(self.slowest_hub, outcome.hubs_recovery)
         self.slowest_site = max(self.slowest_site, outcome.site_recovery)
         self.ends += outcome.worker_ends
@@ -68,13 +76,28 @@ class Report:
             *((f"  {name}", f"{count:,}") for name, count in sorted(self.faults.items())),
             ("gaps told", f"{self.told:,}"),
             ("gaps silent", f"{self.silent:,}"),
-            ("other broken promises", f"{len(self.broken) - self.silent:,}"),
+            *self._history_rows(),
+            ("other broken promises", f"{self._otherwise():,}"),
             ("slowest recovery, hub", f"{self.slowest_hub:.2f} s"),
             ("slowest recovery, site", f"{self.slowest_site:.2f} s"),
             ("end of a worker, middle", f"{self._middle_end():.2f} s"),
             ("end of a worker, slowest", f"{max(self.ends, default=0.0):.2f} s"),
         ]
         return "\n".join(f"{name:28}{value:>14}" for name, value in rows)
+
+    def _history_rows(self) -> list[tuple[str, str]]:
+        if not self.history:
+            return []
+        return [
+            ("duplicates", f"{self.duplicates:,}"),
+            ("replays", f"{self.readings.replays:,}"),
+            ("fills", f"{self.readings.fills:,}"),
+            ("told of what none can read", f"{self.unfillable:,}"),
+        ]
+
+    def _otherwise(self) -> int:
+        named = self.silent + (self.told + self.duplicates if self.history else 0)
+        return len(self.broken) - named
 
     def _middle_end(self) -> float:
         return median(self.ends or [0.0])

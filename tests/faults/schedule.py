@@ -16,10 +16,12 @@ import psycopg
 from tests.support.wait import eventually
 
 from .baseline import Baseline, differences
+from .browsers import StreamSubscriber
 from .faults import FAULTS, Fault
 from .oracle import Ledger, Topic
 from .publishers import Publisher
-from .subscribers import FENCE, HubSubscriber, StreamSubscriber, Subscriber
+from .readings import Readings
+from .subscribers import FENCE, HubSubscriber, Subscriber
 from .world import SITE, World
 
 __all__ = ["Outcome", "Schedule"]
@@ -42,7 +44,10 @@ class Outcome:
     committed: int = 0
     deliveries: int = 0
     told: int = 0
+    unfillable: int = 0
     silent: int = 0
+    duplicates: int = 0
+    readings: Readings = field(default_factory=Readings)
     hubs_recovery: float = 0.0
     site_recovery: float = 0.0
     worker_ends: list[float] = field(default_factory=list)
@@ -73,8 +78,10 @@ class Schedule:
         world.broken.clear()
         world.stops.clear()
         subscribers = self._subscribers(world)
+        before = Readings.of(world)
         try:
             self._play(world, ledger, subscribers, outcome)
+            outcome.readings = Readings.of(world).since(before)
         finally:
             world.heal()
             for subscriber in subscribers:
@@ -94,7 +101,9 @@ class Schedule:
         for detach, count in self._streams.items():
             for number in range(count):
                 draw = self._draw(f"{SITE} detach={detach} {number}")
-                subscribers.append(StreamSubscriber(*draw, world.site.url, detach, lambda: world.cuts_allowed))
+                subscribers.append(
+                    StreamSubscriber(*draw, world.site.url, detach, lambda: world.cuts_allowed, world.hubs["small"])
+                )
         return subscribers
 
     def _draw(self, name: str) -> tuple[str, list[Topic], str, str]:
@@ -113,7 +122,15 @@ class Schedule:
                 outcome.broken.append(f"{subscriber.name} did not begin")
         hub = next(iter(world.hubs.values()))
         publishers = [
-            Publisher(f"{self.name}/publisher {number}", hub, ledger, _TOPICS, world.connect_publisher, world.hub_of)
+            Publisher(
+                f"{self.name}/publisher {number}",
+                hub,
+                ledger,
+                _TOPICS,
+                world.connect_publisher,
+                world.hub_of,
+                history=world.history,
+            )
             for number in range(self._publishers)
         ]
         for publisher in publishers:
@@ -183,10 +200,11 @@ class Schedule:
             outcome.broken.append(f"not live {_RECOVERY_LIMIT:g} s after the last fault: {', '.join(late)}")
 
     def _judge(self, world: World, ledger: Ledger, subscribers: list[Subscriber], outcome: Outcome) -> None:
-        oracle = world.oracle(ledger)
+        oracle = world.oracle(ledger, unfillable=any(fault.unfillable for fault in self.faults))
         check = oracle.check(record for subscriber in subscribers for record in subscriber.records)
         outcome.committed = oracle.size
         outcome.deliveries, outcome.told, outcome.silent = check.events, check.told, check.silent
+        outcome.unfillable, outcome.duplicates = check.unfillable, check.kinds["duplicate"]
         outcome.worker_ends = list(world.stops)
         outcome.broken += world.broken + check.broken
         outcome.broken += [f"{s.name} failed: {s.error!r}" for s in subscribers if s.error is not None]

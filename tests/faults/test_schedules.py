@@ -1,4 +1,4 @@
-"""A short fixed selection of the fault harness: every fault once, against real servers."""
+"""A short fixed selection of the fault harness: every fault once, against real servers; some of them with history."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from .world import World
 
 SEED = 2026
 SIZE = 4
+WITH_HISTORY = (
+    ("server-killed", "connections-cut", "worker-killed", "churn"),
+    ("listeners-terminated", "network-frozen", "workers-replaced", "starved"),
+    ("garbage", "bytes-corrupted", "worker-stopped"),
+)
 
 
 def selection() -> list[list[str]]:
@@ -38,6 +43,19 @@ def baseline(world: World) -> Baseline:
     return Baseline.settled(world)
 
 
+@pytest.fixture(scope="module")
+def world_with_history() -> Iterator[World]:
+    reason = missing_reason()
+    need(reason is None, str(reason))
+    with World(history=True) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def baseline_with_history(world_with_history: World) -> Baseline:
+    return Baseline.settled(world_with_history)
+
+
 @pytest.mark.parametrize("faults", selection(), ids="+".join)
 def test_no_fault_leaves_a_silent_gap_or_anything_behind(world: World, baseline: Baseline, faults: list[str]) -> None:
     index = selection().index(faults)
@@ -45,3 +63,14 @@ def test_no_fault_leaves_a_silent_gap_or_anything_behind(world: World, baseline:
     assert outcome.broken == []
     assert outcome.silent == 0
     assert outcome.deliveries > 0
+
+
+@pytest.mark.parametrize("faults", WITH_HISTORY, ids="+".join)
+def test_with_history_every_gap_is_filled(
+    world_with_history: World, baseline_with_history: Baseline, faults: tuple[str, ...]
+) -> None:
+    outcome = Schedule(SEED, WITH_HISTORY.index(faults), exactly=faults).run(world_with_history, baseline_with_history)
+    assert outcome.broken == []
+    assert (outcome.told, outcome.silent, outcome.duplicates) == (0, 0, 0)
+    assert outcome.deliveries > 0
+    assert outcome.readings.replays > 0

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from pgfanout import NotifyHub, PostgresHub
+from pgfanout import History, NotifyHub, PostgresHub
 from tests.support.gunicorn import GunicornServer
 from tests.support.postgres import PostgresServer
 from tests.support.tcp_proxy import TcpProxy
@@ -33,18 +33,27 @@ _CONFIG = "tests/acceptance/apps/gunicorn.conf.py"
 SITE = "site"
 THREADS = 24
 _RESERVE = 2
+# Enough for what a schedule publishes, and little enough for some of what came before to be pruned while it runs.
+_HISTORY = History(max_rows=60_000, max_replay=1_000_000, prune_every=4.0)
 GRACEFUL_TIMEOUT = 16
 
 
 class World:
     """`hubs` live in this process, `site` is a gunicorn with a hub in its worker, `paths` lead each to the server.
 
+    With `history`, the log is installed in the database, and every hub has it.
+
     `broken` gathers what faults find wrong on the way, `stops` how long workers took to stop, and `cuts_allowed` says
     whether streams may end without a farewell.
     """
 
-    def __init__(self, *, preload: bool = False) -> None:
-        settings: dict[str, object] = {"wal_level": "logical", "max_connections": 60, "log_min_messages": "fatal"}
+    def __init__(self, *, preload: bool = False, history: bool = False) -> None:
+        settings: dict[str, object] = {
+            "wal_level": "logical",
+            "max_connections": 60,
+            "log_min_messages": "fatal",
+            "synchronous_commit": "on",  # to the system, whose end no fault is: what was committed stays
+        }
         hba = (f"host all {_ROLE} 127.0.0.1/32 scram-sha-256", "host all all 127.0.0.1/32 trust")
         self.server = PostgresServer(settings=settings, hba=hba)
         if self.server.version >= 17:
@@ -55,6 +64,7 @@ class World:
         self.ledger = Ledger()
         self.broken: list[str] = []
         self.stops: list[float] = []
+        self.history = history
         self._preload = preload
         self._stack = ExitStack()
 
@@ -78,21 +88,30 @@ class World:
             admin.execute(f"CREATE ROLE {_ROLE} LOGIN PASSWORD '{_PASSWORD}'")
             admin.execute(f"ALTER ROLE {_ROLE} SET client_encoding = 'LATIN1'")
             self._log = CommitLog(admin)
+        if self.history:
+            self.new_hub(self.server.url(_DATABASE)).install_history(publishers=[_ROLE], readers=[_ROLE])
         for name in (*_BUFFERS, SITE):
             self.paths[name] = self._stack.enter_context(TcpProxy(self.server.host, self.server.port))
         for name, size in _BUFFERS.items():
             self.hubs[name] = self._stack.enter_context(
-                PostgresHub(
+                self.new_hub(
                     self._url(name), buffer_size=size, heartbeat=0.5, heartbeat_timeout=0.5, max_reconnect_delay=0.5
                 )
             )
             self.hubs[name].start(30)
+        self._build_site()
+
+    def _build_site(self) -> None:
         environment = {
             "DATABASE_URL": self._url(SITE),
             "PGFANOUT_HEARTBEAT": "0.5",
             "PGFANOUT_HEARTBEAT_TIMEOUT": "0.5",
             "PGFANOUT_KEEPALIVE": "1",
             "START_BEFORE_FORK": "1" if self._preload else None,
+            "PGFANOUT_HISTORY": str(self.history),
+            "PGFANOUT_HISTORY_MAX_ROWS": str(_HISTORY.max_rows),
+            "PGFANOUT_HISTORY_MAX_REPLAY": str(_HISTORY.max_replay),
+            "PGFANOUT_HISTORY_PRUNE_EVERY": str(_HISTORY.prune_every),
         }
         self.site = self._stack.enter_context(
             GunicornServer(
@@ -123,10 +142,21 @@ class World:
 
     def hub_of(self, connection: psycopg.Connection[Any]) -> NotifyHub:
         """A hub that publishes through a connection, and could make one of its own."""
-        return PostgresHub(self.app_url(), connection)
+        return self.new_hub(executor=connection)
+
+    def new_hub(self, url: str = "", **options: Any) -> PostgresHub:
+        """A hub, as the hubs' role unless there is a URL."""
+        return PostgresHub(url or self.app_url(), history=_HISTORY if self.history else False, **options)
 
     def lose(self, topic: Topic, text: str) -> None:
-        """Commit an event whose notification nobody can read, so that it has to be told as a gap."""
+        """Commit an event whose notification nobody can read, so that it has to be told as a gap.
+
+        With history it is no event: who is away and comes back gets what is in the log, and this is not.
+        """
+        if self.history:
+            with self.connect() as connection:
+                connection.execute("SELECT pg_notify('pgfanout_events', %s)", (text,))
+            return
         key = self.ledger.next_key()
         sent = Sent(key, topic, f"lost {key}".encode(), "")
         self.ledger.add(sent)
@@ -203,11 +233,12 @@ class World:
             query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgfanout-listener' ORDER BY pid"
             return [pid for (pid,) in admin.execute(query)]
 
-    def oracle(self, ledger: Ledger) -> Oracle:
+    def oracle(self, ledger: Ledger, *, unfillable: bool = False) -> Oracle:
         """Ask the server what it has committed of the ledger's events."""
         sents = {sent.key: sent for sent in ledger.all()}
         with self.connect() as admin:
-            return Oracle(ledger, [sents[key] for key in self._log.read(admin) if key in sents])
+            committed = [sents[key] for key in self._log.read(admin) if key in sents]
+        return Oracle(ledger, committed, history=self.history, unfillable=unfillable)
 
     def publish_all(self, ledger: Ledger, events: Sequence[tuple[Topic, str, dict[str, object]]]) -> None:
         """Marked events, in one transaction of a session that no network fault reaches."""

@@ -30,6 +30,7 @@ class EventStreamParser:
         self.comments: list[str] = []
         self.retries: list[int] = []
         self.last_event_id = ""
+        self.blocks = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._at_start = True
         self._after_cr = False
@@ -89,6 +90,7 @@ class EventStreamParser:
 
     def _dispatch(self) -> SentEvent | None:
         self.last_event_id = self._id
+        self.blocks += 1
         data, event_type = self._data, self._event_type
         self._data = self._event_type = ""
         if data == "":

@@ -148,14 +148,13 @@ class PostgresHub(NotifyHub):
         return self._replayer
 
     def _listening_to(self, query: Query) -> bool:
-        complete = self._tail is not None and self._tail.catch_up(query)
-        if complete:
-            self._lifecycle.now_listening()
-        else:
+        if self._tail is None or self._replayer is None:
             self._listening()
-        if self._replayer is not None:
-            self._replayer.advanced()
-            self._replayer.start_pruning()
+            return False
+        complete = self._tail.catch_up(query)
+        self._lifecycle.now_listening()
+        self._replayer.advanced()
+        self._replayer.start_pruning()
         return complete
 
     def _receive(self, texts: Iterable[str]) -> None:

@@ -58,16 +58,19 @@ class Tail:
 
     def catch_up(self, query: Query) -> bool:
         """Begin with a new session: offer what was missed since the last one. False when the log can't
-        tell all of it, and everyone has to be told to refresh. Raises `HubConfigurationError` and psycopg's errors.
+        tell all of it, and everyone was told to refresh. Raises `HubConfigurationError` and psycopg's errors.
         """
         self._query = query
-        ends, before = self._table.ends(query), self._position.begun
+        ends, before = self._table.ends(query), self._position.offered
         first = not before
         complete = ends.include(before) and not self._has_unnumbered and not self._table.is_too_much(query, before)
-        if complete and not first:
+        if not (complete or first):
+            self._refresh(ends.last)
+            return False
+        if not first:
             self._fill(query, before, ends.last)
-        self._go_to(ends.last)
-        return complete or first
+        self._position.begun = self._position.offered = self._read_until = ends.last
+        return True
 
     def take(self, topic: Topic, event: Event) -> None:
         """Offer an event that was notified, unless it was offered before."""
@@ -83,11 +86,14 @@ class Tail:
         number = numbered(id)
         if not number or not self._is_next(number):
             return number > 0
+        # First, as with every event: who follows from here on is not to wait for one that was looked up without them.
+        before, self._position.begun = self._position.begun, number
         found = None
         if self._audience.has_followers(topic):
             assert self._query is not None
             found = self._table.one(self._query, number)
             if found is None:
+                self._position.begun = before
                 return False
         self._offer(number, *(found or (topic, None)))
         return True
@@ -100,8 +106,12 @@ class Tail:
             self.filled_events += len(part)
             self._audience.wake()
 
-    def _go_to(self, last: int) -> None:
-        self._position.begun = self._position.offered = self._read_until = last
+    def _refresh(self, last: int) -> None:
+        """Tell everyone to, and go on after a number. That is everyone's cursor when they were told, and not before:
+        who got it and lost the connection then would never hear of what was before it."""
+        self._position.begun = self._read_until = last
+        self._audience.gap()
+        self._position.offered = last
 
     def _is_next(self, number: int) -> bool:
         if number > self._position.begun:
@@ -121,7 +131,7 @@ class Tail:
         it has hidden nobody knows: everyone is to refresh, and it goes on from what the log says.
         """
         assert self._query is not None
-        self._go_to(self._table.ends(self._query).last)
+        last = self._table.ends(self._query).last
         now = time.monotonic()
         if now >= self._complain_at:
             self._complain_at = now + 10.0
@@ -129,4 +139,4 @@ class Tail:
                 "a notification had a number out of its turn; everyone is told to refresh. Does somebody else than the"
                 " history notify this channel?"
             )
-        self._audience.gap()
+        self._refresh(last)

@@ -1,0 +1,140 @@
+"""Browsers: subscribers that follow streams of the site, and come back to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+from urllib.parse import urlencode
+
+from pgfanout import NotifyHub
+from tests.support.sse import EventSource, SentEvent
+
+from .oracle import Record, Topic
+from .subscribers import Subscriber
+
+__all__ = ["StreamSubscriber"]
+
+
+class StreamSubscriber(Subscriber):
+    """A browser's EventSource on a stream of the site: it comes back by itself, with its last event id.
+
+    `detach` is what the site is asked for: "auto" or "never". `cut_allowed` tells whether a stream may end without a
+    farewell at the moment. `hub` is that of whoever renders the page: with history some pages have its cursor in
+    their stream's URL, and miss nothing from then on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        topics: Sequence[Topic],
+        temper: str,
+        seed: str,
+        url: str,
+        detach: str,
+        cut_allowed: Callable[[], bool],
+        hub: NotifyHub,
+    ) -> None:
+        super().__init__(name, topics, temper, seed)
+        self._url = url
+        self._detach = detach
+        self._cut_allowed = cut_allowed
+        self._history = hub.has_history
+        self._hub = hub if self._history and self._random.random() < 0.3 else None
+        self._rendered: tuple[int | None, float] | None = None
+        self._last_event_id: str | None = None
+        # Where a block without an id comes first, the standard's last event id buffer is empty, and so is then the last
+        # event id. The engines keep the one that they had.
+        self._by_the_letter = self._history and self._random.random() < 0.5
+        # Between a server and a reader on one machine the kernel holds megabytes, and hides how slow the reader is.
+        self._buffer = self._random.choice((None, 2048))
+        # A full socket takes no farewell either, and a worker that stops does not wait for a reader that reads nothing.
+        self._may_miss_the_farewell = self._buffer is not None and temper in ("stalled", "stalling")
+
+    def _follow(self) -> None:
+        if self._hub is not None and self._rendered is None:
+            self._rendered = self._hub.cursor(), monotonic()
+            self._stop.wait(self._random.uniform(0.0, 0.1))
+        try:
+            source = EventSource(
+                self._stream_url(), last_event_id=self._last_event_id, timeout=15.0, receive_buffer=self._buffer
+            )
+        except (OSError, AssertionError):  # the server is down, or stopped while it answered
+            self._stop.wait(0.05)
+            return
+        with source:
+            if source.headers.get("content-type") == "text/event-stream" and source.status == 200:
+                self._visit(source)
+                self._note_id(source)
+        self._stop.wait(self._random.uniform(0.0, 0.05))
+
+    def _stream_url(self) -> str:
+        query = [("tenant", self.tenant), ("detach", self._detach), *(("channel", each) for each in self.channels)]
+        if self._buffer is not None:
+            query.append(("buffer", str(self._buffer)))
+        if self._rendered is not None:
+            query.append(("last_event_id", str(self._rendered[0])))
+        return f"{self._url}/events?{urlencode(query)}"
+
+    def _visit(self, source: EventSource) -> None:
+        if not self._opens(source):
+            return
+        record, last = self.records[-1], ""
+        while not (self._stop.is_set() or self.done.is_set()):
+            leaves = self._wants_to_leave()
+            for event in source.take(0.0 if leaves else 0.2) if self._history or not leaves else ():
+                last = event.type
+                self._take(record, event)
+            self._note_id(source)
+            if leaves:
+                source.reset() if self._random.random() < 0.5 else source.close()
+                return
+            # After what it brought: a short stream may have come in one piece, from its opening to its end.
+            if source.ended or source.cut:
+                self._judge_the_end(source, record, last)
+                return
+            self._pause()
+
+    def _opens(self, source: EventSource) -> bool:
+        """Wait for the opening comment; a refusal has none."""
+        try:
+            source.wait_for(lambda s: s.comments or s.ended or s.cut, timeout=15.0)
+        except AssertionError:
+            return False
+        if not source.comments:
+            return False
+        self._begin_record(source)
+        self._note_id(source)
+        if self._last_event_id is None:
+            self.records[-1].faults.append("a stream began without an id: no browser could tell that it comes back")
+        self.begun.set()
+        return True
+
+    def _begin_record(self, source: EventSource) -> None:
+        if not (self._history and self.records):
+            # Another worker may be behind the one that was left: what a stream repeats of another is no disorder.
+            self._new_record().since = monotonic() if self._rendered is None else self._rendered[1]
+        if not self._history and self._last_event_id is not None and not self._starts_with_refresh(source):
+            self.records[-1].faults.append("a stream that was resumed did not start with a refresh")
+
+    def _note_id(self, source: EventSource) -> None:
+        if source.last_event_id or (self._by_the_letter and source.parser.blocks):
+            self._last_event_id = source.last_event_id or None
+
+    def _starts_with_refresh(self, source: EventSource) -> bool:
+        try:
+            source.wait_for(lambda s: s.received or s.ended or s.cut, timeout=15.0)
+        except AssertionError:
+            return False
+        return source.cut or (bool(source.received) and source.received[0].type == "refresh")
+
+    def _take(self, record: Record, event: SentEvent) -> None:
+        if event.type == "refresh":
+            record.refresh(monotonic(), f"of a stream, where {self._last_event_id} was the last id")
+        elif event.type != "close":
+            type = "" if event.type == "message" else event.type
+            self._received(record, event.data.encode(), type, event.last_event_id)
+
+    def _judge_the_end(self, source: EventSource, record: Record, last: str) -> None:
+        honest = source.ended and last == "close" and source.retry is not None
+        if not honest and not self._may_miss_the_farewell and not self._cut_allowed():
+            record.faults.append(f"a stream ended without a farewell (ended={source.ended}, last={last!r})")

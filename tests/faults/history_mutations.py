@@ -1,0 +1,144 @@
+"""Mutations of what makes a history, each so that a gap is not filled, or filled with too much."""
+
+from __future__ import annotations
+
+from .mutation import Mutation
+
+__all__ = ["WITH_HISTORY"]
+
+_TAIL = "backends/postgres/tail.py"
+_REPLAYER = "backends/postgres/replayer.py"
+_LOG_TABLE = "backends/postgres/log.py"
+_FUNCTIONS = "backends/postgres/sql/functions.sql"
+
+WITH_HISTORY = tuple(
+    Mutation(2, what, module, old, new, faults, history=True)
+    for what, module, old, new, faults in (
+        (
+            "a stream that has read the log joins its feed one event too late",
+            "feed.py",
+            "                return self._end - back\n",
+            "                return self._end - back + 1\n",
+            (),
+        ),
+        (
+            "a stream that has read the log joins its feed one event too early",
+            "feed.py",
+            "if 0 < number_of(event) <= number:",
+            "if 0 < number_of(event) < number:",
+            (),
+        ),
+        (
+            "a stream joins a feed that lacks what comes next",
+            "feed.py",
+            "if not 0 <= self._floor <= after <= offered:",
+            "if not after <= offered:",
+            (),
+        ),
+        (
+            "a stream that was told to refresh gets once more what it had read beyond",
+            "feed.py",
+            "                if after < self._floor:\n",
+            "                if True:\n",
+            ("garbage",),
+        ),
+        (
+            "a new session fills nothing",
+            _TAIL,
+            "            self._fill(query, before, ends.last)\n",
+            "            pass\n",
+            ("listeners-terminated", "connections-cut"),
+        ),
+        (
+            "what the log has told is told by its notification as well",
+            _TAIL,
+            "if number > self._position.begun:",
+            "if number > 0:",
+            ("listeners-terminated", "connections-cut"),
+        ),
+        (
+            "a hub believes to have offered what it begins to offer",
+            _TAIL,
+            "        if event is not None:\n",
+            "        self._position.offered = number; time.sleep(0.001)\n        if event is not None:\n",
+            (),
+        ),
+        (
+            "a page is not cut where this process has come to",
+            _REPLAYER,
+            "until = min(kept.until, self.offered)",
+            "until = kept.until",
+            ("network-frozen", "network-slow", "backends-frozen"),
+        ),
+        (
+            "a kept page is taken for more than it has",
+            _REPLAYER,
+            "after <= request.after < kept.until",
+            "after <= request.after",
+            (),
+        ),
+        (
+            "a page begins with what the reader has",
+            _LOG_TABLE,
+            "AND number > %s ORDER BY number LIMIT %s\n        ) AS e\n        ORDER",
+            "AND number >= %s ORDER BY number LIMIT %s\n        ) AS e\n        ORDER",
+            (),
+        ),
+        (
+            "a part of what was missed is taken for all of it",
+            _LOG_TABLE,
+            "if len(rows) < _PAGE_ROWS:",
+            "if True:",
+            ("network-frozen", "connections-refused"),
+        ),
+        (
+            "what had no room is not known to be missing",
+            "refill.py",
+            "            self._behind, self._next = True, number - 1",
+            "            self._next = number - 1",
+            (),
+        ),
+        (
+            "what is queued goes out again after the pages that had it",
+            "refill.py",
+            "if not 0 < number_of(event) <= self._next]",
+            "if event]",
+            (),
+        ),
+        (
+            "an answer to an earlier question is taken for the next",
+            "refill.py",
+            "question is not self._question",
+            "not self._question",
+            ("garbage",),
+        ),
+        (
+            "a stream begins with the number to come, before it has replayed",
+            "streams/endpoint.py",
+            "        number = start.after or feed.begun\n",
+            "        number = feed.begun\n",
+            (),
+        ),
+        (
+            "a stream that replays tells no id",
+            "streams/sse.py",
+            '    start = b": open\\nid: %b\\n\\n" % (str(number) if number else _START_ID).encode()\n',
+            '    start = b": open\\n\\n" if number else b": open\\nid: " + _START_ID.encode() + b"\\n\\n"\n',
+            (),
+        ),
+        (
+            "a browser's number is not asked for",
+            "streams/endpoint.py",
+            "after = numbered(asked) if self.hub.has_history else 0",
+            "after = 0",
+            (),
+        ),
+        (
+            "numbers are drawn before it is a transaction's turn",
+            _FUNCTIONS,
+            "    done := pg_advisory_xact_lock(@lock@);\n",
+            "",
+            (),
+        ),
+    )
+)

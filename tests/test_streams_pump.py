@@ -1,0 +1,147 @@
+"""Pump: a detached stream and the log, step by step."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Iterator
+
+import pytest
+
+from pgfanout import REFRESH_EVENT
+from pgfanout.feed import Feed
+from pgfanout.registry import Registry
+from pgfanout.streams.outlet import Outlet
+from pgfanout.streams.pump import Pump
+from pgfanout.topic import Topic
+
+from .support.detached import tcp_pair
+from .support.log import ManualLog
+from .support.sse import parse
+
+TOPICS = (Topic("orders", "11111111-1111-4111-8111-111111111111"),)
+
+pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="nothing is detached here")
+
+
+class Quiet:
+    """A reader of news that the test stands in for."""
+
+    def news(self, feed: Feed) -> None:
+        pass
+
+    def wake(self) -> None:
+        pass
+
+
+class Rig:
+    """One stream of a feed of two events, whose client has everything up to a number and wants the rest."""
+
+    def __init__(self, last: int, number: int) -> None:
+        self.log = ManualLog(last)
+        registry = Registry()
+        self.feed = registry.join(TOPICS, lambda: Feed(2, Quiet(), registry, TOPICS, self.log))
+        self.feed.begin()
+        self._wake_descriptor = os.eventfd(0)
+        self.pump = Pump(self._wake_descriptor)
+        server, self.client = tcp_pair()
+        server.setblocking(False)
+        self.outlet = Outlet(
+            server.detach(),
+            self.feed,
+            0,
+            chunked=False,
+            head=b"",
+            keepalive=60.0,
+            on_close=lambda: None,
+            number=number,
+            replay=True,
+        )
+        self.pump.watch(self.outlet)
+        self.pump.admit(self.outlet)
+
+    def offer(self, *numbers: int) -> None:
+        for number in numbers:
+            self.feed.offer(self.log.reach(number))
+
+    def refresh(self) -> None:
+        self.feed.offer(REFRESH_EVENT)
+
+    def broadcast(self) -> None:
+        self.pump.broadcast(self.feed)
+
+    def advance(self) -> None:
+        """As when its socket has room."""
+        self.pump.handle([(self.outlet.descriptor, select.EPOLLOUT)])
+
+    def answer(self, question: int, until: int) -> None:
+        self.log.questions[question].until(until)
+        self.pump.handle([])
+
+    def received(self) -> list[str]:
+        self.client.setblocking(False)
+        try:
+            data = self.client.recv(65536)
+        except BlockingIOError:
+            return []
+        return [event.data if event.type == "message" else event.type for event in parse(data)]
+
+    def close(self) -> None:
+        self.pump.cut()
+        self.pump.abandon()
+        self.client.close()
+        os.close(self._wake_descriptor)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    """Its client is ahead of this process by two events."""
+    rig = Rig(last=3, number=5)
+    yield rig
+    rig.close()
+
+
+def test_a_client_that_is_ahead_goes_on_where_it_was(rig: Rig) -> None:
+    assert [question.after for question in rig.log.questions] == [5]
+    rig.offer(4, 5, 6)
+    rig.broadcast()
+    rig.answer(0, until=6)
+    assert rig.received() == ["6"]
+
+
+def test_a_stream_that_joined_with_a_question_open_asks_again_when_it_falls_behind(rig: Rig) -> None:
+    rig.offer(4, 5)
+    rig.broadcast()
+    rig.advance()
+    rig.answer(0, until=5)
+    rig.offer(*range(6, 14))
+    rig.broadcast()
+    assert [question.after for question in rig.log.questions] == [5, 5]
+    rig.answer(1, until=13)
+    assert rig.received() == [str(number) for number in range(6, 14)]
+
+
+def test_an_answer_to_an_earlier_question_is_not_taken_for_the_next(rig: Rig) -> None:
+    rig.offer(4, 5)
+    rig.broadcast()
+    rig.advance()
+    rig.offer(*range(6, 14))
+    rig.broadcast()
+    rig.answer(1, until=13)
+    rig.offer(*range(14, 22))
+    rig.broadcast()
+    rig.answer(0, until=13)
+    rig.answer(2, until=21)
+    assert rig.received() == [str(number) for number in range(6, 22)]
+
+
+def test_a_stream_that_reads_the_log_across_a_refresh_is_told_and_gets_nothing_twice(rig: Rig) -> None:
+    rig.offer(4, 5)
+    rig.refresh()
+    rig.offer(6, 7)
+    rig.broadcast()
+    rig.answer(0, until=7)
+    assert rig.received() == ["6", "7", "refresh"]
+    rig.offer(8)
+    rig.broadcast()
+    assert rig.received() == ["8"]

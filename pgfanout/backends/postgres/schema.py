@@ -24,15 +24,21 @@ _STEPS: Final = ("001_log.sql",)
 
 VERSION: Final = len(_STEPS)
 
-_NAME: Final = re.compile("[a-z_][a-z0-9_]{0,62}")
+_NAME: Final = re.compile("(?!pg_)[a-z_][a-z0-9_]{0,62}")  # what begins with pg_ is PostgreSQL's own
+
+# A name with one in it could end the quotes that the script stands in.
+_DOLLAR_QUOTE: Final = re.compile(r"\$\w*\$")
 
 # One statement, so that it is done or not done as a whole, whatever runs it: psql, a migration tool, or the library.
+# Nothing that others have put into a schema of the installer's path is found by it.
 _SCRIPT: Final = """\
 -- The history of pgfanout, version {version}. It may be run at any time, by several at once: it does what is missing.
 DO $pgfanout$
 DECLARE
     installed integer := 0;
+    path text := pg_catalog.current_setting('search_path');
 BEGIN
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     PERFORM pg_advisory_xact_lock({lock});
     IF to_regnamespace('{schema}') IS NULL THEN
         CREATE SCHEMA {schema};
@@ -47,7 +53,8 @@ BEGIN
 {steps}
 EXECUTE $functions$
 {functions}$functions$;
-{grants}END
+{grants}    PERFORM set_config('search_path', path, true);
+END
 $pgfanout$;
 """
 
@@ -69,10 +76,20 @@ _PUBLISHING: Final = (
 )
 
 
+def _text(file: str) -> str:
+    return (resources.files(__package__) / "sql" / file).read_text(encoding="utf-8")
+
+
 def check_schema(name: str) -> str:
     """The name itself, when it can be a schema's. Raises `ValueError`."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"the history's schema has to be lower-case letters, digits and underscores, not {name!r}")
+    return name
+
+
+def _check_quotable(name: str) -> str:
+    if _DOLLAR_QUOTE.search(name):
+        raise ValueError(f"the history's SQL can't have a name with $$ or $...$ in it: {name!r}")
     return name
 
 
@@ -92,7 +109,7 @@ class Schema:
 
     def __post_init__(self) -> None:
         check_schema(self.name)
-        check_channel(self.postgres_channel)
+        _check_quotable(check_channel(self.postgres_channel))
         if not 0 < self.max_age <= 3_650 * 86_400.0:
             raise ValueError("the age of kept events is a number of seconds: above 0, ten years at most")
         if self.max_rows < 1:
@@ -138,12 +155,11 @@ class Schema:
         ]
 
     def _granted(self, roles: Iterable[str], rights: Sequence[str]) -> list[str]:
-        names = [sql.Identifier(role).as_string(None) for role in roles]
+        names = [sql.Identifier(_check_quotable(role)).as_string(None) for role in roles]
         everything = [f"USAGE ON SCHEMA {self.name}", *rights]
         return [f"GRANT {right} TO {', '.join(names)}" for right in everything] if names else []
 
     def _filled(self, file: str) -> str:
-        text = (resources.files(__package__) / "sql" / file).read_text(encoding="utf-8")
         values = {
             "schema": self.name,
             "postgres_channel": sql.Literal(self.postgres_channel).as_string(None),
@@ -153,7 +169,7 @@ class Schema:
             "lock": self._lock("commit"),
             "prune_lock": self._lock("prune"),
         }
-        return re.sub("@([a-z_]+)@", lambda found: values[found.group(1)], text)
+        return re.sub("@([a-z_]+)@", lambda found: values[found.group(1)], _text(file))
 
     def _lock(self, purpose: str) -> str:
         """The number of an advisory lock: https://www.postgresql.org/docs/current/explicit-locking.html"""

@@ -77,10 +77,11 @@ CREATE OR REPLACE FUNCTION @schema@.publish_many(
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
     INSERT INTO @schema@.pending (channels, tenants, types, payloads)
-    SELECT array_agg(channel::@schema@.channel::text), array_agg(tenant::@schema@.tenant::uuid),
-        array_agg(coalesce(type, '')::@schema@.event_type::text), array_agg(payload::@schema@.payload::json)
+    SELECT array_agg(channel::@schema@.channel::text ORDER BY place), array_agg(tenant::@schema@.tenant::uuid ORDER BY place),
+        array_agg(coalesce(type, '')::@schema@.event_type::text ORDER BY place),
+        array_agg(payload::@schema@.payload::json ORDER BY place)  -- a sort on disk keeps no order by itself
     FROM (
-        SELECT channel, tenant, payload, type, (place - 1) / 1000 AS chunk
+        SELECT channel, tenant, payload, type, place, (place - 1) / 1000 AS chunk
         FROM unnest(channels, tenants, payloads, types) WITH ORDINALITY AS e (channel, tenant, payload, type, place)
     ) AS events
     GROUP BY chunk ORDER BY chunk;
@@ -142,6 +143,16 @@ END
 $body$;
 COMMENT ON FUNCTION @schema@.prune(integer, double precision) IS 'remove some of the events that are too old or too many';
 
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @schema@ FROM PUBLIC;
+-- By their names: the schema may have functions of others.
+REVOKE ALL ON FUNCTION
+    @schema@._before_commit(),
+    @schema@._at_commit(),
+    @schema@.publish(text, uuid, text, text),
+    @schema@.publish(text, uuid, json, text),
+    @schema@.publish(text, uuid, jsonb, text),
+    @schema@.publish_many(text[], uuid[], json[], text[]),
+    @schema@._publish_envelopes(bytea[]),
+    @schema@.prune(integer, double precision)
+FROM PUBLIC;
 
 UPDATE @schema@.log SET postgres_channel = @postgres_channel@, max_age = @max_age@, max_rows = @max_rows@;

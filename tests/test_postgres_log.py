@@ -37,6 +37,8 @@ from .support.need import need
 from .support.postgres import PostgresServer, missing_reason, random_name
 from .support.wait import eventually
 
+pytestmark = pytest.mark.history
+
 WRITERS = 12
 DIGITS = 16  # of a number, until the year 2286
 LIMIT = NOTIFY_LIMIT - len(',"id":"') - 19 - len('"}')  # of an envelope before its id, which may have 19 digits one day

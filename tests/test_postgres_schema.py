@@ -21,6 +21,8 @@ from pgfanout.backends.postgres.schema import MAX_PAYLOAD, VERSION, Schema
 from .support.event_log import TENANT, Ear, numbers, payloads, pending, publish, publish_many, rows
 from .support.postgres import PostgresServer, random_name
 
+pytestmark = pytest.mark.history
+
 Log = tuple[int, str, float, int]
 """Version, Postgres channel, seconds and number of the events that are kept."""
 
@@ -386,7 +388,7 @@ def publish_in_every_way(connection: psycopg.Connection) -> list[Any]:
     connection.execute("SELECT pgfanout.publish_many('{orders,orders}', %s, '{6,7}')", ([TENANT] * 2,))
     connection.execute("SELECT pgfanout.publish_many('{orders}', %s, '{8}', '{made}')", ([TENANT],))
     envelopes = [
-        json.dumps({"channel": "orders", "tenant_id": str(TENANT), "payload": payload, "type": "made"}).encode()
+        json.dumps({"channel": "orders", "tenant_id": str(TENANT), "type": "made"}).encode() + b"\n%d" % payload
         for payload in (9, 10)
     ]
     connection.execute("SELECT pgfanout._publish_envelopes(%s)", (envelopes,))

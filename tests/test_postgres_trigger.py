@@ -17,6 +17,8 @@ from pgfanout.backends.postgres.trigger import TableTrigger, drop_script
 
 from .support.postgres import PostgresServer, random_name
 
+pytestmark = pytest.mark.history
+
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
 OTHER = uuid.UUID("22222222-2222-4222-8222-222222222222")
 
@@ -27,8 +29,6 @@ ORDERS = """
 CREATE TABLE orders (
     id integer PRIMARY KEY, tenant_id uuid, status text, note text, details json
 )
-
-pytestmark = pytest.mark.history
 """
 
 

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import flask
 import psycopg
 import pytest
 
@@ -20,7 +21,10 @@ from pgfanout import (
     PostgresHub,
     Subscription,
 )
+from pgfanout.flask import PgFanout
 
+from .support.child import FORKS, in_child
+from .support.postgres import PostgresServer
 from .support.wait import eventually
 
 pytestmark = pytest.mark.history
@@ -275,3 +279,80 @@ def test_a_closed_hub_ends_a_replay(make_hub: MakeHub) -> None:
     assert payloads(take(subscription, 1)) == [0]
     hub.close()
     assert subscription.get_all(timeout=PATIENCE)[-1] is CLOSE_EVENT
+
+
+@FORKS
+def test_a_replay_works_on_both_sides_of_a_fork(hub: PostgresHub) -> None:
+    cursor = hub.cursor()
+    publish(hub, 1, 2)
+
+    def replay() -> list[Any]:
+        with hub.subscribe("orders", TENANT, after=cursor) as subscription:
+            return payloads(take(subscription, 2))
+
+    assert replay() == [1, 2]
+
+    def child() -> Any:
+        replayed = replay()
+        hub.close()
+        return replayed
+
+    assert in_child(child) == [1, 2]
+    assert replay() == [1, 2]
+    assert hub.stats().reconnects == 0
+
+
+def test_the_extension_uses_the_settings_and_gives_templates_a_cursor(url: str) -> None:
+    app = flask.Flask(__name__)
+    app.config.update(PGFANOUT_DATABASE_URL=url, PGFANOUT_HISTORY="yes", PGFANOUT_HISTORY_MAX_REPLAY="7")
+    fanout = PgFanout(app)
+    with fanout.hub as hub, app.test_request_context():
+        assert isinstance(hub, PostgresHub)
+        assert hub._history == History(max_replay=7)
+        publish(hub, 1)
+        with hub.subscribe("orders", TENANT):
+            rendered = flask.render_template_string("{{ pgfanout_cursor() }}")
+        assert rendered == str(hub.cursor())
+
+
+def test_a_page_gets_no_cursor_where_there_is_none(fresh_database_url: str) -> None:
+    app = flask.Flask(__name__)
+    app.config["PGFANOUT_DATABASE_URL"] = fresh_database_url
+    fanout = PgFanout(app)
+    with fanout.hub, app.test_request_context():
+        assert flask.render_template_string("[{{ pgfanout_cursor() }}]") == "[]"
+
+
+def test_a_page_is_rendered_while_the_database_is_away(postgres_of_our_own: PostgresServer) -> None:
+    app = flask.Flask(__name__)
+    app.config.update(
+        PGFANOUT_DATABASE_URL=postgres_of_our_own.url(), PGFANOUT_HISTORY=True, PGFANOUT_START_TIMEOUT=0.2
+    )
+    postgres_of_our_own.stop()
+    fanout = PgFanout(app)
+    with fanout.hub, app.test_request_context():
+        assert flask.render_template_string("[{{ pgfanout_cursor() }}]") == "[]"
+
+
+def test_the_history_prunes_itself(url: str, make_hub: MakeHub) -> None:
+    hub = make_hub(history=History(max_rows=100, prune_every=0.05))
+    hub.install_history()
+    publish(hub, *range(2000))
+    hub.start()
+    eventually(lambda: hub.stats().log_size == 100 and hub.stats().pruned == 1900)
+    stats = hub.stats()
+    assert stats.oldest_cursor > 0
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM pgfanout.event").fetchall() == [(100,)]
+
+
+def test_many_processes_have_two_sessions_each(url: str, make_hub: MakeHub) -> None:
+    hub = make_hub()
+    cursor = hub.cursor()
+    publish(hub, *range(100))
+    subscriptions = [hub.subscribe("orders", TENANT, after=cursor) for _ in range(50)]
+    for subscription in subscriptions:
+        assert payloads(take(subscription, 100)) == list(range(100))
+    assert cut(url, "pgfanout-history") == 1
+    with hub.subscribe("orders", TENANT, after=cursor) as subscription:  # with a new session
+        assert payloads(take(subscription, 100)) == list(range(100))

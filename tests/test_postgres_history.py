@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from pgfanout import (
     PostgresHub,
     Subscription,
 )
+from pgfanout.backends.postgres.log import LogTable
 from pgfanout.flask import PgFanout
 
 from .support.child import FORKS, in_child
@@ -221,6 +223,23 @@ def test_a_large_payload_arrives_in_its_place(hub: PostgresHub, size: int) -> No
         publish(hub, 1, large, 3)
         assert payloads(take(subscription, 3)) == [1, large, 3]
     assert hub.stats().undecodable == 0
+
+
+def test_who_comes_back_while_an_event_is_fetched_waits_for_it(
+    hub: PostgresHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, fetched, fetch = "x" * 9_000, threading.Event(), LogTable.one
+    with hub.subscribe("orders", TENANT) as subscription:
+        publish(hub, 1)
+        [event] = take(subscription, 1)
+        monkeypatch.setattr(LogTable, "one", lambda *given: fetched.wait(PATIENCE) and fetch(*given))
+        publish(hub, large)
+        with hub.subscribe("orders", TENANT, after=int(event.id)) as late:
+            with pytest.raises(queue.Empty):
+                late.get(timeout=0.5)
+            fetched.set()
+            assert payloads(take(late, 1)) == payloads(take(subscription, 1)) == [large]
+    assert hub.stats().replayed_events <= 1
 
 
 def test_a_payload_has_a_limit(hub: PostgresHub) -> None:

@@ -47,8 +47,10 @@ class StreamSubscriber(Subscriber):
         self._by_the_letter = self._history and self._random.random() < 0.5
         # Between a server and a reader on one machine the kernel holds megabytes, and hides how slow the reader is.
         self._buffer = self._random.choice((None, 2048))
-        # A full socket takes no farewell either, and a worker that stops does not wait for a reader that reads nothing.
-        self._may_miss_the_farewell = self._buffer is not None and temper in ("stalled", "stalling")
+        # A full socket takes no farewell either, and a worker that stops does not wait for a reader that reads nothing;
+        # with history, which drops nothing and has larger events, neither for one that reads little at a time.
+        late = ("stalled", "stalling", "slow") if self._history else ("stalled", "stalling")
+        self._may_miss_the_farewell = self._buffer is not None and temper in late
 
     def _follow(self) -> None:
         if self._hub is not None and self._rendered is None:

@@ -31,7 +31,7 @@ _FILLERS = (
     "\\u0041",
 )
 
-_LARGE = 0.02
+_LARGE = 0.01
 """The part of the events that are too large to be notified, which only a history takes."""
 
 _LINE_ENDS = (b"", b"", b"", b"\n", b"\r", b"\r\n")
@@ -164,7 +164,7 @@ class Publisher:
         ascii_only = self._random.random() < 0.5
         end = self._random.choice(_LINE_ENDS)
         if self._history and self._random.random() < _LARGE:
-            filler = "large " * self._random.choice((1_500, 4_000, 20_000))
+            filler = "large " * self._random.choice((1_500, 1_500, 4_000))
         text = json.dumps({"key": key, "filler": filler}, ensure_ascii=ascii_only, indent=1 if end else None)
         payload = text.encode().replace(b"\n", end)
         sent = Sent(key, topic, payload, self._random.choice(_TYPES), has_id=True)

@@ -173,8 +173,15 @@ class Replayer:
         return False
 
     def _take_up_held(self) -> None:
-        self._requests += [request for request in self._held if request.after <= self.offered]
-        self._held = [request for request in self._held if request.after > self.offered]
+        held, self._held = self._held, []
+        for request in held:
+            (self._held if self._has_to_wait(request) else self._requests).append(request)
+
+    def _has_to_wait(self, request: _Request) -> bool:
+        """Whether there is nothing for it yet: it is ahead of what was offered, or has come to the very event that
+        is being offered, which those who follow since then don't get in any other way."""
+        offered = self.offered
+        return request.after > offered or request.after == offered < self.begun
 
     def _query(self, statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         assert self._connection is not None
@@ -204,7 +211,7 @@ class Replayer:
             kept = None
         if kept is None:
             request.answer(None)
-        elif request.after > self.offered:
+        elif self._has_to_wait(request):
             with self._changed:
                 self._held.append(request)
         else:

@@ -8,7 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
+import psycopg
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -40,6 +42,27 @@ def serve(fresh_database_url: str) -> Iterator[Serve]:
             return stack.enter_context(server)
 
         yield start
+
+
+@pytest.fixture
+def board(serve: Serve) -> GunicornServer:
+    """The example as `make demo` runs it; its database is prepared."""
+    server = serve(
+        "flask_example:create_app()",
+        config="flask_example/gunicorn.conf.py",
+        threads=None,
+        workers=None,
+        worker_class=None,
+    )
+    with urlopen(f"{server.url}/healthz", timeout=20):
+        return server
+
+
+@pytest.fixture
+def connection(board: GunicornServer, fresh_database_url: str) -> Iterator[psycopg.Connection]:
+    """Of somebody who changes the board's table without the application."""
+    with psycopg.connect(fresh_database_url, autocommit=True) as connection:
+        yield connection
 
 
 _CHROMIUM_FLAGS = (

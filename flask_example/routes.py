@@ -36,7 +36,7 @@ def _payloads(tenant: UUID) -> list[dict[str, Any]]:
 
 @board.before_request
 def prepare() -> None:
-    """The first request in a process installs the history, without which the hub can't listen."""
+    """Where nobody did before, the first request does: without the history the hub can't listen."""
     _orders().prepare()
 
 

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 import psycopg
 import pytest
@@ -45,17 +44,20 @@ def serve(fresh_database_url: str) -> Iterator[Serve]:
 
 
 @pytest.fixture
-def board(serve: Serve) -> GunicornServer:
-    """The example as `make demo` runs it; its database is prepared."""
-    server = serve(
-        "flask_example:create_app()",
-        config="flask_example/gunicorn.conf.py",
-        threads=None,
-        workers=None,
-        worker_class=None,
-    )
-    with urlopen(f"{server.url}/healthz", timeout=20):
-        return server
+def serve_board(serve: Serve) -> Serve:
+    """Starts the example as `make demo` runs it, its workers apart."""
+
+    def start(workers: int | None = None) -> GunicornServer:
+        config = "flask_example/gunicorn.conf.py"
+        return serve("flask_example:create_app()", config=config, threads=None, workers=workers, worker_class=None)
+
+    return start
+
+
+@pytest.fixture
+def board(serve_board: Serve) -> GunicornServer:
+    """The example; its database is prepared."""
+    return serve_board()
 
 
 @pytest.fixture

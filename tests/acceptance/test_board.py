@@ -16,8 +16,15 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.support.gunicorn import GunicornServer
 from tests.support.sse import EventSource
+from tests.support.wait import eventually
 
 from .board import CAFE, LONG, WORKSHOP, cards, insert, loads_of, post, shop, shows_the_table
+from .conftest import Serve
+
+LISTENERS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE application_name = 'pgfanout-listener' AND datname = current_database()
+"""
 
 
 def test_an_order_reaches_its_tenants_stream_and_no_other(board: GunicornServer) -> None:
@@ -61,13 +68,19 @@ def test_forty_pages_of_one_worker_share_one_listening_session(board: GunicornSe
     for source in sources:
         assert source.next_event(LONG).type == "insert"
     with psycopg.connect(fresh_database_url) as connection:
-        found = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE application_name = 'pgfanout-listener' AND datname = current_database()"
-        ).fetchone()
-    assert found == (1,)
+        assert connection.execute(LISTENERS).fetchone() == (1,)
     for source in sources:
         source.close()
+
+
+def test_workers_that_start_at_once_prepare_the_database_before_they_listen(
+    serve_board: Serve, fresh_database_url: str
+) -> None:
+    server = serve_board(workers=4)
+    with psycopg.connect(fresh_database_url, autocommit=True) as connection:
+        eventually(lambda: connection.execute(LISTENERS).fetchone() == (4,))
+        assert connection.execute("SELECT count(*) FROM pgfanout.event").fetchone() == (16,)
+    assert "can't listen" not in server.log
 
 
 def test_the_status_line_tells_of_streams_and_threads(board: GunicornServer, page: Page) -> None:

@@ -207,7 +207,8 @@ def test_without_a_database_it_says_so_and_is_unhealthy() -> None:
     try:
         client = app.test_client()
         assert client.get("/healthz").status_code == 503
-        _refused(client.get("/orders", query_string={"tenant": CAFE}), 503, "database does not answer")
+        for path in ("/", "/orders", "/events"):
+            _refused(client.get(path, query_string={"tenant": CAFE}), 503, "database does not answer")
     finally:
         _orders(app).close()
         _hub(app).close()

@@ -1,10 +1,15 @@
 """gunicorn -c flask_example/gunicorn.conf.py "flask_example:create_app()" """
 
 import os
+import shlex
+from contextlib import suppress
 from typing import Any
 
+from psycopg import OperationalError
+
+import pgfanout.gunicorn
 from flask_example import embedded
-from pgfanout.gunicorn import post_worker_init, worker_exit
+from pgfanout.gunicorn import worker_exit
 
 __all__ = ["on_exit", "on_starting", "post_worker_init", "worker_exit"]
 
@@ -18,7 +23,17 @@ control_socket_disable = True  # it would be left in the home directory
 
 def on_starting(server: Any) -> None:
     """One embedded server for all workers, when DATABASE_URL names none."""
-    embedded.database_url()
+    given = os.environ.get("DATABASE_URL")
+    url = embedded.database_url()
+    if not given:
+        server.log.info("The database, for changes by hand: psql %s", shlex.quote(url))
+
+
+def post_worker_init(worker: Any) -> None:
+    """The worker's hub begins to listen here, so the history has to be there before."""
+    with suppress(OperationalError):  # the server is away: the first request does it
+        worker.wsgi.extensions["orders"].prepare()
+    pgfanout.gunicorn.post_worker_init(worker)
 
 
 def on_exit(server: Any) -> None:

@@ -7,15 +7,17 @@ the tenant from the session of the user who asks.
 from __future__ import annotations
 
 import os
-from typing import cast
+from typing import Any, cast
+from uuid import UUID
 
 from flask import Blueprint, Response, abort, current_app, jsonify, render_template, request
 
 from pgfanout.flask import PgFanout
 
 from . import fields
+from .database import CHANNEL
 from .load import Load
-from .orders import BURST, CHANNEL, STATUSES, Orders
+from .orders import BURST, STATUSES, Orders
 from .tenants import TENANTS
 
 __all__ = ["board", "fanout"]
@@ -28,12 +30,23 @@ def _orders() -> Orders:
     return cast(Orders, current_app.extensions["orders"])
 
 
+def _payloads(tenant: UUID) -> list[dict[str, Any]]:
+    return [order.payload() for order in _orders().all(tenant)]
+
+
+@board.before_request
+def prepare() -> None:
+    """Where nobody did before, the first request does: without the history the hub can't listen."""
+    _orders().prepare()
+
+
 @board.get("/")
 def page() -> str:
-    """The board, empty: its script loads the orders once the streams are open."""
+    """The board with its orders, which the template asks for when it has the cursor."""
     return render_template(
         "board.html",
         tenants=TENANTS,
+        orders=_payloads,
         statuses=STATUSES,
         burst=BURST,
         title_limit=fields.TITLE_LIMIT,
@@ -50,7 +63,7 @@ def events() -> Response:
 def list_orders() -> Response:
     """A tenant's orders, as of now."""
     tenant = fields.tenant(request.args.get("tenant"))
-    return jsonify(orders=[order.payload() for order in _orders().all(tenant)])
+    return jsonify(orders=_payloads(tenant))
 
 
 @board.post("/orders")
@@ -89,7 +102,7 @@ def status() -> Response:
 
 @board.post("/demo/burst")
 def burst() -> Response:
-    """Many changes in one transaction: more than a stream's buffer holds, so pages refresh."""
+    """Many changes in one transaction: more than a stream's buffer holds, so they come from the history."""
     tenant = fields.tenant(fields.json_object(request).get("tenant"))
     return jsonify(changes=_orders().burst(tenant))
 

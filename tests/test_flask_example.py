@@ -1,22 +1,27 @@
-"""The order board's routes: what they answer, and what they publish."""
+"""The order board's routes: what they answer, and what the table's trigger publishes."""
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from flask_example import create_app
-from flask_example.orders import BURST, STATUSES, Orders
+from flask_example.orders import BURST, STATUSES, Order, Orders
 from flask_example.routes import fanout
 from flask_example.tenants import TENANTS
 from pgfanout import Event, NotifyHub, Subscription
+
+from .support.wait import eventually
 
 CAFE = str(TENANTS[0].id)
 
@@ -24,9 +29,17 @@ CAFE = str(TENANTS[0].id)
 @pytest.fixture(scope="module")
 def app(database_url: str) -> Iterator[Flask]:
     app = create_app(database_url)
+    _orders(app).prepare()
     yield app
     _orders(app).close()
     _hub(app).close()
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection]:
+    """Somebody else's, as psql would have it."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
 
 
 @pytest.fixture
@@ -68,6 +81,11 @@ def _listed(client: FlaskClient, tenant: str) -> list[dict[str, Any]]:
     return orders
 
 
+def _cursor(client: FlaskClient) -> str:
+    [cursor] = re.findall('data-cursor="([0-9]*)"', client.get("/").text)
+    return str(cursor)
+
+
 def _refused(response: TestResponse, status: int, reason: str) -> None:
     assert response.status_code == status, response.text
     assert response.mimetype == "application/json"
@@ -81,6 +99,29 @@ def test_the_page_has_every_tenant_and_every_column(client: FlaskClient) -> None
     page = client.get("/").text
     assert [page.count(f'data-tenant="{tenant.id}"') for tenant in TENANTS] == [1, 1]
     assert [page.count(f'data-status="{status}"') for status in STATUSES] == [2, 2, 2, 2]
+
+
+def test_the_page_comes_with_its_orders(client: FlaskClient) -> None:
+    _created(client, CAFE, "</script><script>alert(1)</script> <!-- '\"&")
+    blocks = re.findall('<script type="application/json" class="orders">(.*?)</script>', client.get("/").text)
+    assert [json.loads(block) for block in blocks] == [_listed(client, str(tenant.id)) for tenant in TENANTS]
+
+
+def test_the_page_s_cursor_is_older_than_its_orders(
+    client: FlaskClient, app: Flask, tenant: str, subscription: Subscription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+
+    def all_and_a_change_that_comes_too_late(self: Orders, shop: uuid.UUID) -> list[Order]:
+        orders = read(self, shop)
+        self.create(uuid.UUID(tenant), "Flat white")
+        events.append(_next(subscription))
+        return orders
+
+    read = Orders.all
+    monkeypatch.setattr(Orders, "all", all_and_a_change_that_comes_too_late)
+    cursor = _cursor(client)
+    assert 0 < int(cursor) < int(events[0].id) < int(events[1].id)
 
 
 def test_the_page_loads_nothing_from_elsewhere(client: FlaskClient) -> None:
@@ -102,8 +143,8 @@ def test_an_empty_table_is_seeded_for_the_page_s_tenants(client: FlaskClient) ->
 
 def test_a_new_order_is_answered_and_listed(client: FlaskClient, tenant: str) -> None:
     order = _created(client, tenant)
-    assert order.keys() == {"id", "title", "status", "version", "at"}
-    assert (order["title"], order["status"], order["version"]) == ("Flat white", "new", 1)
+    assert order.keys() == {"id", "title", "status", "updated_at"}
+    assert (order["title"], order["status"]) == ("Flat white", "new")
     assert _listed(client, tenant) == [order]
 
 
@@ -119,14 +160,16 @@ def test_a_title_is_one_line_and_otherwise_kept(client: FlaskClient, tenant: str
     assert _created(client, tenant, given)["title"] == kept
 
 
-def test_a_move_is_answered_with_the_next_version(client: FlaskClient, tenant: str) -> None:
+def test_a_move_is_answered_with_what_it_has_made(client: FlaskClient, tenant: str) -> None:
     order = _created(client, tenant)
-    for version, status in enumerate(["preparing", "ready", "delivered", "new"], start=2):
+    times = [order["updated_at"]]
+    for status in ["preparing", "ready", "delivered", "new"]:
         response = client.post(f"/orders/{order['id']}", json={"status": status})
         assert response.status_code == 200
         moved = response.get_json()
-        assert (moved["id"], moved["status"], moved["version"]) == (order["id"], status, version)
-        assert moved["at"] >= order["at"]
+        assert (moved["id"], moved["title"], moved["status"]) == (order["id"], order["title"], status)
+        times.append(moved["updated_at"])
+    assert len(set(times)) == 5
     assert _listed(client, tenant) == [moved]
 
 
@@ -164,7 +207,8 @@ def test_without_a_database_it_says_so_and_is_unhealthy() -> None:
     try:
         client = app.test_client()
         assert client.get("/healthz").status_code == 503
-        _refused(client.get("/orders", query_string={"tenant": CAFE}), 503, "database does not answer")
+        for path in ("/", "/orders", "/events"):
+            _refused(client.get(path, query_string={"tenant": CAFE}), 503, "database does not answer")
     finally:
         _orders(app).close()
         _hub(app).close()
@@ -186,6 +230,40 @@ def test_workers_that_start_at_once_make_one_table(fresh_database_url: str) -> N
         _orders(app).close()
         _hub(app).close()
     assert counts == [8, 8, 8, 8]
+    with psycopg.connect(fresh_database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM pgfanout.event").fetchone() == (8 + 8,)
+
+
+@pytest.mark.parametrize("path", ["/", "/events", "/healthz", "/orders", "/status"])
+def test_whichever_request_is_the_first_prepares_the_database(fresh_database_url: str, path: str) -> None:
+    app = create_app(fresh_database_url)
+    try:
+        with app.test_client().get(path, query_string={"tenant": CAFE}) as response:
+            assert response.status_code == 200
+        _created(app.test_client(), CAFE)
+        with psycopg.connect(fresh_database_url) as connection:
+            assert connection.execute("SELECT count(*) FROM pgfanout.event").fetchone() == (8 + 8 + 1,)
+    finally:
+        _orders(app).close()
+        _hub(app).close()
+
+
+def test_a_table_that_is_there_is_kept_and_gets_its_triggers(fresh_database_url: str) -> None:
+    first, second = create_app(fresh_database_url), create_app(fresh_database_url)
+    try:
+        order = _created(first.test_client(), CAFE)
+        with psycopg.connect(fresh_database_url) as connection:
+            connection.execute("DROP SCHEMA pgfanout CASCADE")
+            connection.execute("DROP TRIGGER updated_at ON board_orders")
+        assert order in _listed(second.test_client(), CAFE)
+        with _hub(second).subscribe("orders", CAFE) as subscription:
+            moved = second.test_client().post(f"/orders/{order['id']}", json={"status": "ready"}).get_json()
+            assert _change(_next(subscription)) == ("update", moved)
+        assert moved["updated_at"] != order["updated_at"]
+    finally:
+        for app in (first, second):
+            _orders(app).close()
+            _hub(app).close()
 
 
 # What it refuses.
@@ -285,22 +363,62 @@ def test_a_method_that_does_not_exist(client: FlaskClient, method: str, path: st
     _refused(client.open(path, method=method), 405, "not allowed")
 
 
-# What it publishes.
+# What is published.
 
 
 def _next(subscription: Subscription) -> Event:
     return subscription.get(timeout=5.0)
 
 
+def _change(event: Event) -> tuple[str, dict[str, Any]]:
+    row: dict[str, Any] = event.json()["row"]
+    return event.type, row
+
+
 def test_each_change_is_published_as_it_was_answered(
     client: FlaskClient, tenant: str, subscription: Subscription
 ) -> None:
     order = _created(client, tenant)
-    event = _next(subscription)
-    assert (event.type, event.json()) == ("order.created", order)
+    assert _change(_next(subscription)) == ("insert", order)
     moved = client.post(f"/orders/{order['id']}", json={"status": "ready"}).get_json()
-    event = _next(subscription)
-    assert (event.type, event.json()) == ("order.updated", moved)
+    assert _change(_next(subscription)) == ("update", moved)
+
+
+def test_changes_by_others_are_published_and_dated_as_well(
+    client: FlaskClient, tenant: str, subscription: Subscription, connection: psycopg.Connection
+) -> None:
+    connection.execute("INSERT INTO board_orders (tenant, title) VALUES (%s, 'By hand')", (tenant,))
+    type, inserted = _change(_next(subscription))
+    assert (type, inserted["title"], inserted["status"]) == ("insert", "By hand", "new")
+    connection.execute("UPDATE board_orders SET status = 'ready' WHERE id = %s", (inserted["id"],))
+    type, updated = _change(_next(subscription))
+    assert (type, updated["status"]) == ("update", "ready")
+    assert updated["updated_at"] != inserted["updated_at"]
+    assert _listed(client, tenant) == [updated]
+    connection.execute("DELETE FROM board_orders WHERE id = %s", (inserted["id"],))
+    assert _change(_next(subscription)) == ("delete", updated)
+
+
+def test_an_update_that_changes_nothing_is_no_event(
+    client: FlaskClient, tenant: str, subscription: Subscription, connection: psycopg.Connection
+) -> None:
+    order = _created(client, tenant)
+    assert _change(_next(subscription)) == ("insert", order)
+    connection.execute("UPDATE board_orders SET status = status WHERE id = %s", (order["id"],))
+    assert _listed(client, tenant) == [order]
+    other = _created(client, tenant)
+    assert _change(_next(subscription)) == ("insert", other)
+
+
+def test_an_order_that_goes_to_another_tenant_leaves_the_one_and_enters_the_other(
+    client: FlaskClient, app: Flask, tenant: str, subscription: Subscription, connection: psycopg.Connection
+) -> None:
+    order, other = _created(client, tenant), str(uuid.uuid4())
+    assert _next(subscription).type == "insert"
+    with _hub(app).subscribe("orders", other) as theirs:
+        connection.execute("UPDATE board_orders SET tenant = %s WHERE id = %s", (other, order["id"]))
+        assert (_next(subscription).type, _next(theirs).type) == ("delete", "insert")
+    assert (_listed(client, tenant), len(_listed(client, other))) == ([], 1)
 
 
 def test_a_change_is_not_published_to_another_tenant(
@@ -308,7 +426,7 @@ def test_a_change_is_not_published_to_another_tenant(
 ) -> None:
     _created(client, str(uuid.uuid4()), "theirs")
     ours = _created(client, tenant, "ours")
-    assert _next(subscription).json() == ours
+    assert _change(_next(subscription)) == ("insert", ours)
 
 
 def test_a_stream_carries_the_tenant_s_orders(client: FlaskClient, tenant: str) -> None:
@@ -318,19 +436,32 @@ def test_a_stream_carries_the_tenant_s_orders(client: FlaskClient, tenant: str) 
         next(chunks)
         order = _created(client, tenant)
         frame = next(chunks).decode()
-    assert "event: order.created" in frame
+    assert "event: insert" in frame
     assert f'"id":{order["id"]}' in frame.replace(" ", "")
 
 
-def test_a_burst_changes_every_order_by_as_much_as_it_says(client: FlaskClient, tenant: str) -> None:
+def test_a_stream_goes_on_from_where_the_page_was_rendered(client: FlaskClient, tenant: str) -> None:
+    cursor = _cursor(client)
+    order = _created(client, tenant)
+    query = {"tenant": tenant, "last_event_id": cursor}
+    with client.get("/events", query_string=query, buffered=False) as response:
+        chunks = response.iter_encoded()
+        frames = next(frame for frame in map(bytes.decode, chunks) if "event: " in frame)
+    assert "event: insert" in frames
+    assert f'"id":{order["id"]}' in frames
+
+
+def test_each_change_of_a_burst_arrives(client: FlaskClient, tenant: str, subscription: Subscription) -> None:
     response = client.post("/demo/burst", json={"tenant": tenant})
     assert (response.status_code, response.get_json()) == (200, {"changes": BURST})
-    orders = _listed(client, tenant)
-    assert len(orders) == 12
-    assert sum(order["version"] for order in orders) == BURST
+    changes = [_change(_next(subscription)) for _ in range(BURST)]
+    assert [type for type, _ in changes] == ["insert"] * 12 + ["update"] * (BURST - 12)
+    assert {row["id"]: row for _, row in changes} == {order["id"]: order for order in _listed(client, tenant)}
 
 
-def test_bursts_of_one_tenant_at_once_wait_for_each_other(client: FlaskClient, app: Flask, tenant: str) -> None:
+def test_bursts_of_one_tenant_at_once_wait_for_each_other(
+    client: FlaskClient, app: Flask, tenant: str, subscription: Subscription
+) -> None:
     answers: list[int] = []
 
     def burst() -> None:
@@ -343,7 +474,8 @@ def test_bursts_of_one_tenant_at_once_wait_for_each_other(client: FlaskClient, a
     for thread in threads:
         thread.join()
     assert answers == [200] * 4
-    assert sum(order["version"] for order in _listed(client, tenant)) == 4 * BURST
+    rows = [_change(_next(subscription))[1] for _ in range(4 * BURST)]
+    assert {row["id"]: row for row in rows} == {order["id"]: order for order in _listed(client, tenant)}
 
 
 def test_a_full_board_makes_room_and_says_which_order_went(
@@ -354,15 +486,22 @@ def test_a_full_board_makes_room_and_says_which_order_went(
     client.post(f"/orders/{second['id']}", json={"status": "delivered"})
     third = _created(client, tenant)
     assert [order["id"] for order in _listed(client, tenant)] == [first["id"], third["id"]]
-    events = [_next(subscription) for _ in range(5)]
-    assert events[4].type == "order.deleted"
-    assert (events[4].json()["id"], events[4].json()["version"]) == (second["id"], 3)
+    changes = [_change(_next(subscription)) for _ in range(5)]
+    assert [(type, row["id"]) for type, row in changes] == [
+        ("insert", first["id"]),
+        ("insert", second["id"]),
+        ("update", second["id"]),
+        ("insert", third["id"]),
+        ("delete", second["id"]),
+    ]
 
 
-def test_a_cut_is_told_as_a_refresh(client: FlaskClient, tenant: str, subscription: Subscription) -> None:
+def test_a_cut_loses_nothing(client: FlaskClient, app: Flask, tenant: str, subscription: Subscription) -> None:
+    before = _hub(app).stats()
     response = client.post("/demo/cut", json={})
     assert response.status_code == 200
     assert response.get_json()["cut"] >= 1
-    assert _next(subscription).type == "refresh"
-    order = _created(client, tenant)
-    assert _next(subscription).json() == order
+    orders = [_created(client, tenant) for _ in range(3)]
+    assert [_change(_next(subscription)) for _ in orders] == [("insert", order) for order in orders]
+    eventually(lambda: _hub(app).stats().reconnects > before.reconnects)
+    assert _hub(app).stats().gaps == before.gaps

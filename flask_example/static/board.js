@@ -35,7 +35,8 @@ class Shop {
   #state = "connecting";
   #calmDown = null;
 
-  constructor(root) {
+  // The page comes with its orders, as they were at the cursor or later.
+  constructor(root, cursor) {
     this.#root = root;
     this.#tenant = root.dataset.tenant;
     for (const column of root.querySelectorAll(".column")) {
@@ -43,12 +44,14 @@ class Shop {
     }
     this.#feed = new Feed({
       url: `/events?tenant=${this.#tenant}`,
-      types: ["order.created", "order.updated", "order.deleted"],
+      cursor,
+      types: ["insert", "update", "delete"],
       load: (signal) => request(`/orders?tenant=${this.#tenant}`, { signal, cache: "no-store" }),
       onState: ({ orders }) => this.#replace(orders),
-      onEvent: (type, order) => this.#apply(type, order),
+      onEvent: (type, change) => this.#apply(type, change.row),
       onStatus: (status) => this.#status(status),
     });
+    this.#replace(JSON.parse(root.querySelector(".orders").textContent));
     this.#listen();
     this.#feed.open();
   }
@@ -63,23 +66,26 @@ class Shop {
 
   // What the feed says.
 
-  #replace(orders) {
+  #replace(rows) {
     const before = this.#orders;
-    this.#orders = new Map(orders.map((order) => [order.id, order]));
-    for (const { id, version } of orders) {
-      if (this.#drawn && before.get(id)?.version !== version) this.#changed.add(id);
+    this.#orders = new Map(rows.map((row) => [row.id, toOrder(row)]));
+    for (const [id, { at }] of this.#orders) {
+      if (this.#drawn && before.get(id)?.at !== at) this.#changed.add(id);
     }
     this.#draw();
   }
 
-  #apply(type, order) {
+  // Changes come in the order in which they were committed, so the last one is right.
+  #apply(type, row) {
     this.#events += 1;
     this.#put(".events", many(this.#events, "event", "events"));
-    this.#put(".latency", `${count.format(Math.max(0, Date.now() - order.at))} ms`);
-    const known = this.#orders.get(order.id);
-    if (known && known.version >= order.version) return;
-    if (type === "order.deleted") this.#orders.delete(order.id);
-    else this.#orders.set(order.id, order);
+    const order = toOrder(row);
+    if (type === "delete") {
+      this.#orders.delete(order.id);
+    } else {
+      this.#orders.set(order.id, order);
+      this.#put(".latency", `${count.format(Math.max(0, Date.now() - order.at))} ms`);
+    }
     this.#changed.add(order.id);
     this.#draw();
   }
@@ -238,6 +244,10 @@ class Shop {
   }
 }
 
+function toOrder({ id, title, status, updated_at }) {
+  return { id, title, status, at: Date.parse(updated_at) };
+}
+
 function many(number, one, more) {
   return `${count.format(number)} ${number === 1 ? one : more}`;
 }
@@ -280,12 +290,13 @@ function post(url, body) {
   });
 }
 
-const shops = [...document.querySelectorAll(".shop")].map((root) => new Shop(root));
+const { cursor } = document.querySelector("main").dataset;
+const shops = [...document.querySelectorAll(".shop")].map((root) => new Shop(root, cursor));
 
 document.getElementById("cut").addEventListener("click", async () => {
   const result = document.getElementById("cut-result");
   result.textContent = await post("/demo/cut", {}).then(
-    ({ cut }) => (cut ? "Cut. It listens again by itself." : "Nothing was listening."),
+    ({ cut }) => (cut ? "Cut. It listens again and reads what it missed." : "Nothing was listening."),
     (error) => error.message,
   );
   setTimeout(() => (result.textContent = ""), 4_000);

@@ -1,19 +1,26 @@
 // How a page follows a stream of pgfanout. Nothing in here knows what the page shows.
 //
 //   new Feed({
-//     url: "/events?tenant=…",                    // where fanout.stream() answers
-//     types: ["order.created", "order.updated"],  // the types of event that are published
-//     load: async (signal) => …,                  // fetches the current state
-//     onState: (state) => …,                      // shows it instead of what was there
-//     onEvent: (type, payload) => …,              // shows a change, unless it is older than that
-//     onStatus: (status) => …,                    // "live", "refreshing" or "reconnecting"
+//     url: "/events?tenant=…",                // where fanout.stream() answers
+//     cursor: "1764000000000000",             // pgfanout_cursor(), as of which the page has its state
+//     types: ["insert", "update", "delete"],  // the types of event that are published
+//     load: async (signal) => …,              // fetches the current state
+//     onState: (state) => …,                  // shows it instead of what was there
+//     onEvent: (type, payload) => …,          // shows a change
+//     onStatus: (status) => …,                // "live", "refreshing" or "reconnecting"
 //   }).open();
+//
+// With a cursor, of a hub with history, the stream begins with what came after it, and goes on from there after each
+// interruption: the state is loaded only when a refresh asks for it. Without one, or with an empty one, it is loaded
+// whenever the stream opens. An event that is older than the state may come again; newer ones follow it then.
 
 const LOAD_TIMEOUT = 10_000;
 const LONGEST_WAIT = 5_000;
 
 export class Feed {
   #page;
+  #resumes;
+  #cursor;
   #source = null;
   #retry = null;
   #failures = 0;
@@ -23,21 +30,25 @@ export class Feed {
 
   constructor(page) {
     this.#page = page;
+    this.#cursor = page.cursor ?? "";
+    this.#resumes = this.#cursor !== "";
   }
 
   open() {
     this.close();
-    const source = (this.#source = new EventSource(this.#page.url));
+    const source = (this.#source = new EventSource(this.#url()));
 
-    // The state is loaded once the stream is open, not before: what is committed from here on
-    // arrives as an event, so nothing falls between the two. The same at every reconnect.
+    // Without a cursor the state is loaded once the stream is open, not before: what is committed from
+    // here on arrives as an event, so nothing falls between the two. The same at every reconnect.
     source.addEventListener("open", () => {
       this.#failures = 0;
-      this.#load();
+      if (!this.#resumes) this.#load();
+      else if (!this.#loading) this.#page.onStatus("live");
     });
 
-    // Events may have been lost: this stream's buffer was full, or the server lost its database.
-    source.addEventListener("refresh", () => {
+    // Events were lost, or more were missed than the history gives.
+    source.addEventListener("refresh", (event) => {
+      this.#remember(event);
       this.#page.onStatus("refreshing");
       this.#load();
     });
@@ -55,7 +66,10 @@ export class Feed {
     });
 
     for (const type of this.#page.types) {
-      source.addEventListener(type, (event) => this.#receive(type, JSON.parse(event.data)));
+      source.addEventListener(type, (event) => {
+        this.#remember(event);
+        this.#receive(type, JSON.parse(event.data));
+      });
     }
   }
 
@@ -64,6 +78,20 @@ export class Feed {
     clearTimeout(this.#retry);
     this.#source?.close();
     this.#source = null;
+  }
+
+  // A refresh may come before any id: what was lost is after the cursor that there is.
+  #remember(event) {
+    if (event.lastEventId) this.#cursor = event.lastEventId;
+  }
+
+  // An EventSource that reconnects tells the server its last id in a header, which counts more than this.
+  // A new one knows of none.
+  #url() {
+    if (!this.#resumes) return this.#page.url;
+    const url = new URL(this.#page.url, document.baseURI);
+    url.searchParams.set("last_event_id", this.#cursor);
+    return url;
   }
 
   // A state that is on its way may be older than the event or newer: the event waits for it.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -40,6 +41,30 @@ def serve(fresh_database_url: str) -> Iterator[Serve]:
             return stack.enter_context(server)
 
         yield start
+
+
+@pytest.fixture
+def serve_board(serve: Serve) -> Serve:
+    """Starts the example as `make demo` runs it, its workers apart."""
+
+    def start(workers: int | None = None) -> GunicornServer:
+        config = "flask_example/gunicorn.conf.py"
+        return serve("flask_example:create_app()", config=config, threads=None, workers=workers, worker_class=None)
+
+    return start
+
+
+@pytest.fixture
+def board(serve_board: Serve) -> GunicornServer:
+    """The example; its database is prepared."""
+    return serve_board()
+
+
+@pytest.fixture
+def connection(board: GunicornServer, fresh_database_url: str) -> Iterator[psycopg.Connection]:
+    """Of somebody who changes the board's table without the application."""
+    with psycopg.connect(fresh_database_url, autocommit=True) as connection:
+        yield connection
 
 
 _CHROMIUM_FLAGS = (

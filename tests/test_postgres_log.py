@@ -73,11 +73,11 @@ def reader(url: str) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def connect(url: str, reader: psycopg.Connection) -> Iterator[Connect]:
-    """Opens sessions that write."""
+    """Opens sessions that write. None waits for ever for another that the test has forgotten."""
     opened: list[psycopg.Connection] = []
 
     def open() -> psycopg.Connection:
-        opened.append(psycopg.connect(url))
+        opened.append(psycopg.connect(url, options=f"-c lock_timeout={LONG}s"))
         return opened[-1]
 
     yield open
@@ -94,6 +94,20 @@ def writer(connect: Connect) -> psycopg.Connection:
 def ear(url: str) -> Iterator[Ear]:
     with Ear(url) as ear:
         yield ear
+
+
+@pytest.fixture
+def follow(url: str) -> Iterator[Callable[[], Follower]]:
+    """Starts readers with a cursor."""
+    started: list[Follower] = []
+
+    def start() -> Follower:
+        started.append(Follower(url))
+        return started[-1]
+
+    yield start
+    for follower in started:
+        follower.finish()
 
 
 @pytest.fixture
@@ -213,9 +227,9 @@ def check_transactions(log: Sequence[Row], committed: Sequence[Transaction]) -> 
 
 @pytest.mark.parametrize("isolation", IsolationLevel)
 def test_readers_with_a_cursor_and_listeners_miss_and_repeat_nothing(
-    url: str, reader: psycopg.Connection, ear: Ear, isolation: IsolationLevel
+    url: str, reader: psycopg.Connection, ear: Ear, follow: Callable[[], Follower], isolation: IsolationLevel
 ) -> None:
-    followers = [Follower(url) for _ in range(3)]
+    followers = [follow() for _ in range(3)]
     writers = [Writer(url, name, isolation) for name in range(WRITERS)]
     with ThreadPoolExecutor(WRITERS) as threads:
         for writing in [threads.submit(writer.write, 40) for writer in writers]:
@@ -580,7 +594,6 @@ def test_a_savepoint_that_is_rolled_back_lets_the_others_go_on(connect: Connect,
     writer.execute(IMMEDIATE)
     writer.execute(ROLLBACK)
     publish(other, 1)
-    other.execute("SET lock_timeout = '20s'")
     other.commit()
     writer.commit()
     assert payloads(reader) == [1, 2]
@@ -602,13 +615,13 @@ def stopped(
 
 def test_a_commit_that_is_stopped_after_its_number_was_drawn_loses_no_place(
     stopped: tuple[psycopg.Connection, psycopg.Connection, Future[None]],
-    url: str,
+    follow: Callable[[], Follower],
     connect: Connect,
     reader: psycopg.Connection,
     threads: ThreadPoolExecutor,
 ) -> None:
     gate, holder, held = stopped
-    follower = Follower(url)
+    follower = follow()
     other = connect()
     publish(other, "other")
     commit = commits_later(threads, other, reader, holder)
@@ -826,9 +839,6 @@ def test_pruning_and_publishing_do_not_wait_for_each_other(connect: Connect, rea
     keep(publisher, max_rows=1)
     publish(publisher, 1, 2)
     publisher.commit()
-    for connection in (publisher, pruner):
-        connection.execute("SET lock_timeout = '20s'")
-        connection.commit()
     assert prune(pruner) == 1
     publish(publisher, 3)
     publisher.commit()

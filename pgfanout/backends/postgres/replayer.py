@@ -173,9 +173,9 @@ class Replayer:
         return False
 
     def _take_up_held(self) -> None:
-        held, self._held = self._held, []
-        for request in held:
-            (self._held if self._has_to_wait(request) else self._requests).append(request)
+        waiting = [request for request in self._held if self._has_to_wait(request)]
+        self._requests += [request for request in self._held if request not in waiting]
+        self._held = waiting  # at no moment empty while there are some: `advanced` looks without the lock
 
     def _has_to_wait(self, request: _Request) -> bool:
         """Whether there is nothing for it yet: it is ahead of what was offered, or has come to the very event that

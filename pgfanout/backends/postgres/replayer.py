@@ -173,8 +173,9 @@ class Replayer:
         return False
 
     def _take_up_held(self) -> None:
-        waiting = [request for request in self._held if self._has_to_wait(request)]
-        self._requests += [request for request in self._held if request not in waiting]
+        waiting: list[_Request] = []
+        for request in self._held:
+            (waiting if self._has_to_wait(request) else self._requests).append(request)
         self._held = waiting  # at no moment empty while there are some: `advanced` looks without the lock
 
     def _has_to_wait(self, request: _Request) -> bool:

@@ -46,7 +46,8 @@ class StreamSubscriber(Subscriber):
         # event id. The engines keep the one that they had.
         self._by_the_letter = self._history and self._random.random() < 0.5
         # Between a server and a reader on one machine the kernel holds megabytes, and hides how slow the reader is.
-        self._buffer = self._random.choice((None, 2048))
+        # A socket of 2 KB can't hold what a large event is sent in: the system drops it there, time and again.
+        self._buffer = self._random.choice((None, 16_384 if self._history else 2048))
         # A full socket takes no farewell either, and a worker that stops does not wait for a reader that reads nothing;
         # with history, which drops nothing and has larger events, neither for one that reads little at a time.
         late = ("stalled", "stalling", "slow") if self._history else ("stalled", "stalling")

@@ -164,7 +164,7 @@ class Publisher:
         ascii_only = self._random.random() < 0.5
         end = self._random.choice(_LINE_ENDS)
         if self._history and self._random.random() < _LARGE:
-            filler = "large " * self._random.choice((1_500, 1_500, 4_000))
+            filler = "large " * self._random.choice((1_500, 4_000, 20_000))
         text = json.dumps({"key": key, "filler": filler}, ensure_ascii=ascii_only, indent=1 if end else None)
         payload = text.encode().replace(b"\n", end)
         sent = Sent(key, topic, payload, self._random.choice(_TYPES), has_id=True)

@@ -24,8 +24,8 @@ WITH_HISTORY = tuple(
         (
             "a stream that has read the log joins its feed one event too early",
             "feed.py",
-            "or 0 < number_of(event) <= number:",
-            "or 0 < number_of(event) < number:",
+            "0 < number_of(event) <= number:",
+            "0 < number_of(event) < number:",
             (),
         ),
         (

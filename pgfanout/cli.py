@@ -69,25 +69,25 @@ def _command(
 
 
 def _add_install(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "install", "install the history, or bring it to this version")
+    parser = _command(
+        commands,
+        "install",
+        "install the history, or bring it to this version; settings that are not given stay as they are",
+    )
     _add_common(parser, _install)
-    parser.add_argument("--postgres-channel", default=Schema.postgres_channel, help="what hubs listen on (%(default)s)")
+    parser.add_argument("--postgres-channel", help="what hubs listen on (pgfanout_events)")
     parser.add_argument(
         "--max-age",
         type=float,
-        default=Schema.max_age,
         metavar="SECONDS",
-        help="how long events are kept (%(default)s)",
+        help="how long events are kept (86400)",
     )
-    parser.add_argument(
-        "--max-rows", type=int, default=Schema.max_rows, metavar="N", help="how many events are kept (%(default)s)"
-    )
+    parser.add_argument("--max-rows", type=int, metavar="N", help="how many events are kept (1000000)")
     parser.add_argument(
         "--max-payload",
         type=int,
-        default=Schema.max_payload,
         metavar="BYTES",
-        help="how large an event's payload may be (%(default)s)",
+        help="how large an event's payload may be (1048576)",
     )
     parser.add_argument(
         "--publisher", action="append", default=[], metavar="ROLE", help="a role that may publish; may be repeated"

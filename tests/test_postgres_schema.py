@@ -206,10 +206,11 @@ def test_a_newer_version_is_refused(owner: psycopg.Connection) -> None:
 
 
 def test_two_schemas_live_beside_each_other(fresh_database_url: str, owner: psycopg.Connection) -> None:
-    one, other = Schema(), Schema("other", 'an "other" \\ o\'clock $1 @lock@ {x} %')
+    channel = 'an "other" \\ o\'clock $1 @lock@ {x} %'
+    one, other = Schema(), Schema("other", channel)
     one.install(owner)
     other.install(owner)
-    with Ear(fresh_database_url) as ear, Ear(fresh_database_url, other.postgres_channel) as other_ear:
+    with Ear(fresh_database_url) as ear, Ear(fresh_database_url, channel) as other_ear:
         publish(owner, 1)
         owner.execute("SELECT other.publish('orders', %s, '2')", (TENANT,))
         assert [event["payload"] for event in ear.heard()] == [1]
@@ -237,7 +238,7 @@ def test_settings_are_applied_by_installing_again(owner: psycopg.Connection) -> 
     Schema(postgres_channel="elsewhere", max_age=0.25, max_rows=7).install(owner)
     assert log(owner) == (VERSION, "elsewhere", 0.25, 7)
     Schema(max_age=3_650 * 86_400.0).install(owner)
-    assert log(owner) == (VERSION, "pgfanout_events", 3_650 * 86_400.0, 1_000_000)
+    assert log(owner) == (VERSION, "elsewhere", 3_650 * 86_400.0, 7)  # what is not given stays
 
 
 def test_a_new_channel_is_notified_at_once(fresh_database_url: str, owner: psycopg.Connection) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
@@ -36,6 +36,7 @@ _SCRIPT: Final = """\
 DO $pgfanout$
 DECLARE
     installed integer := 0;
+    settings record;
     path text := pg_catalog.current_setting('search_path');
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
@@ -51,8 +52,11 @@ BEGIN
             USING HINT = 'Use the newer pgfanout.';
     END IF;
 {steps}
-EXECUTE $functions$
-{functions}$functions$;
+    UPDATE {schema}.log SET {settings};
+    SELECT * INTO STRICT settings FROM {schema}.log;
+EXECUTE replace(replace($functions$
+{functions}$functions$,
+        '@max_payload@', settings.max_payload::text), '@postgres_channel@', quote_literal(settings.postgres_channel));
 {grants}    PERFORM set_config('search_path', path, true);
 END
 $pgfanout$;
@@ -62,7 +66,6 @@ _STEP: Final = """
 IF installed < {number} THEN
 EXECUTE $step$
 {step}
-UPDATE {schema}.log SET version = {number};
 $step$;
 END IF;
 """
@@ -97,24 +100,26 @@ def _check_quotable(name: str) -> str:
 class Schema:
     """Where the log is and how it is kept.
 
-    Events are kept for `max_age` seconds, and `max_rows` of them at most; `max_payload` are bytes of
-    JSON. `postgres_channel` is what hubs listen on.
+    Events are kept for `max_age` seconds (a day), and `max_rows` of them at most (a million);
+    `max_payload` are bytes of JSON (1 MiB). `postgres_channel` is what hubs listen on
+    ("pgfanout_events"). What is None stays as it is in a log that is there.
     """
 
     name: str = "pgfanout"
-    postgres_channel: str = "pgfanout_events"
-    max_age: float = 86_400.0
-    max_rows: int = 1_000_000
-    max_payload: int = MAX_PAYLOAD
+    postgres_channel: str | None = None
+    max_age: float | None = None
+    max_rows: int | None = None
+    max_payload: int | None = None
 
     def __post_init__(self) -> None:
         check_schema(self.name)
-        _check_quotable(check_channel(self.postgres_channel))
-        if not 0 < self.max_age <= 3_650 * 86_400.0:
+        if self.postgres_channel is not None:
+            _check_quotable(check_channel(self.postgres_channel))
+        if self.max_age is not None and not 0 < self.max_age <= 3_650 * 86_400.0:
             raise ValueError("the age of kept events is a number of seconds: above 0, ten years at most")
-        if self.max_rows < 1:
+        if self.max_rows is not None and self.max_rows < 1:
             raise ValueError("of kept events there has to be room for one at least")
-        if not 0 < self.max_payload <= 64 * MAX_PAYLOAD:
+        if self.max_payload is not None and not 0 < self.max_payload <= 64 * MAX_PAYLOAD:
             raise ValueError(f"the size of a payload is a number of bytes: above 0, {64 * MAX_PAYLOAD} at most")
 
     def script(self, publishers: Iterable[str] = (), readers: Iterable[str] = ()) -> str:
@@ -122,15 +127,13 @@ class Schema:
 
         It grants the named roles what publishing needs, and what listening, replaying and pruning need.
         """
-        steps = [
-            _STEP.format(number=number, step=self._filled(step), schema=self.name)
-            for number, step in enumerate(_STEPS, 1)
-        ]
+        steps = [_STEP.format(number=number, step=self._filled(step)) for number, step in enumerate(_STEPS, 1)]
         return _SCRIPT.format(
             version=VERSION,
             lock=self._lock("install"),
             schema=self.name,
             steps="".join(steps),
+            settings=", ".join(self._settings()),
             functions=self._filled("functions.sql"),
             grants="".join(f"    {grant};\n" for grant in self._grants(publishers, readers)),
         )
@@ -160,16 +163,19 @@ class Schema:
         return [f"GRANT {right} TO {', '.join(names)}" for right in everything] if names else []
 
     def _filled(self, file: str) -> str:
-        values = {
-            "schema": self.name,
-            "postgres_channel": sql.Literal(self.postgres_channel).as_string(None),
-            "max_age": f"interval '{self.max_age:.6f} seconds'",
-            "max_rows": str(self.max_rows),
-            "max_payload": str(self.max_payload),
-            "lock": self._lock("commit"),
-            "prune_lock": self._lock("prune"),
-        }
-        return re.sub("@([a-z_]+)@", lambda found: values[found.group(1)], _text(file))
+        values = {"schema": self.name, "lock": self._lock("commit"), "prune_lock": self._lock("prune")}
+        # What is left is filled in by the script, with what the log has.
+        return re.sub("@([a-z_]+)@", lambda found: values.get(found.group(1), found.group()), _text(file))
+
+    def _settings(self) -> Iterator[str]:
+        yield f"version = {VERSION}"
+        if self.postgres_channel is not None:
+            yield f"postgres_channel = {sql.Literal(self.postgres_channel).as_string(None)}"
+        if self.max_age is not None:
+            yield f"max_age = interval '{self.max_age:.6f} seconds'"
+        for name, value in (("max_rows", self.max_rows), ("max_payload", self.max_payload)):
+            if value is not None:
+                yield f"{name} = {value}"
 
     def _lock(self, purpose: str) -> str:
         """The number of an advisory lock: https://www.postgresql.org/docs/current/explicit-locking.html"""

@@ -2,10 +2,11 @@
 
 CREATE TABLE @schema@.log (
     the_only boolean PRIMARY KEY DEFAULT true CHECK (the_only),
-    version integer NOT NULL,
-    postgres_channel text NOT NULL,
-    max_age interval NOT NULL,
-    max_rows bigint NOT NULL,
+    version integer NOT NULL DEFAULT 0,
+    postgres_channel text NOT NULL DEFAULT 'pgfanout_events',
+    max_age interval NOT NULL DEFAULT '1 day',
+    max_rows bigint NOT NULL DEFAULT 1000000,
+    max_payload integer NOT NULL DEFAULT 1048576,
     pruned_to bigint NOT NULL,
     prune_to bigint NOT NULL,
     rows bigint NOT NULL DEFAULT 0,
@@ -28,8 +29,8 @@ COMMENT ON TABLE @schema@.event IS 'what was published, numbered in the order of
 -- A number is at least the time of its commit, in microseconds since 1970: so none comes twice, not even after a crash or
 -- a fail-over that lost commits, nor in a log that was made anew. They stay below 2^53 until the year 2255.
 CREATE SEQUENCE @schema@.number;
-INSERT INTO @schema@.log (version, postgres_channel, max_age, max_rows, pruned_to, prune_to)
-SELECT 0, '', '1 day', 1000000, number, number
+INSERT INTO @schema@.log (pruned_to, prune_to)
+SELECT number, number
 FROM setval('@schema@.number', floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint) AS number;
 
 -- What transactions have published that are not committed yet. Unlogged: a crash leaves no such transaction.

@@ -154,5 +154,3 @@ REVOKE ALL ON FUNCTION
     @schema@._publish_envelopes(bytea[]),
     @schema@.prune(integer, double precision)
 FROM PUBLIC;
-
-UPDATE @schema@.log SET postgres_channel = @postgres_channel@, max_age = @max_age@, max_rows = @max_rows@;

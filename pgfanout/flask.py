@@ -67,7 +67,7 @@ class PgFanout:
             app.config[key] = _checked(key, app.config.get(key, default), default)
         hub = self._own_hub if self._own_hub is not None else _hub(app.config)
         app.extensions["pgfanout"] = _endpoint(hub, app.config)
-        app.jinja_env.globals["pgfanout_cursor"] = self._cursor
+        app.jinja_env.globals["pgfanout_cursor"] = self.cursor
         self._apps.append(app)
 
     @property
@@ -138,9 +138,14 @@ class PgFanout:
         )
         return flask.Response(body, 200 if stats.listening else 503, content_type="application/json")
 
-    def _cursor(self) -> str:
-        """In a template, `pgfanout_cursor()`: what its page puts after `?last_event_id=` of its stream's URL, so that
-        it gets what is committed from now on. Empty without history, and as long as the hub can't listen."""
+    def cursor(self) -> str:
+        """What a page puts after `?last_event_id=` of its stream's URL, to get what is committed from now on.
+
+        To be called before the page's state is read from the database. Templates have it as
+        `pgfanout_cursor()`, for those that read the state themselves. Empty without history, and as long as the
+        hub can't listen: the page has to load its state when its stream opens then. May wait
+        `PGFANOUT_START_TIMEOUT` for the hub to listen. Raises `HubConfigurationError`.
+        """
         try:
             return str(self.hub.cursor(start_timeout=self._endpoint.start_timeout) or "")
         except (HubTimeoutError, HubClosedError):

@@ -26,7 +26,7 @@ from pgfanout.backends.postgres.log import LogTable
 from pgfanout.flask import PgFanout
 
 from .support.child import FORKS, in_child
-from .support.postgres import PostgresServer
+from .support.postgres import PostgresServer, random_name
 from .support.wait import eventually
 
 pytestmark = pytest.mark.history
@@ -375,3 +375,28 @@ def test_many_processes_have_two_sessions_each(url: str, make_hub: MakeHub) -> N
     assert cut(url, "pgfanout-history") == 1
     with hub.subscribe("orders", TENANT, after=cursor) as subscription:  # with a new session
         assert payloads(take(subscription, 100)) == list(range(100))
+
+
+def test_a_hub_whose_log_notifies_another_channel_does_not_seem_healthy(url: str, make_hub: MakeHub) -> None:
+    hub = make_hub(heartbeat=0.1)
+    with hub.subscribe("orders", TENANT) as subscription:
+        PostgresHub(url, postgres_channel="elsewhere").install_history()
+        eventually(lambda: not hub.listening)
+        assert "--postgres-channel pgfanout_events" in hub.stats().last_error
+        publish(hub, "meanwhile")
+        hub.install_history()
+        assert payloads(take(subscription, 1)) == ["meanwhile"]
+        eventually(lambda: hub.listening)
+
+
+def test_a_role_that_may_not_read_the_log_is_told_what_to_run(postgres: PostgresServer, url: str) -> None:
+    role = random_name("stranger")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN".encode())
+        try:
+            stranger = url.replace("postgres:", f"{role}:", 1).replace("//postgres@", f"//{role}@", 1)
+            with PostgresHub(stranger, history=True) as hub, pytest.raises(HubConfigurationError) as caught:
+                hub.start()
+        finally:
+            connection.execute(f"DROP ROLE {role}".encode())
+    assert "sql install --reader ROLE --publisher ROLE --apply" in str(caught.value)

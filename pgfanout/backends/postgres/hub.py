@@ -157,6 +157,11 @@ class PostgresHub(NotifyHub):
         self._replayer.start_pruning()
         return complete
 
+    def _heartbeat(self, queue_usage: float) -> None:
+        super()._heartbeat(queue_usage)
+        if self._tail is not None:
+            self._tail.check()  # whoever installs may give the log another channel, and all would be silence
+
     def _receive(self, texts: Iterable[str]) -> None:
         super()._receive(texts)
         if self._replayer is not None:

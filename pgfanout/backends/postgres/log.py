@@ -94,15 +94,21 @@ class LogTable:
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             problem = (
                 f"the history is not installed in the schema {self._schema}: call hub.install_history(), or run"
-                " python -m pgfanout sql install --apply"
+                f" {self._install()}, or name the schema where it is"
             )
         except psycopg.errors.InsufficientPrivilege as error:
-            problem = f"{error}: install the history with this role as one of its readers"
+            problem = (
+                f"this role may not read the history ({error.diag.message_primary}): as the history's owner, run"
+                f" {self._install('--reader ROLE --publisher ROLE')} with this role's name"
+            )
         else:
             if version < VERSION:
-                problem = f"the history is of version {version}, {VERSION} is needed: install it again"
+                problem = f"the history is of version {version}, {VERSION} is needed: run {self._install()}"
             elif channel != self._postgres_channel:
-                problem = f"the history notifies {channel!r}, and this hub listens on {self._postgres_channel!r}"
+                problem = (
+                    f"the history notifies {channel!r}, and this hub listens on {self._postgres_channel!r}: give it"
+                    f" the former, or run {self._install(f'--postgres-channel {self._postgres_channel}')}"
+                )
             else:
                 return Ends(*ends)
         raise HubConfigurationError(problem)
@@ -147,6 +153,10 @@ class LogTable:
         """Remove some of the events that may go; how many, or None while another session does."""
         [(gone,)] = query(self._sql(_PRUNE), (batch, every))
         return None if gone is None else int(gone)
+
+    def _install(self, options: str = "") -> str:
+        schema = "" if self._schema == "pgfanout" else f"--schema {self._schema}"
+        return " ".join(filter(None, ["python -m pgfanout sql install", schema, options, "--apply"]))
 
     def _sql(self, statement: str) -> str:
         return statement.replace("{schema}", self._schema)

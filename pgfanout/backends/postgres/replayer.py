@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from ...errors import HubConfigurationError
 from ...log import Answer, Page, number_of
 from ...topic import Topic
 from . import conninfo
@@ -135,7 +136,7 @@ class Replayer:
 
     def _survive(self, error: Exception) -> None:
         try:
-            if isinstance(error, psycopg.Error):
+            if isinstance(error, (psycopg.Error, HubConfigurationError)):
                 words = " ".join(str(error).split()) or type(error).__name__
                 logger.warning("the history can't be read (%s), trying again", words)
             else:

@@ -72,6 +72,11 @@ class Tail:
         self._position.begun = self._position.offered = self._read_until = ends.last
         return True
 
+    def check(self) -> None:
+        """Make sure that this is still the log that notifies us. Raises what `catch_up` raises."""
+        if self._query is not None:
+            self._table.ends(self._query)
+
     def take(self, topic: Topic, event: Event) -> None:
         """Offer an event that was notified, unless it was offered before."""
         number = number_of(event)

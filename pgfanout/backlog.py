@@ -57,7 +57,7 @@ class Backlog(queue.Queue[Event]):
             finally:
                 self._waiting -= 1
             event = self._get()
-            if self._waiting and self.queue:  # several wait here, and one of them was woken for several events
+            if self._waiting and self._qsize():  # several wait here, and one of them was woken for several events
                 self.not_empty.notify()
         return event
 

@@ -187,7 +187,14 @@ class Feed:
                 since = passed = max(self._refreshed_at + 1, self._lost_at)
             if not 0 <= self._floor <= after <= offered:
                 return None, since
-            return max(self._position_after(after), passed), since
+            position = max(self._position_after(after), passed)
+            if self._has_unnumbered(since, position):
+                since = position  # the log had them not, and here they are passed by
+            return position, since
+
+    def _has_unnumbered(self, start: int, end: int) -> bool:
+        first = self._end - len(self._events)
+        return not all(map(number_of, self._events[max(0, start - first) : max(0, end - first)]))
 
     def _position_after(self, number: int) -> int:
         for back, event in enumerate(reversed(self._events)):

@@ -40,6 +40,7 @@ class RefillingBacklog(Backlog):
         self._question: object = None
         self._asks = 0  # since it is behind
         self._fruitless = 0
+        self._getting = 0  # readers that have asked, if they had to, or are about to wait
 
     def begin(self, after: int | None) -> None:
         """Begin after that number, or now; once, when events are offered already, and before the first `get`."""
@@ -82,13 +83,19 @@ class RefillingBacklog(Backlog):
 
     def get(self, block: bool = True, timeout: float | None = None) -> Event:
         """As `queue.Queue.get`."""
-        self._ask()
-        return super().get(block, timeout)
+        with self.mutex:
+            self._getting += 1
+        try:
+            self._ask()
+            return super().get(block, timeout)
+        finally:
+            with self.mutex:
+                self._getting -= 1
 
     def offer(self, event: Event) -> bool:
         """As every backlog, but that the oldest event gives way."""
         room = super().offer(event)
-        if self._behind and self._waiting:
+        if self._behind and self._getting:
             self._ask()  # a reader that waits can't
         return room
 
@@ -164,7 +171,7 @@ class RefillingBacklog(Backlog):
             self._take(page)
             if self._qsize():
                 self.not_empty.notify()
-        if self._behind and self._waiting:
+        if self._behind and self._getting:
             self._ask()
 
     def _take(self, page: Page | None) -> None:

@@ -66,9 +66,12 @@ def opening(resumed: bool = False, *, number: int | None = None) -> bytes:
 
     With a log, the id is the `number` up to which the browser has everything. That is the browser's own
     where a stream replays what came after it, and has to be repeated: by the letter of the standard a
-    connection begins without an id, and a blank line makes that the last one.
+    connection begins without an id, and a blank line makes that the last one. With a refresh it comes in
+    one block: who has the number was told.
     """
-    start = b": open\nid: %b\n\n" % (str(number) if number else _START_ID).encode()
+    if number:
+        return b": open\nid: %d\n%b" % (number, encode(REFRESH_EVENT) if resumed else b"\n")
+    start = b": open\nid: " + _START_ID.encode() + b"\n\n"
     return start + encode(REFRESH_EVENT) if resumed else start
 
 

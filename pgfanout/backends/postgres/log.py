@@ -32,17 +32,17 @@ _PAGE = """
 WITH ends AS (
     SELECT pruned_to, greatest(pruned_to, (SELECT max(number) FROM {schema}.event)) AS last FROM {schema}.log
 ), found AS (
-    SELECT *, count(*) OVER () AS available, sum(octet_length(payload::text)) OVER (ORDER BY number) AS bytes
+    SELECT *, count(*) OVER () AS available, sum(size) OVER (ORDER BY number) AS bytes
     FROM (
         SELECT e.* FROM unnest(%s::text[]) AS wanted (channel) CROSS JOIN LATERAL (
-            SELECT number, channel, type, payload FROM {schema}.event
+            SELECT number, channel, type, size, payload FROM {schema}.event
             WHERE tenant = %s AND channel = wanted.channel AND number > %s ORDER BY number LIMIT %s
         ) AS e
         ORDER BY number LIMIT %s
     ) AS first
 )
 SELECT ends.pruned_to, ends.last, number, channel, type, payload, available
-FROM ends LEFT JOIN found ON bytes - octet_length(payload::text) < %s
+FROM ends LEFT JOIN found ON bytes - size < %s
 ORDER BY number
 """
 
@@ -55,8 +55,11 @@ OFFSET %s LIMIT 1
 """
 
 _MISSED = """
-SELECT number, channel, tenant::text, type, payload FROM {schema}.event
-WHERE number > %s AND number <= %s ORDER BY number LIMIT %s
+SELECT number, channel, tenant::text, type, payload FROM (
+    SELECT *, sum(size) OVER (ORDER BY number) AS bytes FROM {schema}.event
+    WHERE number > %s AND number <= %s ORDER BY number LIMIT %s
+) AS first
+WHERE bytes - size < %s ORDER BY number
 """
 
 _MISSED_MORE_THAN = "SELECT FROM {schema}.event WHERE number > %s ORDER BY number OFFSET %s LIMIT 1"
@@ -131,13 +134,9 @@ class LogTable:
         return Page(events, rows[-1][2])
 
     def missed(self, query: Query, after: int, last: int) -> Iterator[list[tuple[Topic, Event]]]:
-        """Everything after a number, up to another, in parts; nothing at all when it is too much."""
-        while after < last:
-            rows = query(self._sql(_MISSED), (after, last, _PAGE_ROWS))
-            if rows:
-                yield [_found(row) for row in rows]
-            if len(rows) < _PAGE_ROWS:
-                return
+        """Everything after a number, up to another, in parts."""
+        while rows := query(self._sql(_MISSED), (after, last, _PAGE_ROWS, _PAGE_BYTES)):
+            yield [_found(row) for row in rows]
             after = rows[-1][0]
 
     def is_too_much(self, query: Query, after: int) -> bool:

@@ -29,6 +29,8 @@ logger = logging.getLogger("pgfanout")
 _IDLE_TIME = 10.0
 """Seconds after which it lets its session go."""
 _KEPT_PAGES = 32
+_TRIES = 10
+"""Times that a page may fail to be read, each with a session of its own; others come first meanwhile."""
 _PRUNE_BATCH = 1_000
 _PAUSES = (0.1, 1.5)
 
@@ -37,6 +39,7 @@ class _Request(NamedTuple):
     topics: tuple[Topic, ...]
     after: int
     answer: Answer
+    tries: int = 0
 
 
 class _KeptPage(NamedTuple):
@@ -84,17 +87,17 @@ class Replayer:
         with self._changed:
             if self._watchdog.stopped:
                 return
+            self._start()
             self.replays += not again
             self._requests.append(_Request(tuple(topics), after, answer))
-            self._start()
             self._changed.notify()
 
     def start_pruning(self) -> None:
         """Prune from now on, every now and then. Idempotent."""
         with self._changed:
             if self._prune_at == float("inf") and not self._watchdog.stopped:
-                self._prune_at = time.monotonic() + self._jitter() * 0.1
                 self._start()
+                self._prune_at = time.monotonic() + self._jitter() * 0.1
                 self._changed.notify()
 
     def advanced(self) -> None:
@@ -123,8 +126,9 @@ class Replayer:
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="pgfanout-history", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="pgfanout-history", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _run(self) -> None:
         while self._wait(None):
@@ -158,6 +162,7 @@ class Replayer:
                     self._delay = _PAUSES[0]
         finally:
             connection.close()
+            self._pages.clear()  # the next server may be another one
 
     def _wait(self, timeout: float | None) -> bool:
         """Wait for something to do; False when there is nothing in time, or never will be."""
@@ -201,13 +206,14 @@ class Replayer:
         finally:
             if done < len(requests):
                 with self._changed:
-                    self._requests += requests[done:]
+                    failed, *rest = requests[done:]
+                    self._requests += [*rest, failed._replace(tries=failed.tries + 1)]
         if time.monotonic() >= self._prune_at:
             self._prune()
 
     def _serve(self, request: _Request) -> None:
         try:
-            kept = self._kept(request) or self._read(request)
+            kept = None if request.tries >= _TRIES else self._kept(request) or self._read(request)
         except psycopg.ProgrammingError as error:  # no such table, no right to read it
             logger.error("the history can't be read (%s): is it installed, with this role as a reader?", error)
             kept = None
@@ -247,19 +253,20 @@ class Replayer:
 
     def _prune(self) -> None:
         """Remove what may go, in small parts, as long as nobody asks for something."""
+        self._prune_at = time.monotonic() + self._jitter()  # also if it fails
         gone = self._table.prune(self._query, _PRUNE_BATCH, self._history.prune_every)
         self.pruned += gone or 0
         ends = self._table.ends(self._query)
         self.rows, self.pruned_to = ends.rows, ends.pruned_to
-        if gone != _PRUNE_BATCH:
-            self._prune_at = time.monotonic() + self._jitter()
+        if gone == _PRUNE_BATCH:
+            self._prune_at = time.monotonic()
 
     def _jitter(self) -> float:
         return self._history.prune_every * random.uniform(0.5, 1.0)
 
 
-def _by_topics(request: _Request) -> tuple[tuple[Topic, ...], int]:
-    return request.topics, request.after
+def _by_topics(request: _Request) -> tuple[int, tuple[Topic, ...], int]:
+    return request.tries, request.topics, request.after
 
 
 def _soonest(now: float, prune_at: float, deadline: float | None) -> float | None:

@@ -51,6 +51,7 @@ class Tail:
         self._audience = audience
         self._query: Query | None = None
         self._read_until = 0
+        self._pruned_to = 0  # nothing up to it is notified any more
         self._has_unnumbered = False
         self._complain_at = 0.0
         self.fills = 0
@@ -60,15 +61,20 @@ class Tail:
         """Begin with a new session: offer what was missed since the last one. False when the log can't
         tell all of it, and everyone was told to refresh. Raises `HubConfigurationError` and psycopg's errors.
         """
+        before = self._position.offered
+        ends = self._table.ends(query)
+        if self._position.offered != before:
+            raise RuntimeError("another listener has gone on meanwhile")  # `start` gave up on this one
         self._query = query
-        ends, before = self._table.ends(query), self._position.offered
         first = not before
         complete = ends.include(before) and not self._has_unnumbered and not self._table.is_too_much(query, before)
         if not (complete or first):
             self._refresh(ends.last)
             return False
-        if not first:
-            self._fill(query, before, ends.last)
+        self._pruned_to = self._pruned_to or ends.pruned_to
+        if not first and not self._fill(query, before, ends.last):
+            self._refresh(ends.last)
+            return False
         self._position.begun = self._position.offered = self._read_until = ends.last
         return True
 
@@ -80,6 +86,8 @@ class Tail:
     def take(self, topic: Topic, event: Event) -> None:
         """Offer an event that was notified, unless it was offered before."""
         number = number_of(event)
+        if 0 < number <= self._pruned_to:  # somebody's own id, and no number
+            event, number = Event.checked(event.channel, event.payload, event.type, ""), 0
         if not number:
             self._has_unnumbered = True
             self._audience.offer(topic, event)
@@ -103,13 +111,17 @@ class Tail:
         self._offer(number, *(found or (topic, None)))
         return True
 
-    def _fill(self, query: Query, after: int, last: int) -> None:
+    def _fill(self, query: Query, after: int, last: int) -> bool:
         self.fills += 1
         for part in self._table.missed(query, after, last):
+            if self._table.ends(query).pruned_to > after:  # after the part was read, so it may lack some
+                return False
             for topic, event in part:
                 self._offer(number_of(event), topic, event)
+                after = number_of(event)
             self.filled_events += len(part)
             self._audience.wake()
+        return self._table.ends(query).pruned_to <= after
 
     def _refresh(self, last: int) -> None:
         """Tell everyone to, and go on after a number. That is everyone's cursor when they were told, and not before:

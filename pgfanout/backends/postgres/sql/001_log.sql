@@ -21,8 +21,10 @@ CREATE TABLE @schema@.event (
     channel text NOT NULL,
     tenant uuid NOT NULL,
     type text NOT NULL,
+    size integer NOT NULL,
     payload json NOT NULL
 );
+COMMENT ON COLUMN @schema@.event.size IS 'bytes of the payload: how much to read at once is found without reading it';
 CREATE INDEX event_topic ON @schema@.event (tenant, channel, number);
 COMMENT ON TABLE @schema@.event IS 'what was published, numbered in the order of the commits';
 
@@ -49,6 +51,8 @@ CREATE CONSTRAINT TRIGGER before_commit AFTER INSERT ON @schema@.pending
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION @schema@._before_commit();
 CREATE CONSTRAINT TRIGGER at_commit AFTER DELETE ON @schema@.pending
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION @schema@._at_commit();
+-- Also in a session that applies what another server has sent, as every NOTIFY is.
+ALTER TABLE @schema@.pending ENABLE ALWAYS TRIGGER before_commit, ENABLE ALWAYS TRIGGER at_commit;
 
 CREATE DOMAIN @schema@.channel AS text
     CONSTRAINT "a channel has 1 to 63 bytes" CHECK (octet_length(VALUE) BETWEEN 1 AND 63)

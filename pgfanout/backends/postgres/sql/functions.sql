@@ -26,10 +26,12 @@ DECLARE
     size integer := cardinality(channels);
     heads text[];
     bodies text[];
+    sizes integer[];
     number bigint;
     done text;
 BEGIN
     FOR i IN 1 .. size LOOP
+        sizes[i] := octet_length(payloads[i]::text);
         heads[i] := '{"channel":' || to_json(channels[i]) || ',"tenant_id":"' || tenants[i] || '"';
         bodies[i] := ',"payload":' || payloads[i]
             || CASE WHEN types[i] <> '' THEN ',"type":' || to_json(types[i]) ELSE '' END;
@@ -41,8 +43,8 @@ BEGIN
     number := greatest(nextval('@schema@.number'), floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
     number := setval('@schema@.number', number + size - 1) - size + 1;
     FOR i IN 1 .. size LOOP
-        INSERT INTO @schema@.event (number, channel, tenant, type, payload)
-        VALUES (number, channels[i], tenants[i], types[i], payloads[i]);
+        INSERT INTO @schema@.event (number, channel, tenant, type, size, payload)
+        VALUES (number, channels[i], tenants[i], types[i], sizes[i], payloads[i]);
         done := pg_notify(@postgres_channel@, heads[i] || bodies[i] || ',"id":"' || number || '"}');
         number := number + 1;
     END LOOP;

@@ -148,3 +148,40 @@ def test_an_event_that_could_not_be_fetched_is_filled_in_later(tail: Tail, table
 def test_a_reference_to_nothing_changes_nothing(tail: Tail, position: ManualLog) -> None:
     assert not tail.fetch(TOPIC, "11")
     assert (position.begun, position.offered) == (10, 10)
+
+
+def test_what_was_pruned_while_it_was_filled_in_is_a_gap(
+    table: Table, position: ManualLog, audience: Audience, tail: Tail
+) -> None:
+    tail.catch_up(query)
+    table.found = Ends(15, 20, 5)
+    read = iter([Ends(5, 20, 15)])
+    table.ends = lambda query: next(read, table.found)  # type: ignore[method-assign]
+    assert not tail.catch_up(query)
+    assert audience.told[-1][0] == "gap"
+    assert position.offered == 20
+
+
+def test_a_small_number_is_somebodys_own_id(table: Table, position: ManualLog, audience: Audience) -> None:
+    table.found = Ends(100, 110, 10)
+    tail = Tail(table, position, audience)
+    assert tail.catch_up(query)
+    tail.take(TOPIC, event(17))
+    assert audience.told == [("", 110, 110)]
+
+
+def test_a_listener_that_was_given_up_does_not_move_the_position_back(
+    table: Table, position: ManualLog, audience: Audience, tail: Tail
+) -> None:
+    tail.catch_up(query)
+    ends = table.ends
+
+    def slow(query: Query) -> Ends:
+        found = ends(query)
+        position.begun = position.offered = 14  # the next listener has gone on meanwhile
+        return found
+
+    table.ends = slow  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        tail.catch_up(query)
+    assert (position.begun, position.offered) == (14, 14)

@@ -225,6 +225,39 @@ def test_one_that_waits_is_woken_by_an_answer() -> None:
     assert got == [logged(number) for number in range(1, 10)]
 
 
+def test_one_that_is_about_to_wait_is_asked_for_when_it_falls_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Reader(2)
+    ask = reader.backlog._ask
+    late = [range(1, 6)]
+
+    def ask_and_be_interrupted() -> None:
+        ask()
+        while late:
+            reader.offer(*late.pop())  # the listener comes before the reader has begun to wait
+
+    monkeypatch.setattr(reader.backlog, "_ask", ask_and_be_interrupted)
+    got: list[Event] = []
+    thread = threading.Thread(target=lambda: got.append(reader.backlog.get(timeout=PATIENCE)))
+    thread.start()
+    while thread.is_alive():
+        reader.log.answer()
+        thread.join(0.001)
+    assert got == [logged(1)]
+
+
+def test_two_that_wait_are_both_woken_by_one_answer() -> None:
+    reader = Reader(8, after=0, known=5)
+    got: list[Event] = []
+    threads = [threading.Thread(target=lambda: got.append(reader.backlog.get(timeout=PATIENCE))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: reader.backlog._waiting == 2)
+    assert reader.log.answer()
+    for thread in threads:
+        thread.join(PATIENCE / 2)
+    assert sorted(event.id for event in got) == ["1", "2"]
+
+
 class Following(RuleBasedStateMachine):
     """Whatever happens in whatever order, a reader gets everything once, or a refresh where the log can't tell."""
 

@@ -294,6 +294,15 @@ def test_the_events_of_a_page_are_encoded_once_for_all_who_get_it(site: Site) ->
     assert [shown(events) for events in site.settle()] == [numbers(3, 10)] * 3
 
 
+def test_an_event_without_a_number_that_came_amid_a_replay_is_told(site: Site) -> None:
+    site.log.page_size = 100
+    client = site.connect(after=2)
+    site.publish(1)
+    client.outlet.feed.offer(Event("orders", b'"plain"'))
+    site.publish(1)
+    assert shown(site.settle()[0]) == [*numbers(3, 12), "refresh"]
+
+
 class Following(RuleBasedStateMachine):
     """Clients come, stall and read; events, gaps and answers come: each client gets all, once, or a refresh."""
 

@@ -45,8 +45,8 @@ WITH_HISTORY = tuple(
         (
             "a new session fills nothing",
             _TAIL,
-            "            self._fill(query, before, ends.last)\n",
-            "            pass\n",
+            "if not first and not self._fill(query, before, ends.last):",
+            "if False:",
             ("listeners-terminated", "connections-cut"),
         ),
         (
@@ -87,8 +87,8 @@ WITH_HISTORY = tuple(
         (
             "a part of what was missed is taken for all of it",
             _LOG_TABLE,
-            "if len(rows) < _PAGE_ROWS:",
-            "if True:",
+            "            after = rows[-1][0]\n",
+            "            return\n",
             ("network-frozen", "connections-refused"),
         ),
         (
@@ -122,8 +122,8 @@ WITH_HISTORY = tuple(
         (
             "a stream that replays tells no id",
             "streams/sse.py",
-            '    start = b": open\\nid: %b\\n\\n" % (str(number) if number else _START_ID).encode()\n',
-            '    start = b": open\\n\\n" if number else b": open\\nid: " + _START_ID.encode() + b"\\n\\n"\n',
+            'b": open\\nid: %d\\n%b" % (number, encode',
+            'b": open\\n%b" % (encode',
             (),
         ),
         (

@@ -138,7 +138,7 @@ MUTATIONS = (
         2,
         "a stream begins without an id, so that no browser can come back with one",
         "streams/sse.py",
-        'b": open\\nid: %b\\n\\n" % (str(number) if number else _START_ID).encode()',
+        'b": open\\nid: " + _START_ID.encode() + b"\\n\\n"',
         'b": open\\n\\n"',
         ("workers-replaced", "worker-stopped"),
     ),

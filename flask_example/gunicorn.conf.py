@@ -9,7 +9,6 @@ from psycopg import OperationalError
 
 import pgfanout.gunicorn
 from flask_example import embedded
-from pgfanout.gunicorn import worker_exit
 
 __all__ = ["on_exit", "on_starting", "post_worker_init", "worker_exit"]
 
@@ -34,6 +33,12 @@ def post_worker_init(worker: Any) -> None:
     with suppress(OperationalError):  # the server is away: the first request does it
         worker.wsgi.extensions["orders"].prepare()
     pgfanout.gunicorn.post_worker_init(worker)
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """The pool's threads end here: at the end of the interpreter each would be waited for in vain."""
+    pgfanout.gunicorn.worker_exit(server, worker)
+    worker.wsgi.extensions["orders"].close()
 
 
 def on_exit(server: Any) -> None:

@@ -167,6 +167,7 @@ def test_a_page_that_missed_more_than_is_kept_refreshes(
     loads = loads_of(page)
     for round in (1, 2):
         fall_asleep(page)
+        eventually(lambda: page.request.get(f"{board.url}/status").json()["streams"] == 0)  # else a feed still has it
         insert(connection, f"Forgotten {round}")
         forget_everything(connection)
         wake_up(page)

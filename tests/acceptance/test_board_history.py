@@ -17,6 +17,7 @@ from tests.support.need import need
 from tests.support.nginx import NginxServer
 from tests.support.postgres import PostgresServer
 from tests.support.tcp_proxy import TcpProxy
+from tests.support.wait import eventually
 
 from .board import CAFE, cards, column, complaints_of, insert, is_live, loads_of, shop, shows_the_table
 

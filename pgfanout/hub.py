@@ -17,13 +17,12 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from . import envelope
-from .event import REFRESH_EVENT, Event
+from .dispatcher import Dispatcher
+from .event import Event
 from .feed import Feed, NewsReader
 from .fork import renew_in_children
 from .lifecycle import Lifecycle, Listener
 from .log import Log, numbered
-from .registry import Registry
-from .relay import Relay
 from .stats import HubStats
 from .subscription import Subscription
 from .topic import Topic, topics
@@ -53,14 +52,12 @@ class NotifyHub(ABC):
     anew there. Subscriptions stay with the process that made them.
     """
 
-    _reader: NewsReader | None
     _log: Log | None
 
     def __init__(self, *, buffer_size: int = 32) -> None:
         if buffer_size < 1:
             raise ValueError(f"buffer_size has to be at least 1, not {buffer_size}")
         self._buffer_size = buffer_size
-        self._complain_at: float
         self._renew()
         _live[self] = None
         renew_in_children(self._renew)
@@ -114,9 +111,9 @@ class NotifyHub(ABC):
         Idempotent, from any thread. Waits `timeout` seconds at most for the listener's thread
         and for a publish that is under way, and logs a warning for what takes longer.
         """
-        for consumer in self._registry.seal():
+        for consumer in self._dispatcher.registry.seal():
             consumer.end()
-        self._wake_readers()
+        self._dispatcher.wake()
         deadline = time.monotonic() + timeout
         self._lifecycle.close(timeout)
         self._close_sender(max(0.0, deadline - time.monotonic()))
@@ -139,8 +136,8 @@ class NotifyHub(ABC):
         """
         wanted = topics(channels, tenant_id)
         self.start(start_timeout)
-        registry = self._registry
-        subscription = Subscription(self._buffer_size, registry.remove, self._relay, self._log, wanted)
+        registry, relay = self._dispatcher.registry, self._dispatcher.relay
+        subscription = Subscription(self._buffer_size, registry.remove, relay, self._log, wanted)
         registry.add(subscription, wanted)
         subscription.begin(numbered(after) if isinstance(after, str) else after)
         return subscription
@@ -170,8 +167,8 @@ class NotifyHub(ABC):
         The hub was started before. There is one reader for all feeds of a hub. `Feed.leave` ends
         it. Never waits. Raises `HubClosedError`.
         """
-        self._reader = reader
-        registry, wanted = self._registry, tuple(topics)
+        self._dispatcher.reader = reader
+        registry, wanted = self._dispatcher.registry, tuple(topics)
         feed = registry.join(wanted, lambda: Feed(self._buffer_size, reader, registry, wanted, self._log))
         feed.begin()
         return feed, feed.end_position
@@ -207,22 +204,23 @@ class NotifyHub(ABC):
 
     def stats(self) -> HubStats:
         """A snapshot of the hub's state and counters. Never waits."""
-        lifecycle = self._lifecycle
+        lifecycle, dispatcher = self._lifecycle, self._dispatcher
+        registry = dispatcher.registry
         return HubStats(
             listening=lifecycle.listening,
             since=lifecycle.since,
             reconnects=lifecycle.reconnects,
             last_error=lifecycle.last_error,
             received=self._received,
-            undecodable=self._undecodable,
-            delivered=self._delivered,
-            refreshes=self._refreshes + self._registry.refreshes,
-            gaps=self._gaps,
+            undecodable=dispatcher.undecodable,
+            delivered=dispatcher.delivered,
+            refreshes=dispatcher.refreshes + registry.refreshes,
+            gaps=dispatcher.gaps,
             dead_connections=self._dead_connections,
             queue_usage=self._queue_usage,
-            stalled_readers=self._registry.stalled,
-            subscriptions=len(self._registry),
-            detached=self._registry.shared_members,
+            stalled_readers=registry.stalled,
+            subscriptions=len(registry),
+            detached=registry.shared_members,
             kept_in_thread=dict(self._kept_in_thread),
         )
 
@@ -257,7 +255,7 @@ class NotifyHub(ABC):
     def _listening(self) -> None:
         """Notifications arrive from now on. What came before, after the first time, is a gap."""
         if self._lifecycle.now_listening():
-            self._gap()
+            self._dispatcher.gap()
 
     def _not_listening(self, error: str, dead: bool = False) -> None:
         """Nothing arrives from now on; `dead` when the server did not answer in time."""
@@ -267,19 +265,8 @@ class NotifyHub(ABC):
     def _heartbeat(self, queue_usage: float) -> None:
         self._queue_usage = queue_usage
 
-    def _gap(self) -> None:
-        """Tell every subscription that events may have been lost here."""
-        self._gaps += 1
-        for consumer in self._registry.all():
-            consumer.offer(REFRESH_EVENT)
-        self._wake_readers()
-
     def _receive(self, texts: Iterable[str]) -> None:
-        """Hand each text's event to the subscriptions of its topic.
-
-        The consumers are looked up for each event: one that comes meanwhile sees all its topics
-        from the same event on, and no gap between two of them.
-        """
+        """Hand each text's event to those who follow its topic."""
         for text in texts:
             self._received += 1
             try:
@@ -288,48 +275,21 @@ class NotifyHub(ABC):
                 self._unreadable(text, error)
             else:
                 self._take(topic, event)
-        self._wake_readers()
+        self._dispatcher.wake()
 
     def _take(self, topic: Topic, event: Event) -> None:
         """Take an event that has arrived."""
-        self._dispatch(topic, event)
-
-    def _dispatch(self, topic: Topic, event: Event) -> None:
-        for consumer in self._registry.of(topic):
-            self._delivered += consumer.members
-            if not consumer.offer(event):
-                self._refreshes += 1
-
-    def _wake_readers(self) -> None:
-        """Consumers have told who reads them that there is something: once for all that was offered."""
-        self._relay.start()
-        if self._reader is not None:
-            self._reader.wake()
+        self._dispatcher.offer(topic, event)
 
     def _unreadable(self, text: str, error: envelope.MalformedEnvelopeError) -> None:
-        """A notification that nobody can read may have been anyone's event: that's a gap."""
-        self._undecodable += 1
-        now = time.monotonic()
-        if now >= self._complain_at:
-            # Any role that can connect can notify: it must not be able to fill the log.
-            self._complain_at = now + 10.0
-            logger.warning(
-                "a notification was no event (%s), %d so far; everyone is told to refresh."
-                " Does something else notify this channel?",
-                error,
-                self._undecodable,
-            )
-        self._gap()
+        """Take a text that is no event."""
+        self._dispatcher.malformed(error)
 
     def _renew(self) -> None:
+        self._dispatcher = Dispatcher()
         self._log = self._new_log()
-        self._registry = Registry()
         self._lifecycle = Lifecycle(self._new_listener)
-        self._received = self._undecodable = self._delivered = 0
-        self._refreshes = self._gaps = self._dead_connections = 0
+        self._received = self._dead_connections = 0
         self._queue_usage = 0.0
-        self._complain_at = 0.0
-        self._relay = Relay()
-        self._reader = None
         self._kept_lock = threading.Lock()  # guards the counter, and nothing else
         self._kept_in_thread: Counter[str] = Counter()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pgfanout import REFRESH_EVENT, Event, Subscription
 from pgfanout.feed import Feed
 
-from .support.log import ManualLog
+from .support.logs import ManualLog
 
 PATIENCE = 20.0
 

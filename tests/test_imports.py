@@ -31,6 +31,7 @@ ORDER = [
     "feed",
     "registry",
     "stats",
+    "dispatcher",
     "fork",
     "lifecycle",
     "hub",

@@ -13,7 +13,7 @@ from pgfanout.backends.postgres.log import Ends, LogTable, Query
 from pgfanout.backends.postgres.tail import Tail
 from pgfanout.topic import Topic
 
-from .support.log import ManualLog, event
+from .support.logs import ManualLog, logged
 
 TOPIC = Topic("orders", "11111111-1111-4111-8111-111111111111")
 
@@ -39,10 +39,10 @@ class Table(LogTable):
     def one(self, query: Query, number: int) -> tuple[Topic, Event] | None:
         if self.fails:
             raise psycopg.OperationalError("the connection is lost")
-        return (TOPIC, event(number)) if number <= self.found.last else None
+        return (TOPIC, logged(number)) if number <= self.found.last else None
 
     def missed(self, query: Query, after: int, last: int) -> Iterator[list[tuple[Topic, Event]]]:
-        yield [(TOPIC, event(number)) for number in range(after + 1, last + 1)]
+        yield [(TOPIC, logged(number)) for number in range(after + 1, last + 1)]
 
 
 class Audience:
@@ -94,7 +94,7 @@ def tail(table: Table, position: ManualLog, audience: Audience) -> Tail:
 def test_an_event_has_begun_before_it_is_offered_and_was_offered_after_that(
     tail: Tail, position: ManualLog, audience: Audience
 ) -> None:
-    tail.take(TOPIC, event(11))
+    tail.take(TOPIC, logged(11))
     assert audience.told == [("11", 11, 10)]
     assert position.offered == 11
 
@@ -103,7 +103,7 @@ def test_what_was_missed_is_offered_and_not_once_more(tail: Tail, table: Table, 
     table.found = Ends(0, 12, 12)
     assert tail.catch_up(query)
     for number in (11, 12, 13):
-        tail.take(TOPIC, event(number))
+        tail.take(TOPIC, logged(number))
     assert [name for name, _, _ in audience.told] == ["11", "12", "13"]
 
 
@@ -119,9 +119,9 @@ def test_nobody_is_believed_to_be_beyond_a_gap_before_it_was_told(
 def test_nor_beyond_numbers_that_contradict_each_other(
     tail: Tail, table: Table, position: ManualLog, audience: Audience
 ) -> None:
-    tail.take(TOPIC, event(1000))
+    tail.take(TOPIC, logged(1000))
     table.found = Ends(0, 20, 20)
-    tail.take(TOPIC, event(20))
+    tail.take(TOPIC, logged(20))
     assert audience.told[1:] == [("gap", 20, 1000)]
     assert position.offered == 20
 
@@ -166,7 +166,7 @@ def test_a_small_number_is_somebodys_own_id(table: Table, position: ManualLog, a
     table.found = Ends(100, 110, 10)
     tail = Tail(table, position, audience)
     assert tail.catch_up(query)
-    tail.take(TOPIC, event(17))
+    tail.take(TOPIC, logged(17))
     assert audience.told == [("", 110, 110)]
 
 

@@ -16,7 +16,7 @@ from pgfanout.streams.pump import Pump
 from pgfanout.topic import Topic
 
 from .support.detached import tcp_pair
-from .support.log import ManualLog
+from .support.logs import ManualLog
 from .support.sse import parse
 
 TOPICS = (Topic("orders", "11111111-1111-4111-8111-111111111111"),)

@@ -293,7 +293,7 @@ def test_a_gap_is_told_at_once_though_no_event_follows_it(
     hub.publish_many([("orders", TENANT, 1), ("stock", TENANT, 1)])
     assert [stream.data(1) for stream in streams] == [["1"]] * 2
     eventually(lambda: streamer._sleeps_until > time.monotonic())
-    hub._gap()
+    hub._dispatcher.gap()
     assert [stream.data(1) for stream in streams] == [["refresh"]] * 2
 
 
@@ -1261,7 +1261,7 @@ class EndingFeed(Feed):
 
 
 def test_an_event_that_comes_between_reading_and_the_end_is_delivered(bench: Bench) -> None:
-    registry = bench.hub._registry
+    registry = bench.hub._dispatcher.registry
     feed = registry.join(topics("orders", TENANT), lambda: EndingFeed(8, NewsReader(), registry))
     bench.admit()
     feed.leave()

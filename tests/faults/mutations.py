@@ -75,7 +75,7 @@ MUTATIONS = (
         "a notification that is no event is no gap",
         "hub.py",
         "self._unreadable(text, error)\n            else",
-        "self._undecodable += 1\n            else",
+        "self._dispatcher.undecodable += 1\n            else",
         ("garbage",),
     ),
     Mutation(
@@ -95,8 +95,8 @@ MUTATIONS = (
     Mutation(
         2,
         "detached streams are not woken",
-        "hub.py",
-        "            self._reader.wake()\n",
+        "dispatcher.py",
+        "            self.reader.wake()\n",
         "            pass\n",
     ),
     Mutation(

@@ -10,7 +10,7 @@ __all__ = ["reads_history", "routes"]
 
 def routes(hub: NotifyHub) -> int:
     """How many routes there are: topics, and consumers of each."""
-    consumers = dict(hub._registry._consumers)
+    consumers = dict(hub._dispatcher.registry._consumers)
     return len(consumers) + sum(map(len, consumers.values()))
 
 

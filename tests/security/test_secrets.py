@@ -169,7 +169,7 @@ def test_nothing_of_a_malformed_notification_is_shown(
     with guarded.connect() as connection:
         for text in texts:
             connection.execute("SELECT pg_notify('pgfanout_events', %s)", [text])
-            hub._complain_at = 0.0  # so that each of them is logged
+            hub._dispatcher._complain_at = 0.0  # so that each of them is logged
             subscription.get(LONG)
     eventually(lambda: hub.stats().undecodable == len(texts))
     assert "a notification was no event" in exposure
@@ -230,7 +230,7 @@ def test_no_secret_is_shown_when_the_listener_dies_of_something_unexpected(
         raise ZeroDivisionError("something unexpected")
 
     with monkeypatch.context() as patch:
-        patch.setattr(hub, "_dispatch", fail)
+        patch.setattr(hub._dispatcher, "offer", fail)
         hub.publish("orders", TENANT, PAYLOAD)
         eventually(lambda: "the listener failed" in exposure)
     eventually(lambda: hub.stats().reconnects == 1)
@@ -251,7 +251,15 @@ def test_no_object_shows_a_secret(exposure: Exposure, hub: PostgresHub, url: str
     stream: Any = answer.body
     hub.publish("orders", TENANT, PAYLOAD)
     assert [PAYLOAD in next(stream).decode() for _ in range(2)] == [False, True]
-    things: list[Any] = [hub, hub.stats(), hub._listener, hub._publisher, hub._lifecycle, hub._registry, subscription]
+    things: list[Any] = [
+        hub,
+        hub.stats(),
+        hub._listener,
+        hub._publisher,
+        hub._lifecycle,
+        hub._dispatcher.registry,
+        subscription,
+    ]
     things += [event, Event("orders", json.dumps(PAYLOAD).encode()), answer, stream, endpoint, endpoint.limiter, fanout]
     things += [fanout.hub, fanout.limiter, hub._listener._watchdog, hub._listener._sink, MemoryHub()]  # type: ignore[union-attr]
     exposure.show(*things, vars(hub._listener)["_connection"])

@@ -1,9 +1,10 @@
-"""A log in memory, for what reads one: its answers come when a test says so."""
+"""Logs in memory, for what reads one: their answers come when a test says so."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pgfanout.event import Event
 from pgfanout.log import Answer, Page, number_of
@@ -62,3 +63,30 @@ class MemoryLog:
         full = len(found) > self.page_size
         until = min(number_of(found[self.page_size - 1]) if full else self.last, self.offered)
         return Page([event for event in found[: self.page_size] if number_of(event) <= until], until)
+
+
+class Question(NamedTuple):
+    after: int
+    answer: Answer
+
+    def until(self, last: int) -> None:
+        """Answer with all the numbers up to the last."""
+        self.answer(Page([logged(number) for number in range(self.after + 1, last + 1)], last))
+
+
+class ManualLog:
+    """A `Log` that notes what it is asked."""
+
+    refill = True
+
+    def __init__(self, last: int = 0) -> None:
+        self.begun = self.offered = last
+        self.questions: list[Question] = []
+
+    def ask(self, topics: Sequence[Topic], after: int, answer: Answer, *, again: bool = False) -> None:
+        self.questions.append(Question(after, answer))
+
+    def reach(self, number: int) -> Event:
+        """The event of a number, which is offered next."""
+        self.begun = self.offered = number
+        return logged(number)

@@ -144,7 +144,7 @@ class PostgresHub(NotifyHub):
             return None
         table = LogTable(history.schema, self._postgres_channel, history.max_replay)
         self._replayer = Replayer(self._parameters, table, history, self._timing["heartbeat_timeout"])
-        self._tail = Tail(table, self._replayer, _Audience(self))
+        self._tail = Tail(table, self._replayer, self._dispatcher)
         return self._replayer
 
     def _listening_to(self, query: Query) -> bool:
@@ -169,7 +169,7 @@ class PostgresHub(NotifyHub):
 
     def _take(self, topic: Topic, event: Event) -> None:
         if self._tail is None:
-            self._dispatch(topic, event)
+            super()._take(topic, event)
         else:
             self._tail.take(topic, event)
 
@@ -177,16 +177,3 @@ class PostgresHub(NotifyHub):
         found = envelope.reference(text) if self._tail is not None else None
         if found is None or self._tail is None or not self._tail.fetch(*found):
             super()._unreadable(text, error)
-
-
-class _Audience:
-    """The hub as its tail sees it."""
-
-    def __init__(self, hub: PostgresHub) -> None:
-        self.offer = hub._dispatch
-        self.wake = hub._wake_readers
-        self.gap = hub._gap
-        self._hub = hub
-
-    def has_followers(self, topic: Topic) -> bool:
-        return bool(self._hub._registry.of(topic))

@@ -17,19 +17,12 @@ logger = logging.getLogger("pgfanout")
 
 
 class Audience(Protocol):
-    """Who follows: the hub, as the tail sees it."""
+    """Who follows: see `Dispatcher`."""
 
-    def offer(self, topic: Topic, event: Event) -> None:
-        """Hand an event to those who follow its topic."""
-
-    def wake(self) -> None:
-        """That was all for now."""
-
-    def has_followers(self, topic: Topic) -> bool:
-        """Whether anyone follows a topic."""
-
-    def gap(self) -> None:
-        """Tell everyone that something may be missing."""
+    def offer(self, topic: Topic, event: Event) -> None: ...
+    def wake(self) -> None: ...
+    def has_followers(self, topic: Topic) -> bool: ...
+    def gap(self) -> None: ...
 
 
 class Position(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import flask
@@ -22,13 +23,7 @@ _DEFAULTS: dict[str, Any] = {
     "PGFANOUT_POSTGRES_CHANNEL": "pgfanout_events",
     "PGFANOUT_BUFFER_SIZE": 32,
     "PGFANOUT_HISTORY": False,
-    "PGFANOUT_HISTORY_SCHEMA": "pgfanout",
-    "PGFANOUT_HISTORY_MAX_AGE": 86_400.0,
-    "PGFANOUT_HISTORY_MAX_ROWS": 1_000_000,
-    "PGFANOUT_HISTORY_MAX_PAYLOAD": 1_048_576,
-    "PGFANOUT_HISTORY_MAX_REPLAY": 10_000,
-    "PGFANOUT_HISTORY_REFILL": True,
-    "PGFANOUT_HISTORY_PRUNE_EVERY": 60.0,
+    **{f"PGFANOUT_HISTORY_{field.name.upper()}": field.default for field in fields(History)},
     "PGFANOUT_HEARTBEAT": 5.0,
     "PGFANOUT_HEARTBEAT_TIMEOUT": 5.0,
     "PGFANOUT_MAX_RECONNECT_DELAY": 1.5,
@@ -227,15 +222,7 @@ def _hub(config: flask.Config) -> NotifyHub:
 def _history(config: flask.Config) -> History | None:
     if not config["PGFANOUT_HISTORY"]:
         return None
-    return History(
-        schema=config["PGFANOUT_HISTORY_SCHEMA"],
-        max_age=config["PGFANOUT_HISTORY_MAX_AGE"],
-        max_rows=config["PGFANOUT_HISTORY_MAX_ROWS"],
-        max_payload=config["PGFANOUT_HISTORY_MAX_PAYLOAD"],
-        max_replay=config["PGFANOUT_HISTORY_MAX_REPLAY"],
-        refill=config["PGFANOUT_HISTORY_REFILL"],
-        prune_every=config["PGFANOUT_HISTORY_PRUNE_EVERY"],
-    )
+    return History(**{field.name: config[f"PGFANOUT_HISTORY_{field.name.upper()}"] for field in fields(History)})
 
 
 def _endpoint(hub: NotifyHub, config: flask.Config) -> StreamEndpoint:

@@ -90,6 +90,8 @@ def test_the_log_says_why_the_session_ended_and_that_it_healed(
     with caplog.at_level(logging.WARNING, "pgfanout"):
         end_listener(connection)
         assert subscription.get(LONG) is REFRESH_EVENT
+        # The refresh is told first, then the log has it.
+        eventually(lambda: len(caplog.records) == 2)
     assert [record.message.split(" (")[0] for record in caplog.records] == [
         "not listening",
         "listening again; every subscription was told to refresh",

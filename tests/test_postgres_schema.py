@@ -424,6 +424,7 @@ MEDDLING = [
     "SELECT last_value FROM pgfanout.number",
     "SELECT pgfanout._before_commit()",
     "SELECT pgfanout._at_commit()",
+    "SELECT pgfanout._draw(1)",
     "CREATE TRIGGER own AFTER DELETE ON own FOR EACH ROW EXECUTE FUNCTION pgfanout._at_commit()",
     "CREATE TRIGGER own AFTER INSERT ON own FOR EACH ROW EXECUTE FUNCTION pgfanout._before_commit()",
     "CREATE TABLE pgfanout.own (id integer)",

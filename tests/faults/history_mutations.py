@@ -136,8 +136,8 @@ WITH_HISTORY = tuple(
         (
             "numbers are drawn before it is a transaction's turn",
             _FUNCTIONS,
-            "    done := pg_advisory_xact_lock(@lock@);\n",
-            "",
+            "CASE WHEN pg_advisory_xact_lock(@lock@) IS NOT NULL THEN",
+            "CASE WHEN true THEN",
             (),
         ),
     )

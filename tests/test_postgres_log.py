@@ -41,7 +41,6 @@ pytestmark = pytest.mark.history
 
 WRITERS = 12
 DIGITS = 16  # of a number, until the year 2286
-LIMIT = NOTIFY_LIMIT - len(',"id":"') - 19 - len('"}')  # of an envelope before its id, which may have 19 digits one day
 
 Connect = Callable[[], psycopg.Connection]
 
@@ -338,40 +337,49 @@ def test_a_batch_with_a_refused_event_is_refused_whole(writer: psycopg.Connectio
 # Sizes
 
 
-def body_of(size: int, character: str) -> str:
-    """A payload that makes the envelope, before its id, as many bytes as that."""
-    spare = size - len(f'{{"channel":"orders","tenant_id":"{TENANT}","payload":""')
+def text_of(size: int, character: str) -> str:
+    """A text whose JSON has that many bytes."""
     width = len(character.encode())
-    return character * (spare // width) + "x" * (spare % width)
+    return character * ((size - 2) // width) + "x" * ((size - 2) % width)
 
 
 @pytest.mark.parametrize("character", ["x", "é", "🎉"])
-def test_what_fits_into_a_notification_comes_with_its_payload_and_what_does_not_comes_without(
+def test_a_small_payload_is_notified_and_a_large_one_is_not(
     writer: psycopg.Connection, reader: psycopg.Connection, ear: Ear, character: str
 ) -> None:
-    sizes = [*range(LIMIT - 2, NOTIFY_LIMIT + 3), 20_000, 500_000]
-    for size in sizes:
-        publish(writer, body_of(size, character))
+    sizes = [7_000, 7_500, NOTIFY_LIMIT, 20_000, 500_000]
+    publish(writer, *(text_of(size, character) for size in sizes), type="order.created")
     writer.commit()
-    heard = ear.heard()
     expected = [envelope(row) for row in rows(reader)]
     for size, whole in zip(sizes, expected, strict=True):
-        if size > LIMIT:
-            del whole["payload"]
-    assert heard == expected
+        if size >= NOTIFY_LIMIT:
+            del whole["payload"], whole["type"]
+    assert ear.heard() == expected
 
 
-@pytest.mark.parametrize("character", ["x", "é", "🎉"])
-def test_the_largest_number_fits_too(
-    writer: psycopg.Connection, reader: psycopg.Connection, ear: Ear, character: str
+@pytest.mark.parametrize("number", [None, 9223372036854770000])
+@pytest.mark.parametrize(("channel", "type"), [("orders", ""), ('"' * 63, "\x01\x02" * 30), ("é" * 31, "é" * 30)])
+def test_a_payload_of_any_size_is_notified_whole_or_not_at_all(
+    writer: psycopg.Connection, reader: psycopg.Connection, ear: Ear, channel: str, type: str, number: int | None
 ) -> None:
-    writer.execute("SELECT setval('pgfanout.number', 9223372036854770000)")
-    publish(writer, body_of(LIMIT, character), body_of(LIMIT + 1, character))
+    if number:
+        writer.execute("SELECT setval('pgfanout.number', %s)", (number,))
+    sizes = range(NOTIFY_LIMIT - 800, NOTIFY_LIMIT + 2)
+    for size in sizes:
+        writer.execute(
+            "SELECT pgfanout.publish(%s, %s, %s, %s)", (channel, TENANT, json.dumps(text_of(size, "x")), type)
+        )
     writer.commit()
-    longest, without = ear.texts()
-    assert len(longest.encode()) == NOTIFY_LIMIT
-    assert json.loads(longest)["payload"] == body_of(LIMIT, character)
-    assert json.loads(without) == {"channel": "orders", "tenant_id": str(TENANT), "id": str(numbers(reader)[1])}
+    texts = ear.texts()
+    assert max(len(text.encode()) for text in texts) <= NOTIFY_LIMIT
+    heard = [json.loads(text) for text in texts]
+    notified = sum("payload" in event for event in heard)
+    assert 0 < notified < len(sizes)
+    expected = [envelope(row) for row in rows(reader)]
+    for whole in expected[notified:]:
+        del whole["payload"]
+        whole.pop("type", None)
+    assert heard == expected
 
 
 def test_a_large_type_is_left_out_with_the_payload(

@@ -241,17 +241,17 @@ def test_settings_are_applied_by_installing_again(owner: psycopg.Connection) -> 
     assert log(owner) == (VERSION, "elsewhere", 3_650 * 86_400.0, 7)  # what is not given stays
 
 
-def test_a_new_channel_is_notified_at_once(fresh_database_url: str, owner: psycopg.Connection) -> None:
+def test_a_new_channel_is_notified_of_what_is_published_from_then_on(
+    fresh_database_url: str, owner: psycopg.Connection
+) -> None:
     Schema().install(owner)
     with psycopg.connect(fresh_database_url) as writer, Ear(fresh_database_url, "elsewhere") as ear:
         publish(writer, 1)
         writer.commit()
-        publish(writer, 2)
         Schema(postgres_channel="elsewhere").install(owner)
+        publish(writer, 2)
         writer.commit()
-        publish(writer, 3)
-        writer.commit()
-        assert [event["payload"] for event in ear.heard()] == [2, 3]
+        assert [event["payload"] for event in ear.heard()] == [2]
 
 
 @pytest.mark.parametrize("publish", [publish, publish_many])
@@ -425,6 +425,7 @@ MEDDLING = [
     "SELECT pgfanout._before_commit()",
     "SELECT pgfanout._at_commit()",
     "SELECT pgfanout._draw(1)",
+    "SELECT pgfanout._write(NULL)",
     "CREATE TRIGGER own AFTER DELETE ON own FOR EACH ROW EXECUTE FUNCTION pgfanout._at_commit()",
     "CREATE TRIGGER own AFTER INSERT ON own FOR EACH ROW EXECUTE FUNCTION pgfanout._before_commit()",
     "CREATE TABLE pgfanout.own (id integer)",
@@ -581,12 +582,14 @@ TRAPS = [
     ("pg_try_advisory_xact_lock(bigint)", "boolean", "pg_catalog.pg_try_advisory_xact_lock($1)"),
     ("lower(text)", "text", "pg_catalog.lower($1)"),
     ("equal(bigint, bigint)", "boolean", "pg_catalog.int8eq($1, $2)"),
+    ("same(tid, tid)", "boolean", "pg_catalog.tideq($1, $2)"),
     ("joined(text, json)", "text", "pg_catalog.textcat($1, $2::pg_catalog.text)"),
     ("less(bigint, integer)", "bigint", "pg_catalog.int84mi($1, $2)"),
     ("times(numeric, integer)", "numeric", "pg_catalog.numeric_mul($1, $2::pg_catalog.numeric)"),
 ]
 OPERATORS = [
     ("=", "bigint", "bigint", "equal"),
+    ("=", "tid", "tid", "same"),
     ("||", "text", "json", "joined"),
     ("-", "bigint", "integer", "less"),
     ("*", "numeric", "integer", "times"),
@@ -621,11 +624,12 @@ def trap(owner: psycopg.Connection, enter: Enter, roles: dict[str, str]) -> Call
     owner.execute(sql.SQL("CREATE SCHEMA evil AUTHORIZATION {}").format(sql.Identifier(roles["publisher"])))
     attacker = enter("publisher")
     set_traps(attacker, "evil")
-    attacker.execute(
-        "CREATE FUNCTION evil.is_uuid(uuid) RETURNS boolean LANGUAGE plpgsql"
-        " AS $$ BEGIN INSERT INTO evil.caught VALUES (current_user); RETURN true; END $$"
-    )
-    attacker.execute("CREATE DOMAIN pg_temp.uuid AS pg_catalog.uuid CHECK (evil.is_uuid(VALUE))")
+    for type in ("uuid", "json", "text"):
+        attacker.execute(
+            f"CREATE FUNCTION evil.is_{type}(pg_catalog.{type}) RETURNS boolean LANGUAGE plpgsql"
+            " AS $$ BEGIN INSERT INTO evil.caught VALUES (current_user); RETURN true; END $$".encode()
+        )
+        attacker.execute(f"CREATE DOMAIN pg_temp.{type} AS pg_catalog.{type} CHECK (evil.is_{type}(VALUE))".encode())
 
     def call() -> set[str]:
         attacker.execute("SET search_path = evil, pg_catalog")
@@ -645,20 +649,58 @@ def test_what_is_in_the_callers_search_path_is_never_called_with_the_owners_righ
 
 
 @pytest.mark.parametrize(
-    "function",
-    [
-        "_before_commit()",
-        "_at_commit()",
-        "publish(text, uuid, text, text)",
-        "publish_many(text[], uuid[], json[], text[])",
-        "prune(integer, double precision)",
-    ],
+    "function", ["publish_many(text[], uuid[], json[], text[])", "prune(integer, double precision)"]
 )
-def test_the_traps_catch_any_function_without_a_search_path_of_its_own(
+def test_the_traps_catch_a_function_without_a_search_path_of_its_own(
     owner: psycopg.Connection, trap: Callable[[], set[str]], function: str
 ) -> None:
     owner.execute(f"ALTER FUNCTION pgfanout.{function} RESET search_path".encode())
     assert owner.info.user in trap()
+
+
+WITHOUT_A_PATH = ["_before_commit()", "_at_commit()", "publish(text, uuid, text, text)"]
+QUALIFIED = re.compile(r"OPERATOR\(pg_catalog\.([^)]+)\)|pg_catalog\.(\w+)")
+
+
+@pytest.mark.parametrize("function", WITHOUT_A_PATH)
+def test_the_traps_catch_each_name_that_such_a_function_does_not_qualify(
+    owner: psycopg.Connection, trap: Callable[[], set[str]], function: str
+) -> None:
+    ((definition,),) = owner.execute(
+        "SELECT pg_get_functiondef(%s::regprocedure)", (f"pgfanout.{function}",)
+    ).fetchall()
+    qualified = list(QUALIFIED.finditer(definition))
+    assert qualified
+    for name in qualified:
+        bare = name[1] or name[2]
+        if bare == "json" and owner.info.server_version >= 170_000:  # a keyword since then
+            continue
+        owner.execute((definition[: name.start()] + bare + definition[name.end() :]).encode())
+        assert owner.info.user in trap(), bare
+        owner.execute("TRUNCATE evil.caught")
+
+
+def test_a_function_with_the_owners_rights_has_a_search_path_or_qualifies_all_names(owner: psycopg.Connection) -> None:
+    Schema().install(owner)
+    functions = owner.execute(
+        "SELECT oid::regprocedure::text, prosrc FROM pg_proc"
+        " WHERE pronamespace = 'pgfanout'::regnamespace AND prosecdef AND proconfig IS NULL"
+    ).fetchall()
+    assert {name for name, _ in functions} == {f"pgfanout.{function.replace(', ', ',')}" for function in WITHOUT_A_PATH}
+    for _, source in functions:
+        bare = QUALIFIED.sub("", source)
+        assert set(re.findall(r"(?<![\w.])\w+(?=\()", bare)) <= {"coalesce"}  # which is no function
+        assert re.findall(r"::(?!pgfanout\.)\w+", bare) == []
+        assert re.findall("[-+*/<>=~!@#%^&|`?]", bare) == []
+
+
+@pytest.mark.parametrize("function", ["_draw(integer)", "_notification(pgfanout.event)", "_write(pgfanout.pending)"])
+def test_what_such_a_function_calls_was_looked_up_when_it_was_made(owner: psycopg.Connection, function: str) -> None:
+    Schema().install(owner)
+    ((parsed,),) = owner.execute(
+        "SELECT prosqlbody IS NOT NULL FROM pg_proc WHERE oid = %s::regprocedure", (f"pgfanout.{function}",)
+    ).fetchall()
+    assert parsed
 
 
 def test_an_installation_calls_nothing_that_others_have_put_into_its_search_path(

@@ -35,9 +35,9 @@ INSERT INTO @schema@.log (pruned_to, prune_to)
 SELECT number, number
 FROM setval('@schema@.number', floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint) AS number;
 
--- What transactions have published that are not committed yet. Unlogged: a crash leaves no such transaction.
+-- What transactions have published that are not committed yet. Unlogged: a crash leaves no such transaction. Without an
+-- index: a row is found where it was put.
 CREATE UNLOGGED TABLE @schema@.pending (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     channels text[] NOT NULL,
     tenants uuid[] NOT NULL,
     types text[] NOT NULL,

@@ -1,4 +1,7 @@
 -- The functions, replaced at each installation. They run with their owner's rights: a publisher needs none on the tables.
+-- So nothing in them may be found by the caller's search path. Those that each transaction with an event calls have none of
+-- their own, since to set it is a tenth of what publishing costs: names, operators included, are qualified in them, or
+-- were looked up when the function was made (BEGIN ATOMIC).
 
 ALTER DOMAIN @schema@.payload DROP CONSTRAINT IF EXISTS "a payload has a limited size";
 ALTER DOMAIN @schema@.payload ADD CONSTRAINT "a payload has a limited size"
@@ -7,71 +10,79 @@ ALTER DOMAIN @schema@.payload ADD CONSTRAINT "a payload has a limited size"
 -- At the commit, each statement's events wait once more, for the transaction's other deferred constraints: what those wait
 -- for must not be waited for with the lock held.
 CREATE OR REPLACE FUNCTION @schema@._before_commit() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+LANGUAGE plpgsql SECURITY DEFINER AS $body$
 BEGIN
-    DELETE FROM @schema@.pending WHERE id = NEW.id;
+    DELETE FROM @schema@.pending WHERE ctid OPERATOR(pg_catalog.=) NEW.ctid;
     RETURN NULL;
 END
 $body$;
 
 -- Draw as many numbers as given, one after the other, and return the first. From here until the transaction has committed
 -- nobody else draws one, so the order of the numbers is that of the commits, in which rows become visible and
--- notifications are delivered.
+-- notifications are delivered. (pg_sequence_last_value is what the view pg_sequences shows.)
 CREATE OR REPLACE FUNCTION @schema@._draw(count integer) RETURNS bigint
-LANGUAGE sql AS $body$
+LANGUAGE sql BEGIN ATOMIC
     SELECT CASE WHEN pg_advisory_xact_lock(@lock@) IS NOT NULL THEN setval(
-        '@schema@.number',
-        greatest(nextval('@schema@.number'), floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint) + count - 1
-    ) - count + 1 END
-$body$;
+        '@schema@.number', greatest(
+            pg_sequence_last_value('@schema@.number') + 1, (date_part('epoch', clock_timestamp()) * 1000000)::bigint
+        ) + count - 1
+    ) - count + 1 END;
+END;
 
--- What is notified of an event. One that does not fit, with the largest of numbers, goes without what may be large: who
--- listens reads the row.
+-- What is notified of an event. One that may not fit, with a channel that is escaped and the largest of numbers, goes
+-- without what may be large: who listens reads the row.
 CREATE OR REPLACE FUNCTION @schema@._notification(event @schema@.event) RETURNS text
-LANGUAGE sql AS $body$
-    SELECT '{"channel":' || to_json(event.channel) || ',"tenant_id":"' || event.tenant || '"'
-        || CASE WHEN octet_length(to_json(event.channel)::text) + event.size
-            + CASE WHEN event.type <> '' THEN octet_length(',"type":' || to_json(event.type)) ELSE 0 END <= 7999 - 101
+LANGUAGE sql BEGIN ATOMIC
+    SELECT format(
+        '{"channel":%s,"tenant_id":"%s"%s,"id":"%s"}', to_json(event.channel), event.tenant,
+        CASE WHEN event.size + 6 * octet_length(event.type) <= 7999 - 239
         THEN ',"payload":' || event.payload || CASE WHEN event.type <> '' THEN ',"type":' || to_json(event.type) ELSE '' END
-        ELSE '' END
-        || ',"id":"' || event.number || '"}'
-$body$;
+        END,
+        event.number
+    );
+END;
+
+CREATE OR REPLACE FUNCTION @schema@._write(events @schema@.pending) RETURNS void
+LANGUAGE sql BEGIN ATOMIC
+    WITH drawn AS MATERIALIZED (
+        SELECT @schema@._draw(cardinality(events.channels)) AS first
+    ), written AS (
+        INSERT INTO @schema@.event AS written (number, channel, tenant, type, size, payload)
+        SELECT first + place - 1, channel, tenant, type, octet_length(payload::text), payload
+        FROM drawn, unnest(events.channels, events.tenants, events.types, events.payloads)
+            WITH ORDINALITY AS e (channel, tenant, type, payload, place)
+        RETURNING pg_notify(@postgres_channel@, @schema@._notification(written))
+    )
+    SELECT FROM written;
+END;
 
 -- The last that a transaction does. The statement that draws has begun before it waits for the lock, which is held for
 -- little more than the writing. That of a single event, the usual one, costs less.
 CREATE OR REPLACE FUNCTION @schema@._at_commit() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+LANGUAGE plpgsql SECURITY DEFINER AS $body$
 DECLARE
-    done text;
+    done pg_catalog.text;
 BEGIN
-    IF cardinality(OLD.channels) = 1 THEN
+    IF OLD.channels[2] IS NULL THEN
         INSERT INTO @schema@.event AS written (number, channel, tenant, type, size, payload) VALUES (
-            @schema@._draw(1), OLD.channels[1], OLD.tenants[1], OLD.types[1], octet_length(OLD.payloads[1]::text), OLD.payloads[1]
-        ) RETURNING pg_notify(@postgres_channel@, @schema@._notification(written)) INTO done;
+            @schema@._draw(1), OLD.channels[1], OLD.tenants[1], OLD.types[1],
+            pg_catalog.octet_length(OLD.payloads[1]::pg_catalog.text), OLD.payloads[1]
+        ) RETURNING pg_catalog.pg_notify(@postgres_channel@, @schema@._notification(written)) INTO done;
     ELSE
-        WITH drawn AS MATERIALIZED (
-            SELECT @schema@._draw(cardinality(OLD.channels)) AS first
-        ), written AS (
-            INSERT INTO @schema@.event AS written (number, channel, tenant, type, size, payload)
-            SELECT first + place - 1, channel, tenant, type, octet_length(payload::text), payload
-            FROM drawn, unnest(OLD.channels, OLD.tenants, OLD.types, OLD.payloads)
-                WITH ORDINALITY AS e (channel, tenant, type, payload, place)
-            RETURNING pg_notify(@postgres_channel@, @schema@._notification(written))
-        )
-        SELECT count(*) INTO done FROM written;
+        PERFORM @schema@._write(OLD);
     END IF;
     RETURN NULL;
 END
 $body$;
 
 CREATE OR REPLACE FUNCTION @schema@.publish(channel text, tenant uuid, payload text, type text DEFAULT '') RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+LANGUAGE plpgsql SECURITY DEFINER AS $body$
 BEGIN
     INSERT INTO @schema@.pending (channels, tenants, types, payloads) VALUES (
-        ARRAY[channel::@schema@.channel::text],
-        ARRAY[tenant::@schema@.tenant::uuid],
-        ARRAY[coalesce(type, '')::@schema@.event_type::text],
-        ARRAY[payload::@schema@.payload::json]
+        ARRAY[channel::@schema@.channel::pg_catalog.text],
+        ARRAY[tenant::@schema@.tenant::pg_catalog.uuid],
+        ARRAY[coalesce(type, '')::@schema@.event_type::pg_catalog.text],
+        ARRAY[payload::@schema@.payload::pg_catalog.json]
     );
 END
 $body$;
@@ -163,6 +174,7 @@ REVOKE ALL ON FUNCTION
     @schema@._at_commit(),
     @schema@._draw(integer),
     @schema@._notification(@schema@.event),
+    @schema@._write(@schema@.pending),
     @schema@.publish(text, uuid, text, text),
     @schema@.publish(text, uuid, json, text),
     @schema@.publish(text, uuid, jsonb, text),

@@ -57,7 +57,6 @@ UPDATE changed SET changes = changes + 1 WHERE id = :row;
 COMMIT;
 """
 _PAYLOAD = f"""{{"n":' || :row || ',"t":1,"x":"{"x" * (PAYLOAD_SIZE - 24)}"}}"""
-_FOR_THE_LOG = f"""E'{{"channel":"{CHANNEL}","tenant_id":"{TENANT}"}}\\n' || '{_PAYLOAD}'"""
 _WITHOUT_ID = f"""'{{"channel":"{CHANNEL}","tenant_id":"{TENANT}","payload":{_PAYLOAD}"""
 _ENVELOPE = f"""{_WITHOUT_ID},"id":"' || :id || '"}}'"""
 
@@ -79,7 +78,11 @@ _BY_HAND = (
     _Way(NOTIFY, f"SELECT pg_notify('{POSTGRES_CHANNEL}', {_ENVELOPE})"),
 )
 _BY_THE_LIBRARY = (
-    _Way(HISTORY + LIBRARY, f"SELECT pgfanout._publish_envelopes(ARRAY[convert_to({_FOR_THE_LOG}, 'UTF8')])"),
+    _Way(
+        HISTORY + LIBRARY,
+        f"SELECT pgfanout.publish(convert_from('{CHANNEL}'::bytea, 'UTF8'), '{TENANT}'::uuid,"
+        f" convert_from(convert_to('{_PAYLOAD}', 'UTF8'), 'UTF8'), convert_from(''::bytea, 'UTF8'))",
+    ),
     _Way(
         NOTIFY + LIBRARY,
         f"SELECT pg_notify('{POSTGRES_CHANNEL}', convert_from(envelope, 'UTF8'))"

@@ -64,8 +64,8 @@ def compose(channel: str, tenant_id: str | uuid.UUID, payload: object, type: str
 
 
 def compose_logged(limit: int, channel: str, tenant_id: str | uuid.UUID, payload: object, type: str = "") -> str:
-    """A new event for the log, which gives it its id: the envelope without payload, a line's end, the payload, which
-    has `limit` bytes at most.
+    """A new event for the log, which gives it its id: channel, tenant, type and payload, with a line's end between
+    them, which only the payload may have in it. The payload has `limit` bytes at most.
 
     Raises `InvalidEventError`, `PayloadTooLargeError`.
     """
@@ -73,8 +73,7 @@ def compose_logged(limit: int, channel: str, tenant_id: str | uuid.UUID, payload
     event = Event(channel, payload_json(payload), type)
     if len(event.payload) > limit:
         raise PayloadTooLargeError(len(event.payload), limit)
-    kind = f',"type":{_text(type)}' if type else ""
-    return f'{{"channel":{_text(channel)},"tenant_id":"{topic.tenant}"{kind}}}\n{event.payload.decode()}'
+    return "\n".join((channel, topic.tenant, type, event.payload.decode()))
 
 
 def reference(text: str) -> tuple[Topic, str] | None:

@@ -95,7 +95,7 @@ def test_a_statement_that_changes_no_row_publishes_nothing(connection: Connectio
     connection.execute("UPDATE orders SET status = 'paid'")
     connection.execute("DELETE FROM orders")
     connection.execute("INSERT INTO orders SELECT * FROM orders")
-    assert rows_of(connection, "SELECT pg_relation_size('pgfanout.pending')") == [(0,)]
+    assert rows_of(connection, "SELECT pg_relation_size('pgfanout.pending_many')") == [(0,)]
 
 
 def test_events_come_with_the_commit_and_not_after_a_rollback(connection: Connection) -> None:

@@ -57,7 +57,9 @@ def payloads(connection: psycopg.Connection) -> list[Any]:
 
 def pending(connection: psycopg.Connection) -> int:
     """How many publishes wait for a commit. None does when no transaction is open."""
-    ((count,),) = connection.execute("SELECT count(*) FROM pgfanout.pending").fetchall()
+    ((count,),) = connection.execute(
+        "SELECT (SELECT count(*) FROM pgfanout.pending) + (SELECT count(*) FROM pgfanout.pending_many)"
+    ).fetchall()
     return int(count)
 
 

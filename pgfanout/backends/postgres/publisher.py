@@ -8,8 +8,8 @@ import os
 import select
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import psycopg
 
@@ -34,7 +34,15 @@ class Executor(Protocol):
 # As bytes, since the text then doesn't pass through the connection's client encoding; a function
 # in FROM yields the array in its order.
 _NOTIFY = "SELECT pg_notify(%s, convert_from(envelope, 'UTF8')) FROM unnest(%s::bytea[]) AS envelope"
-_LOG = "SELECT {schema}._publish_envelopes(%s::bytea[])"
+_TEXT = "convert_from(%s::bytea, 'UTF8')"
+_TEXTS = "ARRAY(SELECT convert_from(text, 'UTF8') FROM unnest(%s::bytea[]) AS text)"
+_LOG_ONE = f"SELECT {{schema}}.publish({_TEXT}, %s::uuid, {_TEXT}, {_TEXT})"
+_LOG_MANY = f"SELECT {{schema}}.publish_many({_TEXTS}, %s::uuid[], {_TEXTS}::json[], {_TEXTS})"
+
+
+class _Call(NamedTuple):
+    statement: str
+    params: tuple[Any, ...]
 
 
 class Publisher:
@@ -48,8 +56,8 @@ class Publisher:
 
     def __init__(self, parameters: conninfo.Parameters, channel: str, schema: str = "") -> None:
         self._parameters = parameters
-        self._statement = _LOG.replace("{schema}", schema) if schema else _NOTIFY
-        self._leading: tuple[str, ...] = () if schema else (channel,)
+        self._channel = channel
+        self._schema = schema
         self._turn = threading.Lock()
         self._connection: psycopg.Connection[Any] | None = None
         self._closed = False
@@ -57,15 +65,15 @@ class Publisher:
 
     def send(self, texts: Sequence[str], executor: Any) -> None:
         """Send each text, in one statement. Blocks for a round trip, raises psycopg's errors."""
-        params = (*self._leading, [text.encode() for text in texts])
+        call = self._logged(texts) if self._schema else _Call(_NOTIFY, (self._channel, _encoded(texts)))
         connection = getattr(executor, "connection", executor)  # a cursor's, a transaction's
         if executor is None:
-            self._send_by_own_connection(params)
+            self._send_by_own_connection(call)
         elif isinstance(connection, psycopg.Connection):
             # A cursor of our own: the caller's may be in use, on the server's side, or raw.
-            psycopg.Cursor(connection).execute(self._statement.encode(), params)
+            psycopg.Cursor(connection).execute(call.statement.encode(), call.params)
         elif hasattr(executor, "execute"):
-            _execute(executor, self._statement, params)
+            _execute(executor, call)
         elif callable(connection):  # a pool's
             with connection() as borrowed:
                 self.send(texts, borrowed)
@@ -94,7 +102,16 @@ class Publisher:
         """In a forked child: let go of the parent's connection without a word to its server."""
         abandon(self._connection)
 
-    def _send_by_own_connection(self, params: tuple[Any, ...]) -> None:
+    def _logged(self, texts: Sequence[str]) -> _Call:
+        """What puts them into the log; see `compose_logged`. A single event, the usual case, costs less."""
+        channels, tenants, types, payloads = zip(*(text.split("\n", 3) for text in texts), strict=True)
+        if len(texts) == 1:
+            params = (channels[0].encode(), tenants[0], payloads[0].encode(), types[0].encode())
+            return _Call(_LOG_ONE.format(schema=self._schema), params)
+        fields = (_encoded(channels), list(tenants), _encoded(payloads), _encoded(types))
+        return _Call(_LOG_MANY.format(schema=self._schema), fields)
+
+    def _send_by_own_connection(self, call: _Call) -> None:
         arrived = time.monotonic()
         with self._turn:
             if self._unreachable_at > arrived:
@@ -103,7 +120,7 @@ class Publisher:
             if self._connection is None or _hung_up(self._connection):
                 self._connection = self._connect()
             try:
-                self._connection.execute(self._statement.encode(), params)
+                self._connection.execute(call.statement.encode(), call.params)
             finally:
                 if self._closed:  # the hub's close must not leave a session behind
                     self._connection.close()
@@ -137,8 +154,12 @@ _abandoned: list[psycopg.Connection[Any]] = []
 """Kept, so that nothing finalises them."""
 
 
-def _execute(executor: Executor, statement: str, params: tuple[Any, ...]) -> None:
-    result = executor.execute(statement, params)
+def _encoded(texts: Iterable[str]) -> list[bytes]:
+    return [text.encode() for text in texts]
+
+
+def _execute(executor: Executor, call: _Call) -> None:
+    result = executor.execute(call.statement, call.params)
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()

@@ -75,7 +75,6 @@ _PUBLISHING: Final = (
     "publish(text, uuid, json, text)",
     "publish(text, uuid, jsonb, text)",
     "publish_many(text[], uuid[], json[], text[])",
-    "_publish_envelopes(bytea[])",
 )
 
 

@@ -35,9 +35,15 @@ INSERT INTO @schema@.log (pruned_to, prune_to)
 SELECT number, number
 FROM setval('@schema@.number', floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint) AS number;
 
--- What transactions have published that are not committed yet. Unlogged: a crash leaves no such transaction. Without an
--- index: a row is found where it was put.
+-- What transactions have published that are not committed yet: a row for each event, or for many that came together.
+-- Unlogged: a crash leaves no such transaction. Without an index: a row is found where it was put.
 CREATE UNLOGGED TABLE @schema@.pending (
+    channel text NOT NULL,
+    tenant uuid NOT NULL,
+    type text NOT NULL,
+    payload json NOT NULL
+);
+CREATE UNLOGGED TABLE @schema@.pending_many (
     channels text[] NOT NULL,
     tenants uuid[] NOT NULL,
     types text[] NOT NULL,
@@ -47,12 +53,19 @@ CREATE UNLOGGED TABLE @schema@.pending (
 -- What they do is in functions.sql.
 CREATE FUNCTION @schema@._before_commit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 CREATE FUNCTION @schema@._at_commit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE FUNCTION @schema@._before_commit_of_many() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE FUNCTION @schema@._at_commit_of_many() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 CREATE CONSTRAINT TRIGGER before_commit AFTER INSERT ON @schema@.pending
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION @schema@._before_commit();
 CREATE CONSTRAINT TRIGGER at_commit AFTER DELETE ON @schema@.pending
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION @schema@._at_commit();
+CREATE CONSTRAINT TRIGGER before_commit AFTER INSERT ON @schema@.pending_many
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION @schema@._before_commit_of_many();
+CREATE CONSTRAINT TRIGGER at_commit AFTER DELETE ON @schema@.pending_many
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION @schema@._at_commit_of_many();
 -- Also in a session that applies what another server has sent, as every NOTIFY is.
 ALTER TABLE @schema@.pending ENABLE ALWAYS TRIGGER before_commit, ENABLE ALWAYS TRIGGER at_commit;
+ALTER TABLE @schema@.pending_many ENABLE ALWAYS TRIGGER before_commit, ENABLE ALWAYS TRIGGER at_commit;
 
 CREATE DOMAIN @schema@.channel AS text
     CONSTRAINT "a channel has 1 to 63 bytes" CHECK (octet_length(VALUE) BETWEEN 1 AND 63)

@@ -42,35 +42,45 @@ LANGUAGE sql BEGIN ATOMIC
     );
 END;
 
-CREATE OR REPLACE FUNCTION @schema@._write(events @schema@.pending) RETURNS void
-LANGUAGE sql BEGIN ATOMIC
-    WITH drawn AS MATERIALIZED (
-        SELECT @schema@._draw(cardinality(events.channels)) AS first
-    ), written AS (
-        INSERT INTO @schema@.event AS written (number, channel, tenant, type, size, payload)
-        SELECT first + place - 1, channel, tenant, type, octet_length(payload::text), payload
-        FROM drawn, unnest(events.channels, events.tenants, events.types, events.payloads)
-            WITH ORDINALITY AS e (channel, tenant, type, payload, place)
-        RETURNING pg_notify(@postgres_channel@, @schema@._notification(written))
-    )
-    SELECT FROM written;
-END;
-
 -- The last that a transaction does. The statement that draws has begun before it waits for the lock, which is held for
--- little more than the writing. That of a single event, the usual one, costs less.
+-- little more than the writing.
 CREATE OR REPLACE FUNCTION @schema@._at_commit() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER AS $body$
 DECLARE
     done pg_catalog.text;
 BEGIN
-    IF OLD.channels[2] IS NULL THEN
-        INSERT INTO @schema@.event AS written (number, channel, tenant, type, size, payload) VALUES (
-            @schema@._draw(1), OLD.channels[1], OLD.tenants[1], OLD.types[1],
-            pg_catalog.octet_length(OLD.payloads[1]::pg_catalog.text), OLD.payloads[1]
-        ) RETURNING pg_catalog.pg_notify(@postgres_channel@, @schema@._notification(written)) INTO done;
-    ELSE
-        PERFORM @schema@._write(OLD);
-    END IF;
+    INSERT INTO @schema@.event AS written (number, channel, tenant, type, size, payload) VALUES (
+        @schema@._draw(1), OLD.channel, OLD.tenant, OLD.type,
+        pg_catalog.octet_length(OLD.payload::pg_catalog.text), OLD.payload
+    ) RETURNING pg_catalog.pg_notify(@postgres_channel@, @schema@._notification(written)) INTO done;
+    RETURN NULL;
+END
+$body$;
+
+-- The same of many.
+CREATE OR REPLACE FUNCTION @schema@._before_commit_of_many() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    DELETE FROM @schema@.pending_many WHERE ctid = NEW.ctid;
+    RETURN NULL;
+END
+$body$;
+
+CREATE OR REPLACE FUNCTION @schema@._at_commit_of_many() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    done bigint;
+BEGIN
+    WITH drawn AS MATERIALIZED (
+        SELECT @schema@._draw(cardinality(OLD.channels)) AS first
+    ), written AS (
+        INSERT INTO @schema@.event AS written (number, channel, tenant, type, size, payload)
+        SELECT first + place - 1, channel, tenant, type, octet_length(payload::text), payload
+        FROM drawn, unnest(OLD.channels, OLD.tenants, OLD.types, OLD.payloads)
+            WITH ORDINALITY AS e (channel, tenant, type, payload, place)
+        RETURNING pg_notify(@postgres_channel@, @schema@._notification(written))
+    )
+    SELECT count(*) INTO done FROM written;
     RETURN NULL;
 END
 $body$;
@@ -78,11 +88,8 @@ $body$;
 CREATE OR REPLACE FUNCTION @schema@.publish(channel text, tenant uuid, payload text, type text DEFAULT '') RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER AS $body$
 BEGIN
-    INSERT INTO @schema@.pending (channels, tenants, types, payloads) VALUES (
-        ARRAY[channel::@schema@.channel::pg_catalog.text],
-        ARRAY[tenant::@schema@.tenant::pg_catalog.uuid],
-        ARRAY[coalesce(type, '')::@schema@.event_type::pg_catalog.text],
-        ARRAY[payload::@schema@.payload::pg_catalog.json]
+    INSERT INTO @schema@.pending (channel, tenant, type, payload) VALUES (
+        channel::@schema@.channel, tenant::@schema@.tenant, coalesce(type, '')::@schema@.event_type, payload::@schema@.payload
     );
 END
 $body$;
@@ -101,7 +108,7 @@ CREATE OR REPLACE FUNCTION @schema@.publish_many(
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
-    INSERT INTO @schema@.pending (channels, tenants, types, payloads)
+    INSERT INTO @schema@.pending_many (channels, tenants, types, payloads)
     SELECT array_agg(channel::@schema@.channel::text ORDER BY place), array_agg(tenant::@schema@.tenant::uuid ORDER BY place),
         array_agg(coalesce(type, '')::@schema@.event_type::text ORDER BY place),
         array_agg(payload::@schema@.payload::json ORDER BY place)  -- a sort on disk keeps no order by itself
@@ -114,21 +121,6 @@ END
 $body$;
 COMMENT ON FUNCTION @schema@.publish_many(text[], uuid[], json[], text[]) IS
     'publish many events when the transaction commits, in their order';
-
--- What the library calls: an envelope without payload and id on the first line, and the payload, which nobody may take
--- apart since it may be JSON that PostgreSQL can't decode. As bytes, which don't pass through the client's encoding.
-CREATE OR REPLACE FUNCTION @schema@._publish_envelopes(envelopes bytea[]) RETURNS void
-LANGUAGE sql AS $body$
-    SELECT @schema@.publish_many(
-        array_agg(head ->> 'channel'), array_agg((head ->> 'tenant_id')::uuid), array_agg(payload), array_agg(head ->> 'type')
-    ) FROM (
-        SELECT left(text, line - 1)::json AS head, substr(text, line + 1)::json AS payload
-        FROM (
-            SELECT text, position(E'\n' IN text) AS line
-            FROM (SELECT convert_from(envelope, 'UTF8') AS text FROM unnest(envelopes) AS envelope) AS texts
-        ) AS lines
-    ) AS events
-$body$;
 
 -- Remove some of the events that are too old or too many, and tell how many that were. One session at a time does;
 -- others get NULL. It finds out what may go at most once in half of the seconds that are given.
@@ -172,13 +164,13 @@ COMMENT ON FUNCTION @schema@.prune(integer, double precision) IS 'remove some of
 REVOKE ALL ON FUNCTION
     @schema@._before_commit(),
     @schema@._at_commit(),
+    @schema@._before_commit_of_many(),
+    @schema@._at_commit_of_many(),
     @schema@._draw(integer),
     @schema@._notification(@schema@.event),
-    @schema@._write(@schema@.pending),
     @schema@.publish(text, uuid, text, text),
     @schema@.publish(text, uuid, json, text),
     @schema@.publish(text, uuid, jsonb, text),
     @schema@.publish_many(text[], uuid[], json[], text[]),
-    @schema@._publish_envelopes(bytea[]),
     @schema@.prune(integer, double precision)
 FROM PUBLIC;

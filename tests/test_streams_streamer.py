@@ -384,6 +384,53 @@ def test_settling_without_streams_does_not_wait(streamer: Streamer) -> None:
     streamer.settle(60.0)
 
 
+def test_whoever_waits_for_news_waits_for_those_that_are_there_and_for_no_later_ones(
+    hub: MemoryHub, open_stream: Open, streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [threading.Semaphore(0) for _ in range(2)]
+    begun: list[threading.Semaphore] = []
+    broadcast = Pump.broadcast
+
+    def held(pump: Pump, feed: Feed) -> None:
+        begun.append(turns[len(begun)])
+        assert begun[-1].acquire(timeout=PATIENCE)
+        broadcast(pump, feed)
+
+    stream = open_stream()
+    hub.publish("orders", TENANT, 0)
+    stream.data(1)
+    assert streamer.wait_for_news(PATIENCE)
+    other = open_stream("stock")
+    hub.publish("stock", TENANT, 0)
+    other.data(1)
+    assert streamer.wait_for_news(PATIENCE)
+    monkeypatch.setattr(Pump, "broadcast", held)
+    hub.publish("orders", TENANT, 1)
+    eventually(lambda: len(begun) == 1)
+    hub.publish("stock", TENANT, 1)
+    assert not streamer.wait_for_news(0.0)
+    with ThreadPoolExecutor() as executor:
+        waiting = executor.submit(streamer.wait_for_news, PATIENCE)
+        eventually(lambda: len(streamer._quiet._cond._waiters) == 1)  # type: ignore[attr-defined]
+        turns[0].release()
+        assert waiting.result(PATIENCE)
+    eventually(lambda: len(begun) == 2)
+    assert not streamer.wait_for_news(0.0)
+    turns[1].release()
+    assert streamer.wait_for_news(PATIENCE)
+    assert stream.data(1) == other.data(1) == ["1"]
+
+
+def test_where_there_are_no_news_nobody_waits_for_them(hub: MemoryHub, open_stream: Open, streamer: Streamer) -> None:
+    assert streamer.wait_for_news(0.0)
+    stream = open_stream()
+    assert streamer.wait_for_news(0.0)
+    stream.leave()
+    eventually(lambda: streamer._thread is None)
+    hub.publish("orders", TENANT, 1)
+    assert streamer.wait_for_news(0.0)
+
+
 def test_whoever_settles_while_the_thread_ends_does_not_wait_for_nothing(open_stream: Open, streamer: Streamer) -> None:
     began = time.monotonic()
     for _ in range(200):

@@ -29,7 +29,8 @@ class Streamer:
 
     `_lock` guards `_thread`, `_pump` and `_sleeps_until`, and what is put into the deques: so
     nothing is left with a thread that is about to end, or to sleep. It is held for a few
-    operations, none of which waits, and while the thread is started.
+    operations, none of which waits, and while the thread is started. `_quiet` is set when all news
+    are written, and for a moment when those are that there were when the writing began.
 
     Every method may be called from any thread.
     """
@@ -86,6 +87,7 @@ class Streamer:
         with self._lock:
             if self._thread is not None:
                 self._news.append(feed)
+                self._quiet.clear()
 
     def wake(self) -> None:
         """See `NewsReader`: look now what there is to do. Never waits.
@@ -96,6 +98,11 @@ class Streamer:
             sleeps = self._sleeps_until > 0.0
         if sleeps:
             os.eventfd_write(self._wake_descriptor, 1)
+
+    def wait_for_news(self, timeout: float) -> bool:
+        """Wait, `timeout` seconds at most, until the news are written that are there, or being written; whether
+        they are."""
+        return self._quiet.wait(timeout)
 
     def settle(self, timeout: float) -> None:
         """Wait, `timeout` seconds at most, until whoever has left by now has been let go."""
@@ -134,6 +141,8 @@ class Streamer:
         self._wake_descriptor = -1
         self._arrivals: deque[Outlet] = deque()
         self._news: deque[Feed] = deque()
+        self._quiet = threading.Event()
+        self._quiet.set()
         self._errands: deque[Callable[[], object]] = deque()
 
     def _do(self, errand: Callable[[], object]) -> bool:
@@ -172,9 +181,16 @@ class Streamer:
         pump.handle(events)
         for _ in range(len(self._news)):
             pump.broadcast(self._news.popleft())
+        self._let_go_on()
         pump.keep_alive()
         for errand in errands:
             errand()
+
+    def _let_go_on(self) -> None:
+        with self._lock:
+            self._quiet.set()
+            if self._news:
+                self._quiet.clear()
 
     def _pause(self, pump: Pump) -> float | None:
         """How long it may sleep: whoever comes with something to do after this knows that it does."""
@@ -193,6 +209,7 @@ class Streamer:
                 return False
             self._thread = None
             self._news.clear()
+            self._quiet.set()
             return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from typing import Any
 
 import psycopg
@@ -9,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from ...errors import HubConfigurationError
 
-__all__ = ["Parameters", "connect", "has_several_hosts", "parse", "same_server"]
+__all__ = ["Parameters", "connect", "has_several_hosts", "has_unread", "parse", "same_server"]
 
 _DEFAULTS: dict[str, Any] = {
     # Without it a connect to a silent address takes the kernel's two minutes.
@@ -99,3 +100,10 @@ def connect(parameters: Parameters, application_name: str) -> psycopg.Connection
     except psycopg.Error as error:
         # Without the driver's frames, whose local variables hold the password.
         raise error.with_traceback(None) from None
+
+
+def has_unread(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the server has sent something that was not read yet. Raises `OperationalError` when it is closed."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))

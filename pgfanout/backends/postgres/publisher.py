@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import select
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -171,8 +170,4 @@ def _hung_up(connection: psycopg.Connection[Any]) -> bool:
 
     It costs no round trip, and spares the first publish after a restart of the server an error.
     """
-    if connection.closed:
-        return True
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    return connection.closed or conninfo.has_unread(connection)

@@ -181,6 +181,7 @@ class PostgresServer:
 
     def create_database(self, name: str, **options: str) -> str:
         """Create a database and return its URL; options as in SQL: encoding="SQL_ASCII", template="template0"."""
+        options = {"strategy": "file_copy", **options}  # without writing the template to the log, in half of the time
         clauses = sql.SQL(" ").join(_clause(option, value) for option, value in options.items())
         with self.connect() as connection:
             connection.execute(sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), clauses))

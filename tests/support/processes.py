@@ -55,6 +55,9 @@ for victim in psutil.wait_procs(victims, timeout=3)[1]:
 shutil.rmtree(sys.argv[1], ignore_errors=True)
 """
 
+_MEMORY = Path("/dev/shm")
+_ROOM = 2 << 30  # bytes: several servers of 50 MiB at once, each with some databases of 10
+
 
 class Session:
     """The scratch directory and the guard of one test run; `session` is the only instance."""
@@ -71,14 +74,15 @@ class Session:
         """False in a child that a test has forked: its parent's servers are not its to stop."""
         return os.getpid() == self._owner
 
-    def begin(self) -> None:
-        """Make the scratch directory and start the guard, unless that was done."""
+    def begin(self, *, in_memory: bool = False) -> None:
+        """Make the scratch directory, in memory if there is room, and start the guard, unless that was done."""
         with self._lock:
             if self._guard is not None:
                 return
             self._token = uuid.uuid4().hex
             os.environ[SESSION_VARIABLE] = self._token
-            self._scratch = Path(tempfile.mkdtemp(prefix="pgfanout-tests-")).resolve()
+            parent = _MEMORY if in_memory and _has_room(_MEMORY) else None
+            self._scratch = Path(tempfile.mkdtemp(prefix="pgfanout-tests-", dir=parent)).resolve()
             self._scratch.chmod(0o755)  # as root, PostgreSQL runs as another user
             self._guard = subprocess.Popen(
                 [sys.executable, "-c", _GUARD, str(self._scratch)],
@@ -212,6 +216,10 @@ def runs(process: psutil.Process) -> bool:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def _has_room(directory: Path) -> bool:
+    return os.access(directory, os.W_OK) and shutil.disk_usage(directory).free >= _ROOM
 
 
 def _belongs(process: psutil.Process, token: str | None, scratch: Path | None) -> bool:

@@ -6,6 +6,7 @@ import queue
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import flask
@@ -223,6 +224,20 @@ def test_a_large_payload_arrives_in_its_place(hub: PostgresHub, size: int) -> No
         publish(hub, 1, large, 3)
         assert payloads(take(subscription, 3)) == [1, large, 3]
     assert hub.stats().undecodable == 0
+
+
+def test_what_came_before_an_event_that_is_fetched_does_not_wait_for_it(
+    hub: PostgresHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched, fetch = threading.Event(), LogTable.one
+    with hub.subscribe("orders", TENANT) as subscription:
+        monkeypatch.setattr(LogTable, "one", lambda *given: fetched.wait(PATIENCE) and fetch(*given))
+        with ThreadPoolExecutor(1) as executor:
+            got = executor.submit(take, subscription, 1)
+            publish(hub, 1, "x" * 9_000)
+            assert payloads(got.result(PATIENCE / 2)) == [1]
+        fetched.set()
+        assert payloads(take(subscription, 1)) == ["x" * 9_000]
 
 
 def test_who_comes_back_while_an_event_is_fetched_waits_for_it(

@@ -224,6 +224,21 @@ def check_transactions(log: Sequence[Row], committed: Sequence[Transaction]) -> 
     assert not by_first
 
 
+@pytest.mark.parametrize("publish", [publish, publish_many])
+def test_two_serializable_transactions_that_publish_do_not_fail_each_other(
+    reader: psycopg.Connection, connect: Connect, publish: Callable[[psycopg.Connection, object], None]
+) -> None:
+    """As they would if one read all that is pending: a plan that looks cheap once the tables were vacuumed."""
+    reader.execute("VACUUM pgfanout.pending, pgfanout.pending_many")
+    writers = connect(), connect()
+    for writer in writers:
+        writer.isolation_level = IsolationLevel.SERIALIZABLE
+        publish(writer, 1)
+    for writer in writers:
+        writer.commit()
+    assert payloads(reader) == [1, 1]
+
+
 @pytest.mark.parametrize("isolation", IsolationLevel)
 def test_readers_with_a_cursor_and_listeners_miss_and_repeat_nothing(
     url: str, reader: psycopg.Connection, ear: Ear, follow: Callable[[], Follower], isolation: IsolationLevel

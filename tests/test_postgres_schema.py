@@ -19,8 +19,9 @@ from pgfanout.backends.postgres import conninfo, schema
 from pgfanout.backends.postgres.publisher import Publisher
 from pgfanout.backends.postgres.schema import MAX_PAYLOAD, VERSION, Schema
 
-from .support.event_log import TENANT, Ear, numbers, payloads, pending, publish, publish_many, rows
+from .support.event_log import LONG, TENANT, Ear, numbers, payloads, pending, publish, publish_many, rows
 from .support.postgres import PostgresServer, random_name
+from .support.wait import eventually
 
 pytestmark = pytest.mark.history
 
@@ -253,6 +254,37 @@ def test_a_new_channel_is_notified_of_what_is_published_from_then_on(
         publish(writer, 2)
         writer.commit()
         assert [event["payload"] for event in ear.heard()] == [2]
+
+
+@pytest.mark.parametrize("publish", [publish, publish_many])
+def test_a_new_channel_waits_for_those_who_publish_and_they_for_it(
+    fresh_database_url: str, owner: psycopg.Connection, publish: Callable[[psycopg.Connection, object], None]
+) -> None:
+    """Or what is committed after the change could be told on the channel that nobody hears any more."""
+
+    def waiting() -> int:
+        return len(owner.execute("SELECT FROM pg_locks WHERE relation IS NOT NULL AND NOT granted").fetchall())
+
+    Schema().install(owner)
+    with (
+        ThreadPoolExecutor(2) as pool,
+        psycopg.connect(fresh_database_url, autocommit=True) as after,
+        psycopg.connect(fresh_database_url, autocommit=True) as installer,
+        Ear(fresh_database_url) as old,
+        Ear(fresh_database_url, "elsewhere") as new,
+        psycopg.connect(fresh_database_url) as before,
+    ):
+        publish(after, 0)
+        publish(before, 1)
+        installed = pool.submit(Schema(postgres_channel="elsewhere").install, installer)
+        eventually(lambda: waiting() == 1)
+        published = pool.submit(publish, after, 2)
+        eventually(lambda: waiting() == 2)
+        before.commit()
+        installed.result(LONG)
+        published.result(LONG)
+        assert [event["payload"] for event in old.heard()] == [0, 1]
+        assert [event["payload"] for event in new.heard()] == [2]
 
 
 @pytest.mark.parametrize("publish", [publish, publish_many])
@@ -685,7 +717,8 @@ def test_a_function_with_the_owners_rights_has_a_search_path_or_qualifies_all_na
     Schema().install(owner)
     functions = owner.execute(
         "SELECT oid::regprocedure::text, prosrc FROM pg_proc"
-        " WHERE pronamespace = 'pgfanout'::regnamespace AND prosecdef AND proconfig IS NULL"
+        " WHERE pronamespace = 'pgfanout'::regnamespace AND prosecdef"
+        " AND coalesce(array_to_string(proconfig, ' '), '') NOT LIKE '%search_path=%'"
     ).fetchall()
     assert {name for name, _ in functions} == {f"pgfanout.{function.replace(', ', ',')}" for function in WITHOUT_A_PATH}
     for _, source in functions:

@@ -182,9 +182,9 @@ class StreamEndpoint:
             late = replace(start, after=number or None, resumed=start.resumed or not number)
             return self._stream_in_thread(environ, wanted, place, reason, late)
 
+        self._give_way()
         feed, position = self.hub.follow(wanted, streamer)
         number = start.after or feed.begun
-        self._give_way()
         return DetachingStream(
             connection,
             feed,

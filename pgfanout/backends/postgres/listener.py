@@ -103,7 +103,7 @@ class Listener:
         connection = self._connection
         try:
             return connection is not None and conninfo.has_unread(connection)
-        except psycopg.Error:  # it is closed
+        except (psycopg.Error, ValueError):  # it is closed, or is being closed
             return False
 
     def abandon(self) -> None:

@@ -36,6 +36,7 @@ _SCRIPT: Final = """\
 DO $pgfanout$
 DECLARE
     installed integer := 0;
+    notified text;
     settings record;
     path text := pg_catalog.current_setting('search_path');
 BEGIN
@@ -52,8 +53,13 @@ BEGIN
             USING HINT = 'Use the newer pgfanout.';
     END IF;
 {steps}
+    SELECT postgres_channel INTO STRICT notified FROM {schema}.log;
     UPDATE {schema}.log SET {settings};
     SELECT * INTO STRICT settings FROM {schema}.log;
+    IF settings.postgres_channel <> notified THEN
+        -- Who is publishing ends on the old channel; who comes meanwhile waits, and finds the new one.
+        LOCK TABLE {schema}.pending, {schema}.pending_many IN SHARE ROW EXCLUSIVE MODE;
+    END IF;
 EXECUTE replace(replace($functions$
 {functions}$functions$,
         '@max_payload@', settings.max_payload::text), '@postgres_channel@', quote_literal(settings.postgres_channel));

@@ -442,6 +442,30 @@ def test_where_it_is_safe_a_stream_leaves_its_thread(
     assert not endpoint.limiter._open_by_user
 
 
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_request_that_is_given_up_while_it_lets_others_go_first_leaves_nothing(
+    server: socket.socket, turn: int
+) -> None:
+    """As an application's alarm may do."""
+
+    class AlarmHub(MemoryHub):
+        asked = 0
+
+        @property
+        def has_unread(self) -> bool:
+            self.asked += 1
+            if self.asked == turn:
+                raise TimeoutError("alarm")
+            return False
+
+    with AlarmHub() as hub:
+        endpoint = StreamEndpoint(hub)
+        with pytest.raises(TimeoutError, match="alarm"):
+            endpoint.answer(request(server), "orders", TENANT)
+        assert endpoint.limiter.open == 0
+        assert (hub.stats().detached, hub.stats().subscriptions) == (0, 0)
+
+
 @pytest.mark.parametrize(("last", "types"), [("", []), ("start", ["refresh"])])
 def test_a_browser_that_comes_back_to_a_detached_stream_is_told_to_refresh_first(
     endpoint: StreamEndpoint, server: socket.socket, client: socket.socket, last: str, types: list[str]

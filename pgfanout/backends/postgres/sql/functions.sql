@@ -8,8 +8,8 @@ ALTER DOMAIN @schema@.payload ADD CONSTRAINT "a payload has a limited size"
     CHECK (octet_length(VALUE::text) <= @max_payload@) NOT VALID;
 
 -- At the commit, each statement's events wait once more, for the transaction's other deferred constraints: what those wait
--- for must not be waited for with the lock held. A vacuumed table looks so small that to read all of it would be planned: slow
--- where a transaction has many events, and an error of one of two that are serializable.
+-- for must not be waited for with the lock held. A table that was vacuumed looks so small that PostgreSQL would plan to read
+-- all of it: slow where a transaction has many events, and of two that are serializable one would fail.
 CREATE OR REPLACE FUNCTION @schema@._before_commit() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET enable_seqscan = off AS $body$
 BEGIN

@@ -76,7 +76,7 @@ class Options:
             seconds=given.seconds or (2.0 if quick else 10.0),
             rounds=given.rounds or (1 if quick else 3),
             burst_rounds=given.rounds or (2 if quick else 5),
-            writer_rounds=given.rounds or (1 if quick else 5),
+            writer_rounds=given.rounds or (1 if quick else 9),
             writer_seconds=1 if quick else 2,
             crowd=100 if quick else 1000,
             full_rate_events=10_000 if quick else 100_000,
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", type=_list, default=[], help="numbers of streams for A; default: 50,1000,5000,9000")
     parser.add_argument("--seconds", type=float, help="how long a steady window lasts; default: 10")
     parser.add_argument(
-        "--rounds", type=int, help="how often what is compared by ratio is repeated; default: 3, C and H: 5"
+        "--rounds", type=int, help="how often what is compared by ratio is repeated; default: 3, C: 5, H: 9"
     )
     parser.add_argument("--no-pin", action="store_true", help="let the kernel place the server and all else")
     parser.add_argument("--out", type=Path, default=_OUT, help="where the results go; default: benchmarks/results")

@@ -11,7 +11,7 @@ import psycopg
 
 __all__ = ["Waits", "milliseconds"]
 
-_INTERVAL = 0.02
+_INTERVAL = 0.1  # a look costs a millisecond of a CPU that the writers want
 _EVENTS = """
 SELECT CASE WHEN wait_event_type IN ('Lock', 'IO') THEN wait_event ELSE '' END, count(*)::int
 FROM pg_stat_activity WHERE application_name = %s GROUP BY 1
@@ -32,7 +32,7 @@ class Waits:
         self._seen: Counter[str] = Counter()
 
     def watch(self, connection: psycopg.Connection[Any], until: Callable[[], bool]) -> None:
-        """Look every 20 ms, until told to stop."""
+        """Look every 100 ms, until told to stop."""
         while not until():
             self.add(dict(connection.execute(_EVENTS, (self._application,)).fetchall()))
             time.sleep(_INTERVAL)

@@ -272,17 +272,15 @@ class NotifyHub(ABC):
 
     def _receive(self, texts: Iterable[str]) -> None:
         """Hand each text's event to those who follow its topic."""
-        try:
-            for text in texts:
-                self._received += 1
-                try:
-                    topic, event = envelope.decode(text)
-                except envelope.MalformedEnvelopeError as error:
-                    self._unreadable(text, error)
-                else:
-                    self._take(topic, event)
-        finally:
-            self._dispatcher.wake()
+        for text in texts:
+            self._received += 1
+            try:
+                topic, event = envelope.decode(text)
+            except envelope.MalformedEnvelopeError as error:
+                self._unreadable(text, error)
+            else:
+                self._take(topic, event)
+        self._dispatcher.wake()
 
     def _take(self, topic: Topic, event: Event) -> None:
         """Take an event that has arrived."""

@@ -477,22 +477,6 @@ def test_a_text_that_is_no_envelope_is_a_gap_for_everyone_and_the_rest_goes_on(h
     assert (stats.received, stats.undecodable, stats.gaps) == (3, 1, 1)
 
 
-def test_who_waits_gets_what_was_taken_of_a_batch_that_fails(hub: ScriptedHub) -> None:
-    """As it does where the connection is lost while a large event is looked up."""
-
-    def texts() -> Iterator[str]:
-        yield text(1)
-        raise OSError("no more")
-
-    subscription = hub.subscribe("orders", TENANT)
-    with ThreadPoolExecutor(1) as executor:
-        got = executor.submit(subscription.get, 2 * PATIENCE)
-        eventually(lambda: len(subscription._backlog.not_empty._waiters) == 1)  # type: ignore[attr-defined]
-        with pytest.raises(OSError, match="no more"):
-            hub._receive(texts())
-        assert got.result(PATIENCE) == Event("orders", b"1")
-
-
 def test_who_comes_amid_a_batch_misses_nothing_between_two_of_its_events(hub: ScriptedHub) -> None:
     """It sees all of its topics from the same event on."""
     came: list[Subscription] = []

@@ -19,7 +19,7 @@ from pgfanout.backends.postgres import conninfo, schema
 from pgfanout.backends.postgres.publisher import Publisher
 from pgfanout.backends.postgres.schema import MAX_PAYLOAD, VERSION, Schema
 
-from .support.event_log import LONG, TENANT, Ear, numbers, payloads, pending, publish, publish_many, rows
+from .support.event_log import LONG, TENANT, Ear, numbers, payloads, pending, publish, publish_many, rows, waits_for
 from .support.postgres import PostgresServer, random_name
 from .support.wait import eventually
 
@@ -261,10 +261,6 @@ def test_a_new_channel_waits_for_those_who_publish_and_they_for_it(
     fresh_database_url: str, owner: psycopg.Connection, publish: Callable[[psycopg.Connection, object], None]
 ) -> None:
     """Or what is committed after the change could be told on the channel that nobody hears any more."""
-
-    def waiting() -> int:
-        return len(owner.execute("SELECT FROM pg_locks WHERE relation IS NOT NULL AND NOT granted").fetchall())
-
     Schema().install(owner)
     with (
         ThreadPoolExecutor(2) as pool,
@@ -277,9 +273,9 @@ def test_a_new_channel_waits_for_those_who_publish_and_they_for_it(
         publish(after, 0)
         publish(before, 1)
         installed = pool.submit(Schema(postgres_channel="elsewhere").install, installer)
-        eventually(lambda: waiting() == 1)
+        eventually(lambda: waits_for(owner, installer, before))
         published = pool.submit(publish, after, 2)
-        eventually(lambda: waiting() == 2)
+        eventually(lambda: waits_for(owner, after, installer))
         before.commit()
         installed.result(LONG)
         published.result(LONG)

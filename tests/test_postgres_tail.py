@@ -52,15 +52,17 @@ class Audience:
         self.position = position
         self.told: list[tuple[str, int, int]] = []
         self.follows = True
+        self.asleep = 0  # how many were offered something that nobody was woken for
 
     def offer(self, topic: Topic, event: Event) -> None:
+        self.asleep += 1
         self.told.append((event.id, self.position.begun, self.position.offered))
 
     def gap(self) -> None:
         self.told.append(("gap", self.position.begun, self.position.offered))
 
     def wake(self) -> None:
-        pass
+        self.asleep = 0
 
     def has_followers(self, topic: Topic) -> bool:
         self.told.append(("followers?", self.position.begun, self.position.offered))
@@ -185,3 +187,22 @@ def test_a_listener_that_was_given_up_does_not_move_the_position_back(
     with pytest.raises(RuntimeError):
         tail.catch_up(query)
     assert (position.begun, position.offered) == (14, 14)
+
+
+@pytest.mark.parametrize("asks", ["fetch", "contradiction"])
+def test_nobody_sleeps_who_has_something_to_read_while_the_server_is_asked(
+    tail: Tail, table: Table, audience: Audience, monkeypatch: pytest.MonkeyPatch, asks: str
+) -> None:
+    seen: list[int] = []
+
+    def lost(*given: object) -> None:
+        seen.append(audience.asleep)
+        raise psycopg.OperationalError("the connection is lost")
+
+    tail.take(TOPIC, logged(12))
+    assert audience.asleep == 1
+    for name in ("one", "ends"):
+        monkeypatch.setattr(table, name, lost)
+    with pytest.raises(psycopg.OperationalError):
+        tail.fetch(TOPIC, "13") if asks == "fetch" else tail.take(TOPIC, logged(11))
+    assert seen == [0]

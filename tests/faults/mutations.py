@@ -74,8 +74,8 @@ MUTATIONS = (
         2,
         "a notification that is no event is no gap",
         "hub.py",
-        "self._unreadable(text, error)\n                else",
-        "self._dispatcher.undecodable += 1\n                else",
+        "self._unreadable(text, error)\n            else",
+        "self._dispatcher.undecodable += 1\n            else",
         ("garbage",),
     ),
     Mutation(

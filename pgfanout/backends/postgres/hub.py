@@ -180,6 +180,5 @@ class PostgresHub(NotifyHub):
 
     def _unreadable(self, text: str, error: envelope.MalformedEnvelopeError) -> None:
         found = envelope.reference(text) if self._tail is not None else None
-        self._dispatcher.wake()  # nobody waits for a look-up who has something to read
         if found is None or self._tail is None or not self._tail.fetch(*found):
             super()._unreadable(text, error)

@@ -35,7 +35,8 @@ class Position(Protocol):
 class Tail:
     """Offers events in the order of their numbers, each once, and reads what no notification has brought.
 
-    For the listener's thread. What arrives up to `_read_until` was read before, or is covered by a refresh.
+    For the listener's thread. What arrives up to `_read_until` was read before, or is covered by a refresh. Whoever has
+    something to read is woken before the server is asked, whose answer may take its time, or never come.
     """
 
     def __init__(self, table: LogTable, position: Position, audience: Audience) -> None:
@@ -97,6 +98,7 @@ class Tail:
         found = None
         if self._audience.has_followers(topic):
             assert self._query is not None
+            self._audience.wake()
             found = self._table.one(self._query, number)
             if found is None:
                 self._position.begun = before
@@ -141,6 +143,7 @@ class Tail:
         it has hidden nobody knows: everyone is to refresh, and it goes on from what the log says.
         """
         assert self._query is not None
+        self._audience.wake()
         last = self._table.ends(self._query).last
         now = time.monotonic()
         if now >= self._complain_at:

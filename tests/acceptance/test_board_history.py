@@ -16,10 +16,23 @@ from tests.support.gunicorn import GunicornServer
 from tests.support.need import need
 from tests.support.nginx import NginxServer
 from tests.support.postgres import PostgresServer
+from tests.support.sse import EventSource
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.wait import eventually
 
-from .board import CAFE, cards, column, complaints_of, insert, is_live, loads_of, shop, shows_the_table
+from .board import (
+    CAFE,
+    LONG,
+    WORKSHOP,
+    cards,
+    column,
+    complaints_of,
+    insert,
+    is_live,
+    loads_of,
+    shop,
+    shows_the_table,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -51,7 +64,9 @@ def test_a_page_is_drawn_before_its_streams_are_open_and_shows_what_changes_unti
     board: GunicornServer, page: Page, connection: psycopg.Connection
 ) -> None:
     title = 'Drawn </script><img src=x onerror="alert(1)"> & <!-- \u2028 it\'s'
-    insert(connection, title)
+    with EventSource(f"{board.url}/events?tenant={CAFE}") as witness:
+        insert(connection, title)
+        witness.next_event(LONG)  # so it comes before the page's cursor
     loads, complaints = loads_of(page), complaints_of(page)
     held: list[Route] = []
     page.route("**/events?*", lambda route: held.append(route))
@@ -212,7 +227,8 @@ def test_a_page_without_a_cursor_loads_whenever_its_stream_opens(
     expect(cards(page, CAFE).get_by_text("During the restart")).to_be_visible(timeout=30_000)
     is_live(page)
     shows_the_table(page, connection)
-    assert len(loads) == 4
+    # More than once where a stream came while the server was still ending.
+    assert all(any(tenant in load for load in loads[2:]) for tenant in (CAFE, WORKSHOP))
 
 
 def fall_asleep(page: Page) -> None:

@@ -46,7 +46,7 @@ def comeback(world: World, options: Options) -> Iterator[Measurement]:
     """Those who come back have missed events; newcomers, as many, have not, and show what a crowd costs by itself."""
     if not options.wants("I"):
         return
-    for round_ in range(1, options.rounds + 1):
+    for round_ in range(1, options.crowd_rounds + 1):
         for name in (HISTORY, NEWCOMERS):
             measurement = Measurement(COMEBACK, name, options.crowd, round_, unit="browsers")
             try:

@@ -31,8 +31,8 @@ class Options:
     """`sizes` are the streams of A and `bursts` of C as (streams, events, events in a transaction).
 
     `seconds` is how long a steady window lasts. `rounds` is how often those take turns that are compared by a ratio in
-    A, and how often D is run; `burst_rounds` how often a burst. `writer_rounds` is how often the two
-    ways to publish take turns in H, for `writer_seconds` each. `crowd` are the browsers of I.
+    A, and how often D is run; `burst_rounds` how often a burst. `writer_rounds` is how often the two ways to publish
+    take turns in H, for `writer_seconds` each. `crowd` are the browsers of I, which come back `crowd_rounds` times.
     """
 
     scenarios: frozenset[str]
@@ -45,6 +45,7 @@ class Options:
     writer_rounds: int
     writer_seconds: int
     crowd: int
+    crowd_rounds: int
     full_rate_events: int
     thread_streams: int
     pinned: bool
@@ -79,6 +80,7 @@ class Options:
             writer_rounds=given.rounds or (1 if quick else 9),
             writer_seconds=1 if quick else 2,
             crowd=100 if quick else 1000,
+            crowd_rounds=given.rounds or (1 if quick else 5),
             full_rate_events=10_000 if quick else 100_000,
             thread_streams=50 if quick else 500,
             pinned=not given.no_pin,
@@ -99,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", type=_list, default=[], help="numbers of streams for A; default: 50,1000,5000,9000")
     parser.add_argument("--seconds", type=float, help="how long a steady window lasts; default: 10")
     parser.add_argument(
-        "--rounds", type=int, help="how often what is compared by ratio is repeated; default: 3, C: 5, H: 9"
+        "--rounds", type=int, help="how often what is compared by ratio is repeated; default: 3, C and I: 5, H: 9"
     )
     parser.add_argument("--no-pin", action="store_true", help="let the kernel place the server and all else")
     parser.add_argument("--out", type=Path, default=_OUT, help="where the results go; default: benchmarks/results")

@@ -30,7 +30,7 @@ demo: $(DEMO)/.installed ## the order board on http://127.0.0.1:PORT; Ctrl-C end
 	@PORT=$(PORT) exec $(DEMO)/bin/gunicorn -c flask_example/gunicorn.conf.py "flask_example:create_app()"
 
 test: $(TOOLS)/.installed ## every check and test that this machine can run, with tox
-	@$(TOOLS)/bin/tox run
+	@$(TOOLS)/bin/tox run-parallel --parallel 2 --parallel-no-spinner
 
 lint: $(TOOLS)/.installed ## ruff
 	@$(TOOLS)/bin/tox run -e lint

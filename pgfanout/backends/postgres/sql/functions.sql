@@ -44,7 +44,8 @@ LANGUAGE sql BEGIN ATOMIC
 END;
 
 -- The last that a transaction does. The statement that draws has begun before it waits for the lock, which is held for
--- little more than the writing.
+-- little more than the writing. (With a notification made beforehand and kept in `pending`, 16 writers had a hundredth more
+-- transactions, and payloads of some KB, which were then stored twice, cost a quarter more.)
 CREATE OR REPLACE FUNCTION @schema@._at_commit() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER AS $body$
 DECLARE

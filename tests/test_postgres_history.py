@@ -147,19 +147,28 @@ def test_more_than_a_page_is_replayed_in_order_while_others_publish(make_hub: Ma
     assert payloads(events) == list(range(1800))
 
 
+def have_all(url: str, hub: PostgresHub) -> None:
+    """What was published before is behind who follows from now on."""
+    with psycopg.connect(url) as connection:
+        [(last,)] = connection.execute("SELECT max(number) FROM pgfanout.event").fetchall()
+    eventually(lambda: (hub.cursor() or 0) >= last)
+
+
 @pytest.mark.parametrize("after", [1, 9_000_000_000_000_000])
-def test_a_number_that_is_too_old_or_not_yet_there_is_a_refresh(hub: PostgresHub, after: int) -> None:
+def test_a_number_that_is_too_old_or_not_yet_there_is_a_refresh(url: str, hub: PostgresHub, after: int) -> None:
     publish(hub, 1)
+    have_all(url, hub)
     with hub.subscribe("orders", TENANT, after=after) as subscription:
         assert take(subscription, 1) == [REFRESH_EVENT]
         publish(hub, 2)
         assert payloads(take(subscription, 1)) == [2]
 
 
-def test_too_much_to_be_replayed_is_a_refresh(make_hub: MakeHub) -> None:
+def test_too_much_to_be_replayed_is_a_refresh(url: str, make_hub: MakeHub) -> None:
     hub = make_hub(history=History(max_replay=600))
     cursor = hub.cursor()
     publish(hub, *range(601))
+    have_all(url, hub)
     with hub.subscribe("orders", TENANT, after=cursor) as subscription:
         assert take(subscription, 1) == [REFRESH_EVENT]
         publish(hub, "next")

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +15,9 @@ from psycopg import sql
 
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
 LONG = 30.0
+
+Connect = Callable[[], psycopg.Connection]
+"""Opens a session."""
 
 Row = tuple[int, str, uuid.UUID, str, str]
 """Number, channel, tenant, type, and the payload as it was written."""

@@ -106,10 +106,10 @@ WITH_HISTORY = tuple(
             (),
         ),
         (
-            "an answer to an earlier question is taken for the next",
+            "an answer to a question that is given up is taken",
             "refill.py",
-            "question is not self._question",
-            "not self._question",
+            "if self.ended or question is not self._question:",
+            "if self.ended:",
             ("garbage",),
         ),
         (

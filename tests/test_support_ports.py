@@ -14,7 +14,12 @@ _THEIRS = f"from tests.support.ports import free_port; print(*(free_port() for _
 
 def test_no_port_is_given_out_twice_by_one_process_or_by_two() -> None:
     other = subprocess.run(
-        [sys.executable, "-c", _THEIRS], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+        [sys.executable, "-c", _THEIRS],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60.0,
     )
     ports = [*(free_port() for _ in range(_MANY)), *map(int, other.stdout.split())]
     assert len(set(ports)) == 2 * _MANY

@@ -120,20 +120,21 @@ class Open:
 
 
 @pytest.fixture
-def hub() -> Iterator[MemoryHub]:
-    with MemoryHub(buffer_size=2000) as hub:
-        yield hub
-
-
-@pytest.fixture
 def streamer() -> Iterator[Streamer]:
-    """One of the test's own; in the end it has let everything go."""
+    """One of the test's own; in the end it has let everything go, and no listener is left that could wake it."""
     streamer = Streamer()
     yield streamer
     streamer.cut(PATIENCE)
     assert streamer.wait_until_empty(PATIENCE)
     eventually(lambda: streamer._thread is None)
     streamer.abandon()
+
+
+@pytest.fixture
+def hub(streamer: Streamer) -> Iterator[MemoryHub]:
+    """Closed before the streamer lets its descriptor go, which outside of tests stays for good."""
+    with MemoryHub(buffer_size=2000) as hub:
+        yield hub
 
 
 @pytest.fixture

@@ -40,4 +40,7 @@ __all__ = [
     "TooManyOpenFilesError",
     "TooManyStreamsError",
     "TooManyStreamsForUserError",
+    "__version__",
 ]
+
+__version__ = "0.1.0"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "HubClosedError",
     "HubConfigurationError",
@@ -16,7 +18,21 @@ __all__ = [
 
 
 class PgFanoutError(Exception):
-    """The root of every error that this library raises by itself."""
+    """The root of every error that this library raises by itself.
+
+    Every error survives `pickle` and `copy`, its message and its data included.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own way calls the constructor with `args`, which is the message and not the constructor's arguments.
+        return _remade, (type(self), self.args, self.__dict__)
+
+
+def _remade(kind: type[PgFanoutError], args: tuple[Any, ...], attributes: dict[str, Any]) -> PgFanoutError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class InvalidEventError(PgFanoutError, ValueError):

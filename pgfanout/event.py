@@ -93,7 +93,11 @@ class Event:
             f"<Event channel={self.channel!r} type={self.type!r} id={self.id!r} payload of {len(self.payload)} bytes>"
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        # CLOSE_EVENT and REFRESH_EVENT are compared by identity, so a copy of them has to be the same object.
+        for name in ("CLOSE_EVENT", "REFRESH_EVENT"):
+            if globals()[name] is self:
+                return name
         return (Event.checked, self._key())
 
 

@@ -14,7 +14,6 @@ import functools
 import logging
 import signal
 import socket
-import threading
 import time
 from typing import Any
 
@@ -25,6 +24,7 @@ from .streams.descriptors import raise_limit, set_reserve
 from .streams.limiter import set_server_threads
 from .streams.stream import close_forgotten, live_streams
 from .streams.streamer import streamer
+from .threads import start_thread
 
 __all__ = ["post_worker_init", "worker_exit"]
 
@@ -50,8 +50,8 @@ def post_worker_init(worker: Any) -> None:
     _quit_safely(worker)
     _tell_requests(worker)
     for hub in live_hubs():
-        threading.Thread(target=_start, args=(hub, worker), name="pgfanout-starter", daemon=True).start()
-    threading.Thread(target=_watch, args=(worker,), name="pgfanout-watcher", daemon=True).start()
+        start_thread("pgfanout-starter", _start, hub, worker)
+    start_thread("pgfanout-watcher", _watch, worker)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
@@ -133,12 +133,7 @@ def _end_idle_connections(worker: Any) -> None:
 
 def _say_goodbye() -> None:
     """End every stream with `close`; cut the ones whose client doesn't take it."""
-    closing = [
-        threading.Thread(target=hub.close, args=(_CLOSE_TIME,), name="pgfanout-closer", daemon=True)
-        for hub in live_hubs()
-    ]
-    for thread in closing:
-        thread.start()
+    closing = [start_thread("pgfanout-closer", hub.close, _CLOSE_TIME) for hub in live_hubs()]
     for thread in closing:
         thread.join(_CLOSE_TIME)
     deadline = time.monotonic() + _FAREWELL_TIME

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .errors import HubClosedError, HubConfigurationError, HubTimeoutError
+from .threads import start_thread
 
 __all__ = ["Lifecycle", "Listener"]
 
@@ -122,7 +123,7 @@ class Lifecycle:
         me = threading.current_thread()
         others = [attempt for attempt in running if attempt.thread is not me]
         with self._changed:
-            ended = self._changed.wait_for(lambda: all(attempt.ended for attempt in others), timeout)
+            ended = self._changed.wait_for(lambda: all(attempt.ended for attempt in others), _lock_time(timeout))
         if not ended:
             logger.warning("the listener's thread did not stop within %g s and is left behind", timeout)
 
@@ -152,16 +153,15 @@ class Lifecycle:
         self.check_open()
         if self._attempt is None:
             attempt = _Attempt(self._new_listener())
-            attempt.thread = threading.Thread(target=self._run, args=(attempt,), name="pgfanout-listener", daemon=True)
             # Started under the lock, so that nobody can wait for a thread that never ran; the
             # new thread's first steps don't need the lock.
-            attempt.thread.start()
+            attempt.thread = start_thread("pgfanout-listener", self._run, attempt)
             self._attempt = attempt
             self._running.append(attempt)
         return self._attempt
 
     def _await(self, attempt: _Attempt, timeout: float) -> None:
-        self._changed.wait_for(lambda: self._has_listened or self._closed or attempt.ended, max(0.0, timeout))
+        self._changed.wait_for(lambda: self._has_listened or self._closed or attempt.ended, _lock_time(timeout))
 
     def _run(self, attempt: _Attempt) -> None:
         try:
@@ -182,3 +182,8 @@ class Lifecycle:
             self.listening = listening
             self.since = time.time()
         self._changed.notify_all()
+
+
+def _lock_time(timeout: float) -> float:
+    """A time that a lock can count: infinity is one that it can't."""
+    return min(max(0.0, timeout), threading.TIMEOUT_MAX)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Final
@@ -73,7 +74,7 @@ class Subscription:
         return self._backlog.ended
 
     def get(self, timeout: float | None = None) -> Event:
-        """The next event; waits for it, `timeout` seconds at most, or for ever.
+        """The next event; waits for it, `timeout` seconds at most, or for ever (None or infinity).
 
         Raises `queue.Empty` when the time has passed. After the end it returns `CLOSE_EVENT`,
         however often it is called.
@@ -128,5 +129,6 @@ class Subscription:
 
 
 def _seconds(timeout: float | None) -> float | None:
-    # A queue refuses negative times; "the time is over" is an ordinary result of subtracting.
-    return None if timeout is None else max(0.0, timeout)
+    # A queue refuses negative times; "the time is over" is an ordinary result of subtracting. And a lock refuses times
+    # that it can't count, infinity among them.
+    return None if timeout is None or timeout > threading.TIMEOUT_MAX else max(0.0, timeout)

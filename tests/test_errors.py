@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
+
 import pytest
 
 from pgfanout import errors
@@ -13,6 +17,7 @@ from pgfanout.errors import (
     InvalidEventError,
     PayloadTooLargeError,
     PgFanoutError,
+    TooManyOpenFilesError,
     TooManyStreamsError,
     TooManyStreamsForUserError,
 )
@@ -74,3 +79,37 @@ def test_the_limit_of_a_user_is_told_from_the_limit_of_the_process() -> None:
     assert "process" in str(TooManyStreamsError(1))
     assert "user" in str(TooManyStreamsForUserError(1))
     assert "process" not in str(TooManyStreamsForUserError(1))
+
+
+ERRORS = [
+    PgFanoutError("root"),
+    InvalidEventError("channel", "it is empty"),
+    PayloadTooLargeError(8000, 7999),
+    HubClosedError(),
+    HubConfigurationError("check the user"),
+    HubTimeoutError("not listening"),
+    TooManyStreamsError(3),
+    TooManyStreamsForUserError(2),
+    TooManyOpenFilesError(1024),
+    MalformedEnvelopeError("not a JSON object"),
+]
+
+
+def test_every_error_is_copied_below() -> None:
+    assert {type(error).__name__ for error in ERRORS} >= set(errors.__all__)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_survives_pickle_and_copy(
+    error: PgFanoutError, duplicate: Callable[[PgFanoutError], PgFanoutError]
+) -> None:
+    twin = duplicate(error)
+    assert type(twin) is type(error)
+    assert (str(twin), twin.args, twin.__dict__) == (str(error), error.args, error.__dict__)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_error_survives_each_protocol_of_pickle(protocol: int) -> None:
+    twin = pickle.loads(pickle.dumps(PayloadTooLargeError(8000, 7999), protocol))
+    assert (twin.size, twin.limit) == (8000, 7999)

@@ -220,3 +220,10 @@ def test_a_copy_is_equal(duplicate: Any) -> None:
 @pytest.mark.parametrize(("event", "kind"), [(CLOSE_EVENT, "close"), (REFRESH_EVENT, "refresh")])
 def test_control_events_belong_to_no_channel_and_say_nothing_but_their_type(event: Event, kind: str) -> None:
     assert (event.channel, event.json(), event.type, event.id) == ("", {}, kind, "")
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda event: pickle.loads(pickle.dumps(event))])
+@pytest.mark.parametrize("event", [CLOSE_EVENT, REFRESH_EVENT], ids=["close", "refresh"])
+def test_a_copy_of_a_control_event_is_the_same_object(event: Event, duplicate: Any) -> None:
+    assert duplicate(event) is event
+    assert duplicate([event])[0] is event

@@ -19,6 +19,8 @@ PACKAGE = Path(pgfanout.__file__).parent
 # From the bottom to the top; a module imports from those above its own line only. The name of a
 # package stands for its `__init__`, "" for that of pgfanout itself.
 ORDER = [
+    "threads",
+    "rate_limit",
     "errors",
     "topic",
     "event",

@@ -183,6 +183,14 @@ def test_after_a_start_that_timed_out_the_next_one_tries_anew(world: World) -> N
     assert world.lifecycle.listening
 
 
+@pytest.mark.parametrize("timeout", [float("inf"), 1e300])
+def test_a_time_without_an_end_waits_and_then_closes(world: World, timeout: float) -> None:
+    future = world.start(timeout)
+    world.listener.do(world.lifecycle.now_listening)
+    future.result(PATIENCE)
+    world.lifecycle.close(timeout)
+
+
 @pytest.mark.parametrize("timeout", [-1.0, 0.001])
 def test_a_time_of_nothing_or_next_to_it_is_over(world: World, timeout: float) -> None:
     with pytest.raises(HubTimeoutError):

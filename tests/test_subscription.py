@@ -160,7 +160,7 @@ def test_get_all_takes_everything_that_waits() -> None:
     assert drain(subscription) == []
 
 
-@pytest.mark.parametrize("timeout", [None, PATIENCE])
+@pytest.mark.parametrize("timeout", [None, PATIENCE, float("inf"), 1e300])
 def test_get_waits_for_an_event(pool: ThreadPoolExecutor, timeout: float | None) -> None:
     subscription = Subscription(2)
     future = waiting(pool, subscription, lambda: subscription.get(timeout))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ..feed import Feed
+from ..threads import start_thread
 from .outlet import Outlet
 from .pump import EARLIEST_KEEPALIVE, Pump
 
@@ -69,9 +70,7 @@ class Streamer:
         assert self._pump is not None
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
-                thread = threading.Thread(target=self._run, args=(self._pump,), name="pgfanout-streamer", daemon=True)
-                thread.start()
-                self._thread = thread
+                self._thread = start_thread("pgfanout-streamer", self._run, self._pump)
             self._pump.watch(outlet)
             self._arrivals.append(outlet)
             late = self._sleeps_until > time.monotonic() + EARLIEST_KEEPALIVE * outlet.keepalive

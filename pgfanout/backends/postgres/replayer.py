@@ -15,6 +15,7 @@ import psycopg
 
 from ...errors import HubConfigurationError
 from ...log import Answer, Page, number_of
+from ...threads import start_thread
 from ...topic import Topic
 from . import conninfo
 from .history import History
@@ -126,9 +127,7 @@ class Replayer:
 
     def _start(self) -> None:
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name="pgfanout-history", daemon=True)
-            thread.start()
-            self._thread = thread
+            self._thread = start_thread("pgfanout-history", self._run)
 
     def _run(self) -> None:
         while self._wait(None):

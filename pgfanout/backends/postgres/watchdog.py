@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ...threads import start_thread
+
 __all__ = ["Watchdog"]
 
 
@@ -41,8 +43,7 @@ class Watchdog:
             self._deadline = None
             if self._stopped:
                 self._cut()
-        thread = threading.Thread(target=self._guard, name="pgfanout-watchdog", daemon=True)
-        thread.start()
+        thread = start_thread("pgfanout-watchdog", self._guard)
         try:
             yield
         finally:

@@ -24,7 +24,7 @@ class PgFanoutError(Exception):
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exception's own way calls the constructor with `args`, which is the message and not the constructor's arguments.
+        # Exception's own way calls the constructor with `args`: the message, and not the constructor's arguments.
         return _remade, (type(self), self.args, self.__dict__)
 
 

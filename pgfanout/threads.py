@@ -11,7 +11,7 @@ __all__ = ["start_thread"]
 
 
 def start_thread(name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
-    """Start a daemon thread in an empty `contextvars` context, and return it. Raises `RuntimeError` at the system's limit.
+    """Start a daemon thread in an empty `contextvars` context, and return it. Raises `RuntimeError` when there is none.
 
     A thread is started by the first request that needs it and outlives that request. Tracers and error reporters hand
     the context of `Thread.start` down to the new thread, as Python 3.14 does itself (`thread_inherit_context`): each

@@ -196,6 +196,7 @@ def test_the_public_names_are_the_documented_ones() -> None:
         "TooManyOpenFilesError",
         "TooManyStreamsError",
         "TooManyStreamsForUserError",
+        "__version__",
     }
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from .faults.oracle import REFRESH, Check, Item, Ledger, Oracle, Record, Sent, Topic
+from .faults.ledger import Ledger, Sent
+from .faults.oracle import Check, Oracle
+from .faults.record import REFRESH, Item, Record, Topic
 
 MINE, OTHER = Topic("orders", "mine"), Topic("orders", "other")
 SINCE = 0.5

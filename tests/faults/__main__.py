@@ -66,7 +66,7 @@ def _run(world: World, options: argparse.Namespace, report: Report) -> None:
     for index in _indices(options):
         if report.broken and options.until_broken:
             return
-        schedule = Schedule(options.seed, index, options.faults)
+        schedule = Schedule(options.seed, index, options.faults, history=world.history)
         outcome = schedule.run(world, baseline)
         broken = report.add(outcome)
         if broken or options.verbose:

@@ -38,7 +38,7 @@ class Baseline:
         with world.connect() as admin:
             sessions = dict(admin.execute(_SESSIONS).fetchall())
             ((usage,),) = admin.execute("SELECT pg_notification_queue_usage()").fetchall()
-        inside = world.inside()
+        insides = [world.inside(name) for name in world.sites]
         # Each has a session to read its history with, but not always, and that has a watchdog and a second descriptor.
         reading = sum(reads_history(hub) for hub in world.hubs.values())
         threads = Counter(thread.name for thread in threading.enumerate())
@@ -53,9 +53,9 @@ class Baseline:
             routes=sum(routes(hub) for hub in world.hubs.values()),
             sessions=sessions,
             queue_is_empty=usage < 0.1,  # of 64 pages a few stay behind until somebody notifies again
-            site_streams=inside["streams"],
-            site_subscriptions=inside["subscriptions"],
-            site_routes=inside["routes"],
+            site_streams=sum(inside["streams"] for inside in insides),
+            site_subscriptions=sum(inside["subscriptions"] for inside in insides),
+            site_routes=sum(inside["routes"] for inside in insides),
         )
 
     @classmethod
@@ -89,12 +89,12 @@ def differences(world: World, before: Baseline, timeout: float = 20.0) -> list[s
             for name, was in vars(before).items()
             if (now := getattr(after, name)) != was
         ] or ["left behind: the baseline could not be measured"]
-    return _growth_of_the_site(world)
+    return [line for name in world.sites for line in _growth_of_a_site(world, name)]
 
 
-def _growth_of_the_site(world: World) -> list[str]:
+def _growth_of_a_site(world: World, name: str) -> list[str]:
     """A worker may be new, and its threads begin as they are needed: these have limits instead."""
-    inside = world.inside()
+    inside = world.inside(name)
     lines = []
     if inside["all_threads"] > THREADS + 8:
         lines.append(f"left behind: the worker has {inside['all_threads']} threads")

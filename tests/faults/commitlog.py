@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
-__all__ = ["MARK", "CommitLog"]
+__all__ = ["MARK", "CommitLog", "Commits"]
 
 _PREFIX = "pgfanout-faults"
 _SLOT = "pgfanout_faults"
@@ -27,6 +27,21 @@ _READ = f"""
 """
 
 
+class Commits(NamedTuple):
+    """The keys of what was committed, in order. Those of a timeline that was lost come where it was left, and `lost`
+    tells of each which of them that was."""
+
+    keys: list[int]
+    lost: dict[int, int]
+
+
+class _Branch(NamedTuple):
+    """What a server had committed when its data were replaced, and how many keys had been read by then."""
+
+    keys: list[int]
+    read: int
+
+
 class CommitLog:
     """A replication slot in one database, and every key that was read from it so far."""
 
@@ -34,13 +49,36 @@ class CommitLog:
         connection.execute(f"CREATE PUBLICATION {_SLOT}")
         connection.execute(f"SELECT pg_create_logical_replication_slot('{_SLOT}', 'pgoutput')")
         self._keys: dict[int, None] = {}
+        self._branches: list[_Branch] = []
 
-    def read(self, connection: psycopg.Connection[Any]) -> list[int]:
-        """The keys of all committed events, in commit order."""
-        for (change,) in connection.execute(_READ):
-            # A server that crashed may repeat what it had told already.
-            self._keys.update(dict.fromkeys(_keys(change)))
-        return list(self._keys)
+    def read(self, connection: psycopg.Connection[Any]) -> Commits:
+        """All committed events, in commit order."""
+        # A server that crashed may repeat what it had told already.
+        self._keys.update(dict.fromkeys(_read(connection)))
+        return _merge(list(self._keys), self._branches)
+
+    def read_lost(self, connection: psycopg.Connection[Any]) -> int:
+        """Read what a server has whose data were replaced since the last `read`; the number of that timeline."""
+        self._branches.append(_Branch(list(dict.fromkeys(_read(connection))), len(self._keys)))
+        return len(self._branches) - 1
+
+
+def _merge(kept: list[int], branches: list[_Branch]) -> Commits:
+    """Put the keys of each branch that were not kept behind the last that was."""
+    places = {key: place for place, key in enumerate(kept)}
+    behind: dict[int, list[int]] = {}
+    lost: dict[int, int] = {}
+    for number, branch in enumerate(branches):
+        own = [key for key in branch.keys if key not in places and key not in lost]
+        fork = max((places[key] + 1 for key in branch.keys if key in places), default=branch.read)
+        behind.setdefault(max(fork, branch.read), []).extend(own)
+        lost.update(dict.fromkeys(own, number))
+    keys = [key for place in range(len(kept) + 1) for key in (*behind.get(place, ()), *kept[place : place + 1])]
+    return Commits(keys, lost)
+
+
+def _read(connection: psycopg.Connection[Any]) -> list[int]:
+    return [key for (change,) in connection.execute(_READ) for key in _keys(change)]
 
 
 def _keys(change: bytes) -> Iterator[int]:

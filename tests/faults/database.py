@@ -7,6 +7,7 @@ import random
 import shlex
 import signal
 from contextlib import suppress
+from time import monotonic
 
 import psycopg
 
@@ -14,7 +15,7 @@ from tests.support.processes import session
 from tests.support.wait import eventually
 
 from .fault import fault, hold
-from .oracle import Topic
+from .processes import signal_workers
 from .world import World
 
 
@@ -53,6 +54,22 @@ def server_starting_up(world: World, rng: random.Random) -> None:
     eventually(lambda: not (world.server.data_directory / "recovery.signal").exists(), timeout=60.0)
     eventually(world.accepts, timeout=60.0)
     del world.server.settings["restore_command"], world.server.settings["hot_standby"]
+
+
+@fault("database")
+def away_at_start(world: World, rng: random.Random) -> None:
+    """The server is away while a site's worker starts: ordinary requests are answered all the same."""
+    name = rng.choice(sorted(world.sites))
+    world.server.stop("fast")
+    with world.telling("a start without a database", paths=[name]):
+        old = world.sites[name].worker_pids()
+        signal_workers(world.sites[name], signal.SIGTERM)
+        eventually(lambda: set(world.sites[name].worker_pids()) - set(old), timeout=60.0)
+        ends = monotonic() + rng.uniform(0.3, 1.5)
+        while monotonic() < ends:
+            world.site_answers(name, within=2.0)
+        world.server.start()
+        eventually(lambda: world.listens(name), timeout=30.0)
 
 
 @fault("database")
@@ -99,27 +116,3 @@ def queue_full(world: World, rng: random.Random) -> None:
                 flood.execute("SELECT pg_notify('elsewhere', n || repeat('x', 7000)) FROM generate_series(1, 10) n")
         hold(rng, 1.0)
         holder.rollback()
-
-
-_GARBAGE = (
-    "",
-    "not json",
-    "[]",
-    "{}",
-    "null",
-    '{"channel": "orders"}',
-    '{"channel": "orders", "tenant_id": "nobody", "payload": 1}',
-    '{"channel": "orders", "tenant_id": "7d0e6f3a-7b1c-4a58-9f55-0c2d8f0f6a11", "payload": 1, "type": "close"}',
-    '{"channel": "orders", "tenant_id": "7d0e6f3a-7b1c-4a58-9f55-0c2d8f0f6a11", "payload": 1, "type": "a\\nid: 1"}',
-    "[" * 7999,
-    '{"a":' * 1500,
-    "x" * 7999,
-    "\x01\x02",
-)
-
-
-@fault("input", unfillable=True)
-def garbage(world: World, rng: random.Random) -> None:
-    for text in rng.choices(_GARBAGE, k=rng.randint(1, 30)):
-        world.lose(Topic("orders", "7d0e6f3a-7b1c-4a58-9f55-0c2d8f0f6a11"), text)
-        hold(rng, 0.02)

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 from tests.support.sse import EventSource
 
-from .world import World
+from .world import SITE, World
 
 __all__ = ["disturbances"]
 
@@ -72,13 +72,13 @@ def _losses(world: World) -> list[str]:
 def _sleepers(world: World) -> list[str]:
     """Streams are woken by an event, not by the next keepalive."""
     tenant, delays = uuid.uuid4(), []
-    url = f"{world.site.url}/events?tenant={tenant}&channel=own"
+    url = f"{world.sites[SITE].url}/events?tenant={tenant}&channel=own"
     with EventSource(url) as source, world.new_hub() as hub:
         source.wait_for(lambda source: source.comments)
         for number in range(15):
             begin = time.monotonic()
             hub.publish("own", tenant, number)
-            source.next_event(_PATIENCE)
+            source.events_until(lambda event: event.type == "message", _PATIENCE)
             delays.append(time.monotonic() - begin)
     typical = statistics.median(delays)
     return [f"slow: a stream's events take {typical:.2f} s in peace"] if typical > _AT_ONCE else []

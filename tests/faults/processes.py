@@ -10,55 +10,63 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from tests.support.gunicorn import GunicornServer
 from tests.support.wait import eventually
 
 from .fault import fault, hold
 from .world import GRACEFUL_TIMEOUT, World
 
 
-def _signal_workers(world: World, number: signal.Signals) -> None:
-    for pid in world.site.worker_pids():
+def _site(world: World, rng: random.Random) -> str:
+    return rng.choice(sorted(world.sites))
+
+
+def signal_workers(site: GunicornServer, number: signal.Signals) -> None:
+    for pid in site.worker_pids():
         with suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
-def _await_end(world: World, old: list[int]) -> None:
+def _await_end(world: World, name: str, old: list[int]) -> None:
     """A worker that is told to stop is gone long before gunicorn's own limit, whatever streams it has."""
     began = time.monotonic()
-    eventually(lambda: not set(world.site.worker_pids()) & set(old), timeout=60.0)
+    eventually(lambda: not set(world.sites[name].worker_pids()) & set(old), timeout=60.0)
     world.stops.append(time.monotonic() - began)
     if world.stops[-1] > GRACEFUL_TIMEOUT / 2:
         world.broken.append(f"end: a worker was gone only after {world.stops[-1]:.1f} s")
 
 
-def _await_new_worker(world: World) -> None:
+def _await_new_worker(world: World, name: str) -> None:
     # One that is told to stop while it starts takes its time for that.
-    eventually(world.inside, timeout=60.0)
+    eventually(lambda: world.inside(name), timeout=60.0)
 
 
 @fault("process")
 def workers_replaced(world: World, rng: random.Random) -> None:
-    old = world.site.worker_pids()
-    world.site.signal(signal.SIGHUP)
+    name = _site(world, rng)
+    old = world.sites[name].worker_pids()
+    world.sites[name].signal(signal.SIGHUP)
     # The master starts the new one first.
-    eventually(lambda: set(world.site.worker_pids()) - set(old), timeout=60.0)
-    _await_end(world, old)
+    eventually(lambda: set(world.sites[name].worker_pids()) - set(old), timeout=60.0)
+    _await_end(world, name, old)
 
 
 @fault("process")
 def worker_stopped(world: World, rng: random.Random) -> None:
-    old = world.site.worker_pids()
-    _signal_workers(world, rng.choice((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)))
-    _await_end(world, old)
-    _await_new_worker(world)
+    name = _site(world, rng)
+    old = world.sites[name].worker_pids()
+    signal_workers(world.sites[name], rng.choice((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)))
+    _await_end(world, name, old)
+    _await_new_worker(world, name)
 
 
 @fault("process")
 def worker_killed(world: World, rng: random.Random) -> None:
     world.cuts_allowed = True
-    old = world.site.worker_pids()
-    _signal_workers(world, signal.SIGKILL)
-    eventually(lambda: set(world.site.worker_pids()) - set(old), timeout=60.0)
+    name = _site(world, rng)
+    old = world.sites[name].worker_pids()
+    signal_workers(world.sites[name], signal.SIGKILL)
+    eventually(lambda: set(world.sites[name].worker_pids()) - set(old), timeout=60.0)
 
 
 @fault("machine")

@@ -14,9 +14,10 @@ import psycopg
 from pgfanout import NotifyHub
 
 from .commitlog import MARK
-from .oracle import Ledger, Sent, Topic
+from .ledger import Ledger, Sent
+from .record import Topic
 
-__all__ = ["Publisher"]
+__all__ = ["Publisher", "foreign_envelope"]
 
 _ENCODINGS = ("UTF8", "LATIN1", "SQL_ASCII", "UTF8")
 _TYPES = ("", "", "order.created", "order.updated", "größe")
@@ -136,7 +137,8 @@ class Publisher:
             connection.execute("SELECT pgfanout.publish(%s, %s, %s, %s)", parameters)
         else:
             sent.has_id = False
-            connection.execute("SELECT pg_notify('pgfanout_events', %s)", (_foreign_envelope(sent),))
+            text = foreign_envelope(sent.topic, sent.payload.decode(), sent.type)
+            connection.execute("SELECT pg_notify('pgfanout_events', %s)", (text,))
         _commit(connection, [sent])
 
     def _publish(self, connection: psycopg.Connection[Any]) -> Sent:
@@ -172,15 +174,17 @@ class Publisher:
         return sent
 
 
-def _foreign_envelope(sent: Sent) -> str:
+def foreign_envelope(topic: Topic, payload: str, type: str = "", **more: object) -> str:
+    """A notification as a service in another language makes it, with fields that are `more`."""
     envelope = {
         "version": 7,
-        "channel": sent.topic.channel,
-        "tenant_id": sent.topic.tenant.upper(),
+        "channel": topic.channel,
+        "tenant_id": topic.tenant.upper(),
         "payload": "PAYLOAD",
-        "type": sent.type,
+        "type": type,
+        **more,
     }
-    return json.dumps(envelope).replace('"PAYLOAD"', sent.payload.decode())
+    return json.dumps(envelope).replace('"PAYLOAD"', payload)
 
 
 def _commit(connection: psycopg.Connection[Any], sents: Sequence[Sent]) -> None:

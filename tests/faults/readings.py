@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .world import SITE, World
+from .world import World
 
 __all__ = ["Readings"]
 
@@ -27,8 +27,9 @@ class Readings:
         if not world.history:
             return cls()
         counts = {name: _counts(asdict(hub.stats())) for name, hub in world.hubs.items()}
-        inside = world.inside()
-        return cls(_by_process={**counts, f"{SITE} {inside['pid']}": _counts(inside)})
+        insides = {name: world.inside(name) for name in world.sites}
+        of_sites = {f"{name} {inside['pid']}": _counts(inside) for name, inside in insides.items()}
+        return cls(_by_process={**counts, **of_sites})
 
     def since(self, before: Readings) -> Readings:
         """What has been added."""

@@ -29,7 +29,7 @@ class Report:
     committed: int = 0
     deliveries: int = 0
     told: int = 0
-    unfillable: int = 0
+    needless: int = 0
     silent: int = 0
     duplicates: int = 0
     readings: Readings = field(default_factory=Readings)
@@ -45,7 +45,7 @@ class Report:
         self.committed += outcome.committed
         self.deliveries += outcome.deliveries
         self.told += outcome.told
-        self.unfillable += outcome.unfillable
+        self.needless += outcome.needless
         self.silent += outcome.silent
         self.duplicates += outcome.duplicates
         self.readings += outcome.readings
@@ -75,6 +75,7 @@ class Report:
             ("faults", f"{sum(self.faults.values()):,}"),
             *((f"  {name}", f"{count:,}") for name, count in sorted(self.faults.items())),
             ("gaps told", f"{self.told:,}"),
+            ("needless", f"{self.needless:,}"),
             ("gaps silent", f"{self.silent:,}"),
             *self._history_rows(),
             ("other broken promises", f"{self._otherwise():,}"),
@@ -92,11 +93,10 @@ class Report:
             ("duplicates", f"{self.duplicates:,}"),
             ("replays", f"{self.readings.replays:,}"),
             ("fills", f"{self.readings.fills:,}"),
-            ("told of what none can read", f"{self.unfillable:,}"),
         ]
 
     def _otherwise(self) -> int:
-        named = self.silent + (self.told + self.duplicates if self.history else 0)
+        named = self.silent + self.needless + (self.duplicates if self.history else 0)
         return len(self.broken) - named
 
     def _middle_end(self) -> float:

@@ -17,22 +17,17 @@ from tests.support.wait import eventually
 
 from .baseline import Baseline, differences
 from .browsers import StreamSubscriber
-from .faults import FAULTS, Fault
-from .oracle import Ledger, Topic
+from .faults import FAULTS, Fault, drawable
+from .ledger import Ledger
 from .publishers import Publisher
 from .readings import Readings
+from .record import Topic
 from .subscribers import FENCE, HubSubscriber, Subscriber
+from .topics import CHANNELS, TENANTS, TOPICS
 from .world import SITE, World
 
 __all__ = ["Outcome", "Schedule"]
 
-_TENANTS = (
-    "7d0e6f3a-7b1c-4a58-9f55-0c2d8f0f6a11",
-    "11111111-1111-4111-8111-111111111111",
-    "22222222-2222-4222-8222-222222222222",
-)
-_CHANNELS = ("orders", "stock", "größe")
-_TOPICS = [Topic(channel, tenant) for tenant in _TENANTS for channel in _CHANNELS]
 _TEMPERS = ("steady", "steady", "steady", "slow", "slow", "stalling", "stalling", "leaving", "leaving", "stalled")
 _RECOVERY_LIMIT = 30.0
 
@@ -44,7 +39,7 @@ class Outcome:
     committed: int = 0
     deliveries: int = 0
     told: int = 0
-    unfillable: int = 0
+    needless: int = 0
     silent: int = 0
     duplicates: int = 0
     readings: Readings = field(default_factory=Readings)
@@ -59,11 +54,16 @@ class Schedule:
     """Number `index` of a seed. The same two numbers draw the same schedule; what threads and servers make of it in
     time is theirs."""
 
-    def __init__(self, seed: int, index: int, only: Sequence[str] = (), exactly: Sequence[str] = ()) -> None:
-        """Draws from all faults, or from some `only`, unless it is told them `exactly`."""
+    def __init__(
+        self, seed: int, index: int, only: Sequence[str] = (), exactly: Sequence[str] = (), *, history: bool = False
+    ) -> None:
+        """Draws from all faults that there are with history, or without, or from some `only`, unless it is told them
+        `exactly`."""
         self.name = f"{seed}/{index}"
         self._random = random.Random(self.name)
-        drawn = exactly or self._random.choices(sorted(only or FAULTS), k=self._random.choice((1, 1, 2, 2, 3, 4)))
+        drawn = exactly or self._random.choices(
+            sorted(only) or drawable(history), k=self._random.choice((1, 1, 2, 2, 3, 4))
+        )
         self.faults = sorted((FAULTS[name] for name in drawn), key=lambda fault: fault.where)
         self._publishers = self._random.randint(2, 4)
         self._followers = self._random.randint(16, 32)
@@ -73,10 +73,7 @@ class Schedule:
         """Play it and judge it; afterwards everything has to be at its baseline again."""
         outcome = Outcome(faults=Counter(fault.name for fault in self.faults))
         ledger = Ledger()
-        world.cuts_allowed = False
-        world.ledger = ledger
-        world.broken.clear()
-        world.stops.clear()
+        world.begin(ledger)
         subscribers = self._subscribers(world)
         before = Readings.of(world)
         try:
@@ -97,18 +94,17 @@ class Schedule:
         for name, hub in world.hubs.items():
             for number in range(self._followers):
                 draw = self._draw(f"{name} {number}")
-                subscribers.append(HubSubscriber(*draw, hub))
+                subscribers.append(HubSubscriber(*draw, hub, name))
         for detach, count in self._streams.items():
             for number in range(count):
                 draw = self._draw(f"{SITE} detach={detach} {number}")
-                subscribers.append(
-                    StreamSubscriber(*draw, world.site.url, detach, lambda: world.cuts_allowed, world.hubs["small"])
-                )
+                urls = {name: world.sites[name].url for name in self._random.choice(_places(world))}
+                subscribers.append(StreamSubscriber(*draw, urls, detach, lambda: world.cuts_allowed, world.hubs))
         return subscribers
 
     def _draw(self, name: str) -> tuple[str, list[Topic], str, str]:
-        tenant = self._random.choice(_TENANTS)
-        channels = self._random.sample(_CHANNELS, self._random.choice((1, 1, 2, 3)))
+        tenant = self._random.choice(TENANTS)
+        channels = self._random.sample(CHANNELS, self._random.choice((1, 1, 2, 3)))
         # Who asks for a channel twice has it once.
         twice = channels[: self._random.choice((0, 0, 1))]
         topics = [Topic(channel, tenant) for channel in channels + twice]
@@ -126,7 +122,7 @@ class Schedule:
                 f"{self.name}/publisher {number}",
                 hub,
                 ledger,
-                _TOPICS,
+                TOPICS,
                 world.connect_publisher,
                 world.hub_of,
                 history=world.history,
@@ -190,7 +186,7 @@ class Schedule:
 
     def _await(self, world: World, ledger: Ledger, subscribers: list[Subscriber], outcome: Outcome) -> None:
         def all_live() -> bool:
-            world.publish_all(ledger, [(topic, FENCE, {"fence": topic.channel}) for topic in _TOPICS])
+            world.publish_all(ledger, [(topic, FENCE, {"fence": topic.channel}) for topic in TOPICS])
             return all(subscriber.done.wait(0.05) for subscriber in subscribers)
 
         try:
@@ -200,11 +196,16 @@ class Schedule:
             outcome.broken.append(f"not live {_RECOVERY_LIMIT:g} s after the last fault: {', '.join(late)}")
 
     def _judge(self, world: World, ledger: Ledger, subscribers: list[Subscriber], outcome: Outcome) -> None:
-        oracle = world.oracle(ledger, unfillable=any(fault.unfillable for fault in self.faults))
+        oracle = world.oracle(ledger)
         check = oracle.check(record for subscriber in subscribers for record in subscriber.records)
         outcome.committed = oracle.size
         outcome.deliveries, outcome.told, outcome.silent = check.events, check.told, check.silent
-        outcome.unfillable, outcome.duplicates = check.unfillable, check.kinds["duplicate"]
+        outcome.needless, outcome.duplicates = check.needless, check.kinds["duplicate"]
         outcome.worker_ends = list(world.stops)
         outcome.broken += world.broken + check.broken
         outcome.broken += [f"{s.name} failed: {s.error!r}" for s in subscribers if s.error is not None]
+
+
+def _places(world: World) -> list[list[str]]:
+    """Where a browser may go: to one site, or now to this and now to that."""
+    return [*([name] for name in sorted(world.sites)), sorted(world.sites)]

@@ -9,32 +9,36 @@ import json
 import queue
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from time import monotonic
 
 from pgfanout import CLOSE_EVENT, REFRESH_EVENT, NotifyHub, PgFanoutError, Subscription
 
-from .oracle import Item, Record, Topic
+from .record import Item, Record, Topic
 
 __all__ = ["FENCE", "HubSubscriber", "Subscriber"]
 
 FENCE = "fence"
 """The type of the events that end a schedule, one for each topic."""
 
+Cursor = int | str | None
+
 
 class Subscriber:
     """Follows some channels of one tenant until every one of them has brought its fence.
 
     `temper` is how it reads: a slow one pauses, a stalling one stops for a while, a stalled one until it is settled; a
-    leaving one goes and comes back, which begins a new record unless there is history.
+    leaving one goes and comes back, which begins a new record unless there is history. `paths` are those of the hubs
+    that it follows, or has its cursors from.
     """
 
-    def __init__(self, name: str, topics: Sequence[Topic], temper: str, seed: str) -> None:
+    def __init__(self, name: str, topics: Sequence[Topic], temper: str, seed: str, paths: Iterable[str]) -> None:
         assert len({topic.tenant for topic in topics}) == 1
         self.name = f"{name} ({temper})"
         self.topics = frozenset(topics)
         self.channels = [topic.channel for topic in topics]
         self.temper = temper
+        self.paths = frozenset(paths)
         self.records: list[Record] = []
         self.done = threading.Event()
         self.begun = threading.Event()
@@ -77,7 +81,7 @@ class Subscriber:
         raise NotImplementedError
 
     def _new_record(self) -> Record:
-        record = Record(f"{self.name} #{len(self.records)}", self.topics)
+        record = Record(f"{self.name} #{len(self.records)}", self.topics, paths=self.paths)
         self.records.append(record)
         return record
 
@@ -105,15 +109,15 @@ class HubSubscriber(Subscriber):
     """A subscription of a hub in this process; with history it comes back with its cursor, or its last number, and may
     begin with the hub's cursor."""
 
-    def __init__(self, name: str, topics: Sequence[Topic], temper: str, seed: str, hub: NotifyHub) -> None:
-        super().__init__(name, topics, temper, seed)
+    def __init__(self, name: str, topics: Sequence[Topic], temper: str, seed: str, hub: NotifyHub, path: str) -> None:
+        super().__init__(name, topics, temper, seed, {path})
         self._hub = hub
         self._reads_all = self._random.random() < 0.7
         # Whoever waits without a limit hears nothing if nobody wakes it.
         self._patience = self._random.choice((0.2, None))
         self._begins_by_cursor = hub.has_history and self._random.random() < 0.5
         self._resumes_by_cursor = self._random.random() < 0.5
-        self._after: int | None = None
+        self._after: Cursor = None
         self._subscription: Subscription | None = None
 
     def stop(self) -> None:
@@ -124,10 +128,13 @@ class HubSubscriber(Subscriber):
     def _follow(self) -> None:
         goes_on = self._after is not None
         since = self._begin_by_cursor() if self._begins_by_cursor and not goes_on else None
+        asked = monotonic()
         with self._subscribe() as self._subscription:
             subscription = self._subscription
             record = self.records[-1] if goes_on else self._new_record()
             record.since = min(record.since, monotonic() if since is None else since)
+            if self._after is not None:
+                record.come_back(asked, str(self._after))
             self.begun.set()
             while not (self._stop.is_set() or self.done.is_set() or self._wants_to_leave()):
                 self._read(subscription, record)
@@ -135,17 +142,20 @@ class HubSubscriber(Subscriber):
             if self._hub.has_history:
                 self._after = self._last_number(subscription, record)
 
-    def _begin_by_cursor(self) -> float:
-        """What a page does that is rendered now, and follows later; the time from which on it misses nothing."""
+    def _begin_by_cursor(self) -> float | None:
+        """What a page does that is rendered now, and follows later; the time from which on it misses nothing, or None
+        while the hub can't tell where the history ends."""
         self._after = self._hub.cursor()
+        if self._after is None:
+            return None
         now = monotonic()
         self._stop.wait(self._random.uniform(0.0, 0.1))
         return now
 
-    def _last_number(self, subscription: Subscription, record: Record) -> int | None:
+    def _last_number(self, subscription: Subscription, record: Record) -> Cursor:
         if self._resumes_by_cursor or not (record.items and record.items[-1].id):
             return subscription.cursor
-        return int(record.items[-1].id)
+        return record.items[-1].id
 
     def _subscribe(self) -> Subscription:
         while True:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from time import monotonic
 from types import TracebackType
@@ -17,11 +17,15 @@ import psycopg
 from pgfanout import History, NotifyHub, PostgresHub
 from tests.support.gunicorn import GunicornServer
 from tests.support.postgres import PostgresServer
+from tests.support.replication import Copy
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.wait import eventually
 
+from .cause import Cause
 from .commitlog import MARK, CommitLog
-from .oracle import Ledger, Oracle, Sent, Topic
+from .ledger import Ledger, Sent
+from .oracle import Oracle
+from .record import Topic
 
 __all__ = ["World"]
 
@@ -30,21 +34,26 @@ _ROLE = "app"
 _PASSWORD = "first"
 _BUFFERS = {"small": 8, "large": 256}
 _CONFIG = "tests/acceptance/apps/gunicorn.conf.py"
+_STRANGER = "stranger"
 SITE = "site"
+_SITES = (SITE, "site-2")
 THREADS = 24
 _RESERVE = 2
+MAX_REPLAY = 5_000
+"""More than a schedule publishes to one tenant, and less than an import."""
 # Enough for what a schedule publishes, and little enough for some of what came before to be pruned while it runs.
-_HISTORY = History(max_rows=60_000, max_replay=1_000_000, prune_every=4.0)
+_HISTORY = History(max_rows=60_000, max_replay=MAX_REPLAY, prune_every=4.0)
 GRACEFUL_TIMEOUT = 16
 
 
 class World:
-    """`hubs` live in this process, `site` is a gunicorn with a hub in its worker, `paths` lead each to the server.
+    """`hubs` live in this process, each of the `sites` is a gunicorn with a hub in its worker, and each of the `paths`
+    leads one of them to the server.
 
     With `history`, the log is installed in the database, and every hub has it.
 
-    `broken` gathers what faults find wrong on the way, `stops` how long workers took to stop, and `cuts_allowed` says
-    whether streams may end without a farewell.
+    Of a schedule: `causes` are what may be told as a gap, `broken` gathers what faults find wrong on the way, `stops`
+    how long workers took to stop, and `cuts_allowed` says whether streams may end without a farewell.
     """
 
     def __init__(self, *, preload: bool = False, history: bool = False) -> None:
@@ -60,13 +69,21 @@ class World:
             self.server.settings["max_notify_queue_pages"] = 64  # the least, so that a fault can fill it
         self.hubs: dict[str, NotifyHub] = {}
         self.paths: dict[str, TcpProxy] = {}
-        self.cuts_allowed = False
-        self.ledger = Ledger()
-        self.broken: list[str] = []
-        self.stops: list[float] = []
+        self.sites: dict[str, GunicornServer] = {}
+        self.begin(Ledger())
         self.history = history
         self._preload = preload
         self._stack = ExitStack()
+
+    def begin(self, ledger: Ledger) -> None:
+        """Begin a schedule, which publishes what the ledger has."""
+        self.ledger = ledger
+        self.cuts_allowed = False
+        self.causes: list[Cause] = []
+        self.broken: list[str] = []
+        self.stops: list[float] = []
+        self._branches: dict[int, Cause] = {}
+        self._removals: list[tuple[Cause, dict[str, object]]] = []
 
     def __enter__(self) -> World:
         try:
@@ -87,10 +104,11 @@ class World:
         with self.connect() as admin:
             admin.execute(f"CREATE ROLE {_ROLE} LOGIN PASSWORD '{_PASSWORD}'")
             admin.execute(f"ALTER ROLE {_ROLE} SET client_encoding = 'LATIN1'")
+            admin.execute(f"CREATE ROLE {_STRANGER} LOGIN")
             self._log = CommitLog(admin)
         if self.history:
             self.new_hub(self.server.url(_DATABASE)).install_history(publishers=[_ROLE], readers=[_ROLE])
-        for name in (*_BUFFERS, SITE):
+        for name in (*_BUFFERS, *_SITES):
             self.paths[name] = self._stack.enter_context(TcpProxy(self.server.host, self.server.port))
         for name, size in _BUFFERS.items():
             self.hubs[name] = self._stack.enter_context(
@@ -99,11 +117,13 @@ class World:
                 )
             )
             self.hubs[name].start(30)
-        self._build_site()
+        for name in _SITES:
+            self._build_site(name)
+        self.await_listening()
 
-    def _build_site(self) -> None:
+    def _build_site(self, name: str) -> None:
         environment = {
-            "DATABASE_URL": self._url(SITE),
+            "DATABASE_URL": self._url(name),
             "PGFANOUT_HEARTBEAT": "0.5",
             "PGFANOUT_HEARTBEAT_TIMEOUT": "0.5",
             "PGFANOUT_KEEPALIVE": "1",
@@ -113,7 +133,7 @@ class World:
             "PGFANOUT_HISTORY_MAX_REPLAY": str(_HISTORY.max_replay),
             "PGFANOUT_HISTORY_PRUNE_EVERY": str(_HISTORY.prune_every),
         }
-        self.site = self._stack.enter_context(
+        self.sites[name] = self._stack.enter_context(
             GunicornServer(
                 "tests.faults.app:app",
                 config=_CONFIG,
@@ -123,7 +143,6 @@ class World:
                 preload=self._preload,
             )
         )
-        self.await_listening()
 
     def _url(self, path: str) -> str:
         direct = self.server.url(_DATABASE, user=_ROLE, password=_PASSWORD)
@@ -154,8 +173,7 @@ class World:
         With history it is no event: who is away and comes back gets what is in the log, and this is not.
         """
         if self.history:
-            with self.connect() as connection:
-                connection.execute("SELECT pg_notify('pgfanout_events', %s)", (text,))
+            self.notify(text)
             return
         key = self.ledger.next_key()
         sent = Sent(key, topic, f"lost {key}".encode(), "")
@@ -165,45 +183,116 @@ class World:
             connection.execute("SELECT pg_notify('pgfanout_events', %s)", (text,))
             sent.begun = monotonic()
 
+    def notify(self, text: str) -> None:
+        """Notify as a role that may connect, and nothing else."""
+        with psycopg.connect(self.server.url(_DATABASE, user=_STRANGER), autocommit=True) as connection:
+            connection.execute("SELECT pg_notify('pgfanout_events', %s)", (text,))
+
+    @contextmanager
+    def telling(
+        self, what: str, topics: Iterable[Topic] | None = None, paths: Iterable[str] | None = None
+    ) -> Iterator[Cause]:
+        """While something happens that is told at most once a second, of these topics, through these paths."""
+        cause = Cause(what, monotonic(), each_second=True)
+        cause.topics = None if topics is None else frozenset(topics)
+        cause.paths = None if paths is None else frozenset(paths)
+        cause.until = float("inf")
+        self.causes.append(cause)
+        try:
+            yield cause
+        finally:
+            cause.until = monotonic()
+
+    def replace_data(self, copy: Copy, seen: Iterable[str], *, promoted: bool) -> None:
+        """Let a copy of its data take the place of the server, which is stopped; hubs had `seen` by these paths what
+        the copy has not."""
+        cause = Cause("lost commits", monotonic(), paths=frozenset(seen))
+        self.causes.append(cause)
+        copy.take_over(promoted=promoted)
+        with copy, copy.connect(_DATABASE) as what_was:
+            self._branches[self._log.read_lost(what_was)] = cause
+
+    def remove(self, statement: str, topics: Iterable[Topic] | None = None) -> None:
+        """Remove events of topics from the log."""
+        cause = Cause("removal", monotonic(), removes=True, until=float("inf"))
+        cause.topics = None if topics is None else frozenset(topics)
+        self._removals.append((cause, self.session_marks()))
+        self.causes.append(cause)
+        with self.connect(autocommit=False) as admin:
+            admin.execute("LOCK TABLE pgfanout.event IN ACCESS EXCLUSIVE MODE")
+            cause.below = self.last_number(admin)
+            admin.execute(statement)
+        cause.until = monotonic()
+
+    def last_number(self, connection: psycopg.Connection[Any]) -> int:
+        """The number of the last event in the log; 0 when there is none."""
+        ((number,),) = connection.execute("SELECT coalesce(max(number), 0) FROM pgfanout.event").fetchall()
+        return int(number)
+
+    def advance_numbers(self, microseconds: int) -> None:
+        """As if the server's clock had been ahead: numbers go on from so much later."""
+        with self.connect() as admin:
+            admin.execute("SELECT setval('pgfanout.number', nextval('pgfanout.number') + %s)", (microseconds,))
+
+    def session_marks(self) -> dict[str, object]:
+        """Something for each hub that changes with its session; a new one, too, for a site that does not answer."""
+        marks: dict[str, object] = {name: hub.stats().reconnects for name, hub in self.hubs.items()}
+        for name in self.sites:
+            try:
+                inside = self.inside(name, timeout=2.0)
+                marks[name] = (inside["pid"], inside["reconnects"])
+            except OSError:
+                marks[name] = object()
+        return marks
+
+    def renewed(self, before: Mapping[str, object]) -> frozenset[str]:
+        """The hubs that have had a new session, or may have."""
+        now = self.session_marks()
+        return frozenset(name for name in now if now[name] != before[name])
+
     def accepts(self) -> bool:
         """Whether the server accepts connections; raises psycopg's error when not."""
         self.connect().close()
         return True
 
-    def inside(self, timeout: float = 10.0) -> dict[str, Any]:
-        """What a worker of the site tells of itself."""
-        with urllib.request.urlopen(f"{self.site.url}/inside", timeout=timeout) as answer:
+    def inside(self, name: str = SITE, timeout: float = 10.0) -> dict[str, Any]:
+        """What the worker of a site tells of itself."""
+        with urllib.request.urlopen(f"{self.sites[name].url}/inside", timeout=timeout) as answer:
             told: dict[str, Any] = json.load(answer)
         return told
 
-    def site_answers(self) -> None:
+    def site_answers(self, name: str, within: float = 15.0) -> None:
         """Ask an ordinary request, which has to be answered whatever the streams do."""
+        began = monotonic()
         try:
-            with urllib.request.urlopen(self.site.url, timeout=15.0) as answer:
+            with urllib.request.urlopen(self.sites[name].url, timeout=15.0) as answer:
                 assert answer.read() == b"hello"
         except TimeoutError:
             self.broken.append("starved: an ordinary request was not answered within 15 s")
         except OSError:
-            pass  # no worker, or one that was stopped while it answered
+            return  # no worker, or one that was stopped while it answered
+        if (took := monotonic() - began) > within:
+            self.broken.append(f"starved: an ordinary request took {took:.1f} s, {within:g} s are allowed here")
 
-    def streams_leave_threads(self) -> None:
+    def streams_leave_threads(self, name: str) -> None:
         with suppress(OSError):  # as above
-            streams = self.inside()["in_threads"]
+            streams = self.inside(name)["in_threads"]
             if streams > THREADS - _RESERVE:
                 self.broken.append(f"starved: {streams} of {THREADS} threads have streams")
 
-    def refused_requests(self, count: int) -> None:
+    def refused_requests(self, name: str, count: int) -> None:
         """Requests for what can't be had, which must not keep a stream's place."""
+        url = f"{self.sites[name].url}/events?tenant=nobody&channel=orders"
         for _ in range(count):
             try:
-                urllib.request.urlopen(f"{self.site.url}/events?tenant=nobody&channel=orders", timeout=15.0).close()
+                urllib.request.urlopen(url, timeout=15.0).close()
             except OSError:
                 pass  # a status above 400 is one, too
 
-    def head_requests(self, count: int) -> None:
+    def head_requests(self, name: str, count: int) -> None:
         """Requests that open no stream, although a GET for the same would."""
         for _ in range(count):
-            url = f"{self.site.url}/events?tenant={uuid.uuid4()}&channel=orders"
+            url = f"{self.sites[name].url}/events?tenant={uuid.uuid4()}&channel=orders"
             request = urllib.request.Request(url, method="HEAD", headers={"Accept": "text/event-stream"})
             try:
                 urllib.request.urlopen(request, timeout=15.0).close()
@@ -211,7 +300,11 @@ class World:
                 pass  # as above
 
     def listening(self) -> bool:
-        return all(hub.listening for hub in self.hubs.values()) and bool(self.inside()["listening"])
+        return all(map(self.listens, self.paths))
+
+    def listens(self, path: str) -> bool:
+        """Whether a hub listens, in this process or in a site."""
+        return self.hubs[path].listening if path in self.hubs else bool(self.inside(path)["listening"])
 
     def await_listening(self) -> None:
         eventually(self.listening, timeout=60.0, interval=0.02)
@@ -233,12 +326,17 @@ class World:
             query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgfanout-listener' ORDER BY pid"
             return [pid for (pid,) in admin.execute(query)]
 
-    def oracle(self, ledger: Ledger, *, unfillable: bool = False) -> Oracle:
-        """Ask the server what it has committed of the ledger's events."""
+    def oracle(self, ledger: Ledger) -> Oracle:
+        """Ask the server what it has committed of the ledger's events, and each that it has replaced."""
+        for cause, marks in self._removals:
+            # A hub may have been away with a number that was removed meanwhile.
+            self.causes.append(Cause("removal beside a lost session", cause.since, paths=self.renewed(marks)))
         sents = {sent.key: sent for sent in ledger.all()}
         with self.connect() as admin:
-            committed = [sents[key] for key in self._log.read(admin) if key in sents]
-        return Oracle(ledger, committed, history=self.history, unfillable=unfillable)
+            commits = self._log.read(admin)
+        lost = {key: self._branches[branch] for key, branch in commits.lost.items() if branch in self._branches}
+        committed = [sents[key] for key in commits.keys if key in sents]
+        return Oracle(ledger, committed, history=self.history, causes=self.causes, lost=lost)
 
     def publish_all(self, ledger: Ledger, events: Sequence[tuple[Topic, str, dict[str, object]]]) -> None:
         """Marked events, in one transaction of a session that no network fault reaches."""

@@ -39,6 +39,23 @@ def backup_home(version: int, url: str) -> Path:
     return home
 
 
+def copy_of(home: Path) -> Path:
+    """A directory with a copy of a stopped server's data directory, as it is now."""
+    copy = _owned_directory("copy")
+    command = ["cp", "-Rp", str(home / "data"), str(copy / "data")]
+    subprocess.run(command, check=True, capture_output=True, **_as_system_user())
+    (copy / "log").touch(mode=0o644)
+    return copy
+
+
+def exchange(home: Path, other: Path) -> None:
+    """Give each of two directories of stopped servers the other's data directory."""
+    aside = home / "aside"
+    (home / "data").rename(aside)
+    (other / "data").rename(home / "data")
+    aside.rename(other / "data")
+
+
 _templates: dict[int, Path] = {}
 _templates_lock = threading.Lock()  # guards the above, and lets one thread only run initdb
 

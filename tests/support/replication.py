@@ -1,10 +1,11 @@
-"""A standby that follows a server of the tests by streaming replication."""
+"""Servers that have the data of another one: a standby that follows it, and a copy that takes its place."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from .data_directory import backup_home
+from .data_directory import backup_home, copy_of, exchange
+from .ports import free_port
 from .postgres import TRUST, PostgresServer
 from .wait import eventually
 
@@ -33,3 +34,26 @@ class Standby(PostgresServer):
 
     def _new_home(self) -> Path:
         return backup_home(self.version, self._primary.url())
+
+
+class Copy(PostgresServer):
+    """A stopped server's data as they were when this was made. `take_over` puts them in the server's place, and what
+    the server has committed since is lost to it: this one has that from then on."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        super().__init__(version=server.version, settings=server.settings, hba=server.hba)
+        self._server = server
+        self._home = copy_of(server.data_directory.parent)
+        self.port = free_port()
+
+    def take_over(self, *, promoted: bool = False) -> None:
+        """Start the server, which was stopped, with the copied data; `promoted` as a standby that becomes a primary,
+        whose log has a timeline of its own from then on."""
+        assert not (self.is_running or self._server.is_running)
+        exchange(self._server.data_directory.parent, self.data_directory.parent)
+        if promoted:
+            (self._server.data_directory / "standby.signal").touch()
+        self._server.start()
+        if promoted:
+            with self._server.connect() as connection:
+                connection.execute("SELECT pg_promote(true, 60)")

@@ -39,7 +39,8 @@ class Oracle:
     """The committed events in commit order, against which records are checked; `lost` tells by key which of them a
     cause has undone.
 
-    With `history` ids are numbers in that order, and nothing may be told but what one of the `causes` excuses.
+    With `history` ids are numbers in that order, and nothing may be told but what one of the `causes` excuses, and to a
+    reader that missed at least `max_replay` events.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class Oracle:
         history: bool = False,
         causes: Sequence[Cause] = (),
         lost: Mapping[int, Cause] | None = None,
+        max_replay: int = 10_000,
     ) -> None:
         self.history = history
         self.causes = sorted(causes, key=lambda cause: cause.since)
         self.lost = lost or {}
+        self.max_replay = max_replay
         self._ledger = ledger
         self._committed = committed
         self._keys: dict[str, int] = {}
@@ -215,9 +218,12 @@ class _Walk:
             self._break("silent gap", f"{len(owed)} of {len(lost)} events that did not come were owed: {keys}")
         elif self._next and not self._oracle.history:
             self._check.told += 1
-        elif self._unexcused and any(cause.took(sent) for cause in self._oracle.causes for sent in lost):
+        elif self._unexcused and (len(lost) >= self._oracle.max_replay or self._were_taken(lost)):
             self._unexcused.clear()
             self._check.told += 1
+
+    def _were_taken(self, lost: list[Sent]) -> bool:
+        return any(cause.took(sent) for cause in self._oracle.causes for sent in lost)
 
     def _tell_needless(self) -> None:
         for item in self._unexcused:

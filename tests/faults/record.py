@@ -38,6 +38,8 @@ class Record:
     faults: list[str] = field(default_factory=list)
     """What the subscriber itself saw that breaks the protocol."""
     paths: frozenset[str] = frozenset()
+    prompt: bool = False
+    """Whether it takes what comes before its buffer is full, however much that is."""
 
     @property
     def events(self) -> list[Item]:

@@ -112,6 +112,7 @@ class HubSubscriber(Subscriber):
     def __init__(self, name: str, topics: Sequence[Topic], temper: str, seed: str, hub: NotifyHub, path: str) -> None:
         super().__init__(name, topics, temper, seed, {path})
         self._hub = hub
+        self._is_prompt = temper == "steady" and path == "large"
         self._reads_all = self._random.random() < 0.7
         # Whoever waits without a limit hears nothing if nobody wakes it.
         self._patience = self._random.choice((0.2, None))
@@ -132,6 +133,7 @@ class HubSubscriber(Subscriber):
         with self._subscribe() as self._subscription:
             subscription = self._subscription
             record = self.records[-1] if goes_on else self._new_record()
+            record.prompt = self._is_prompt
             record.since = min(record.since, monotonic() if since is None else since)
             if self._after is not None:
                 record.come_back(asked, str(self._after))

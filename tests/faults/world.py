@@ -336,7 +336,7 @@ class World:
             commits = self._log.read(admin)
         lost = {key: self._branches[branch] for key, branch in commits.lost.items() if branch in self._branches}
         committed = [sents[key] for key in commits.keys if key in sents]
-        return Oracle(ledger, committed, history=self.history, causes=self.causes, lost=lost)
+        return Oracle(ledger, committed, history=self.history, causes=self.causes, lost=lost, max_replay=MAX_REPLAY)
 
     def publish_all(self, ledger: Ledger, events: Sequence[tuple[Topic, str, dict[str, object]]]) -> None:
         """Marked events, in one transaction of a session that no network fault reaches."""

@@ -150,7 +150,7 @@ class PgFanout:
                 "reconnects": stats.reconnects,
                 "streams": self.limiter.open,
                 "in_threads": self.limiter.in_threads,
-                "error": "" if stats.listening else reason or stats.last_error,
+                "error": "" if stats.listening else reason or stats.last_error or "not listening yet",
             }
         )
         return flask.Response(body, 200 if stats.listening else 503, content_type="application/json")

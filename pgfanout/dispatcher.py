@@ -6,7 +6,7 @@ import logging
 import time
 
 from .event import REFRESH_EVENT, Event
-from .feed import NewsReader
+from .feed import Feed, NewsReader
 from .registry import Registry
 from .relay import Relay
 from .topic import Topic
@@ -57,6 +57,13 @@ class Dispatcher:
         self.gaps += 1
         for consumer in self.registry.all():
             consumer.offer(REFRESH_EVENT)
+        self.wake()
+
+    def refresh_early(self) -> None:
+        """Tell the streams that came before the hub listened for the first time that events may have been lost."""
+        for consumer in self.registry.all():
+            if isinstance(consumer, Feed) and consumer.early:
+                consumer.offer(REFRESH_EVENT)
         self.wake()
 
     def malformed(self, problem: Exception) -> None:

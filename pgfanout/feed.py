@@ -69,6 +69,7 @@ class Feed:
         "_refreshed_at",
         "_told",
         "_topics",
+        "early",
         "log",
         "members",
         "size",
@@ -80,6 +81,9 @@ class Feed:
         self.size = size
         self.members = 0
         self.log = log
+        self.early = False
+        """Whether its readers came before the hub listened for the first time. A refresh ends that: until then nobody
+        knows what they have missed, so they get no number."""
         self._topics = topics
         self._reader = reader
         self._owner = owner
@@ -112,7 +116,7 @@ class Feed:
     @property
     def offered(self) -> int:
         """Everything up to this number is before the end position that is asked for next. 0 without a log."""
-        return 0 if self.log is None else self.log.offered
+        return 0 if self.log is None or self.early else self.log.offered
 
     @property
     def end_position(self) -> int:
@@ -126,6 +130,7 @@ class Feed:
             if self._ended:
                 return True
             if event is REFRESH_EVENT:
+                self.early = False
                 self._refreshed_at = self._end
                 self._floor = self.begun
             self._events.append(event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -18,7 +19,9 @@ from .streams.endpoint import check_detach
 
 __all__ = ["PgFanout"]
 
-_DEFAULTS: dict[str, Any] = {
+logger = logging.getLogger("pgfanout")
+
+_HUB_DEFAULTS: dict[str, Any] = {
     "PGFANOUT_DATABASE_URL": None,
     "PGFANOUT_POSTGRES_CHANNEL": "pgfanout_events",
     "PGFANOUT_BUFFER_SIZE": 32,
@@ -27,6 +30,10 @@ _DEFAULTS: dict[str, Any] = {
     "PGFANOUT_HEARTBEAT": 5.0,
     "PGFANOUT_HEARTBEAT_TIMEOUT": 5.0,
     "PGFANOUT_MAX_RECONNECT_DELAY": 1.5,
+}
+
+_DEFAULTS: dict[str, Any] = {
+    **_HUB_DEFAULTS,
     "PGFANOUT_MAX_STREAMS": 5000,
     "PGFANOUT_MAX_STREAMS_PER_USER": 10,
     "PGFANOUT_THREAD_RESERVE": 2,
@@ -56,8 +63,11 @@ class PgFanout:
     def init_app(self, app: flask.Flask) -> None:
         """Make the application's hub and caps from its configuration. Connects to nothing.
 
-        Raises `HubConfigurationError` when `PGFANOUT_DATABASE_URL` is missing or unreadable.
+        Raises `HubConfigurationError` when `PGFANOUT_DATABASE_URL` is missing or unreadable. With `PgFanout(hub=...)`,
+        settings that concern the hub have no effect, which a warning in the log says.
         """
+        if self._own_hub is not None:
+            _warn_of_ignored(app.config)
         for key, default in _DEFAULTS.items():
             app.config[key] = _checked(key, app.config.get(key, default), default)
         hub = self._own_hub if self._own_hub is not None else _hub(app.config)
@@ -88,11 +98,20 @@ class PgFanout:
         Make sure first that the current user may see this tenant: the library can't know. With a
         `user_id`, `PGFANOUT_MAX_STREAMS_PER_USER` holds for this user. `detach` overrides
         `PGFANOUT_DETACH` for this response ("auto" or "never"). The response needs neither
-        the request's context nor anything that is torn down with it. May wait for the hub to
-        listen; raises `InvalidEventError` and `HubConfigurationError`.
+        the request's context nor anything that is torn down with it. What is given to its `call_on_close` is
+        called when the stream has ended: also long after it has left its thread, in a thread of the library's then.
+
+        Only the first stream of a process may wait for the hub, `PGFANOUT_START_TIMEOUT` seconds at most. When a stream
+        can't be given, the response asks the browser to come back. Raises `InvalidEventError`.
         """
         answer = self._endpoint.answer(flask.request.environ, channels, tenant_id, user_id, detach=detach)
-        return flask.Response(answer.body, answer.status, answer.headers, direct_passthrough=True)
+        if answer.endings is None:
+            return flask.Response(answer.body, answer.status, answer.headers)
+        response = flask.Response(answer.body, answer.status, answer.headers, direct_passthrough=True)
+        # On the object itself: Flask gives a response the application's own class. Werkzeug calls nothing at the end
+        # of a response that is passed through, and a detached stream goes on after its response.
+        response.call_on_close = answer.endings.append  # type: ignore[method-assign, assignment]
+        return response
 
     def publish(
         self,
@@ -110,14 +129,17 @@ class PgFanout:
         """`NotifyHub.publish_many` of the current application's hub."""
         self.hub.publish_many(events, executor=executor)
 
-    def healthz(self, timeout: float = 1.0) -> flask.Response:
+    def healthz(self, timeout: float = 0.0) -> flask.Response:
         """200 when the hub listens, 503 when not, with the reason as JSON.
 
-        Starts the hub when nobody did, and waits `timeout` seconds at most for it.
+        Starts the hub when nobody did. It waits `timeout` seconds at most for the hub to listen: not at all by
+        default, so that a probe is answered while the database is away.
         """
         reason = ""
         try:
-            self.hub.start(timeout)
+            self.hub.start_in_background()
+            if timeout > 0:
+                self.hub.start(timeout)
         except PgFanoutError as error:
             reason = str(error)
         stats = self.hub.stats()
@@ -128,7 +150,7 @@ class PgFanout:
                 "reconnects": stats.reconnects,
                 "streams": self.limiter.open,
                 "in_threads": self.limiter.in_threads,
-                "error": "" if stats.listening else reason or stats.last_error,
+                "error": "" if stats.listening else reason or stats.last_error or "not listening yet",
             }
         )
         return flask.Response(body, 200 if stats.listening else 503, content_type="application/json")
@@ -137,14 +159,17 @@ class PgFanout:
         """What a page puts after `?last_event_id=` of its stream's URL, to get what is committed from now on.
 
         To be called before the page's state is read from the database. Templates have it as
-        `pgfanout_cursor()`, for those that read the state themselves. Empty without history, and as long as the
-        hub can't listen: the page has to load its state when its stream opens then. May wait
-        `PGFANOUT_START_TIMEOUT` for the hub to listen. Raises `HubConfigurationError`.
+        `pgfanout_cursor()`, for those that read the state themselves. Empty without history, and while the
+        hub isn't listening: the page has to load its state when its stream opens then. Only the first thread of a
+        process that needs the hub may wait for it, `PGFANOUT_START_TIMEOUT` seconds at most.
         """
+        hub = self.hub
         try:
-            return str(self.hub.cursor(start_timeout=self._endpoint.start_timeout) or "")
-        except (HubTimeoutError, HubClosedError):
-            return ""
+            if hub.has_history and hub.await_first_start(self._endpoint.start_timeout):
+                return str(hub.cursor() or "")
+        except (HubClosedError, HubTimeoutError):
+            pass
+        return ""
 
     @property
     def _endpoint(self) -> StreamEndpoint:
@@ -173,6 +198,15 @@ def _checked(key: str, value: Any, default: Any) -> Any:
         return convert(value)
     except (TypeError, ValueError, OverflowError, KeyError):
         raise HubConfigurationError(f"{key} has to be {name}, not {value!r}") from None
+
+
+def _warn_of_ignored(config: flask.Config) -> None:
+    ignored = [key for key, default in _HUB_DEFAULTS.items() if config.get(key, default) != default]
+    if ignored:
+        logger.warning(
+            "PgFanout(hub=...) brings a hub of its own, so these settings have no effect: %s. Give them to the hub",
+            ", ".join(ignored),
+        )
 
 
 def _whole(value: Any) -> int:

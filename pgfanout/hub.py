@@ -100,6 +100,22 @@ class NotifyHub(ABC):
         self._lifecycle.check_open()
         self._lifecycle.start(timeout)
 
+    def start_in_background(self) -> None:
+        """Start the listener's thread and return at once. The thread tries until `close`, whatever fails.
+
+        What fails is in `stats().last_error`, and in the log at a bounded rate. Idempotent. Raises `HubClosedError`.
+        """
+        self._lifecycle.keep_trying()
+
+    def await_first_start(self, timeout: float) -> bool:
+        """Start the listener's thread like `start_in_background`, and return whether the hub listens.
+
+        For threads of a server, which must not wait for a database that is away: the first thread that asks waits,
+        `timeout` seconds at most, until the hub listens or has failed once. No other thread of the process waits.
+        Raises `HubClosedError`.
+        """
+        return self._lifecycle.await_first_start(timeout)
+
     def run(self) -> None:
         """Listen in the calling thread until `close`; the hub is closed when it returns.
 
@@ -169,13 +185,18 @@ class NotifyHub(ABC):
         """A feed that all who follow the same topics share, and the position to read it from: what
         the streamer has in place of a subscription for each stream.
 
-        The hub was started before. There is one reader for all feeds of a hub. `Feed.leave` ends
-        it. Never waits. Raises `HubClosedError`.
+        There is one reader for all feeds of a hub. `Feed.leave` ends it. Before the hub listens for the first time
+        the feed is `early`: a refresh comes as soon as the hub listens. Never waits. Raises `HubClosedError`.
         """
         self._dispatcher.reader = reader
         registry, wanted = self._dispatcher.registry, tuple(topics)
+        early = not self.has_listened
         feed = registry.join(wanted, lambda: Feed(self._buffer_size, reader, registry, wanted, self._log))
         feed.begin()
+        if early:
+            feed.early = True
+            if self.has_listened:  # the listener may have looked for early feeds before this one was marked
+                self._dispatcher.refresh_early()
         return feed, feed.end_position
 
     def publish(
@@ -244,6 +265,11 @@ class NotifyHub(ABC):
         """Whether notifications arrive now."""
         return self._lifecycle.listening
 
+    @property
+    def has_listened(self) -> bool:
+        """Whether notifications have ever arrived in this process."""
+        return self._lifecycle.has_listened
+
     def __enter__(self: _Hub) -> _Hub:
         return self
 
@@ -258,9 +284,11 @@ class NotifyHub(ABC):
     # What the listener calls, in its thread. The counters are written by that thread alone.
 
     def _listening(self) -> None:
-        """Notifications arrive from now on. What came before, after the first time, is a gap."""
+        """Notifications arrive from now on. What came before is a gap for everyone who is there."""
         if self._lifecycle.now_listening():
             self._dispatcher.gap()
+        else:
+            self._dispatcher.refresh_early()
 
     def _not_listening(self, error: str, dead: bool = False) -> None:
         """Nothing arrives from now on; `dead` when the server did not answer in time."""

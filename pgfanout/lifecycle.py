@@ -1,56 +1,81 @@
-"""Lifecycle: the listener's thread, from the first start to the close."""
+"""Lifecycle: the listener's thread, from the first start to the close, and its healing."""
 
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 from .errors import HubClosedError, HubConfigurationError, HubTimeoutError
+from .rate_limit import RateLimit
 from .threads import start_thread
 
 __all__ = ["Lifecycle", "Listener"]
 
 logger = logging.getLogger("pgfanout")
 
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 1.5
+_LOG_EVERY = 60.0
+
+_first_wait = threading.Lock()
+"""Held by the one thread of the process that waits for a first start; see `Lifecycle.await_first_start`. A child that
+is forked meanwhile finds it held for ever: then no thread of the child waits."""
+
 
 class Listener(Protocol):
     """What blocks in the hub's thread and hands on what arrives."""
 
     def run(self) -> None:
-        """Listen until `stop`. Raises `HubConfigurationError` for what waiting won't cure, but
-        only before it has listened for the first time."""
+        """Listen until `stop`. May raise anything: another listener takes its place then.
+
+        Raises `HubConfigurationError` for what waiting won't cure.
+        """
 
     def stop(self) -> None:
         """Make `run` return soon. From any thread, idempotent, never waits."""
 
 
 class _Attempt:
-    """One listener and the thread that runs it; `error` is how it failed, when it did."""
+    """A thread that runs one listener after the other until it is stopped.
+
+    `error` is what waiting won't cure, as the last listener has found it; `ended` says that the thread is done.
+    """
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
         self.thread = threading.current_thread()
         self.error: HubConfigurationError | None = None
+        self.failed = False
+        self.stopped = False
         self.ended = False
 
 
 class Lifecycle:
     """New, trying to listen, listening, healing, closed.
 
-    `_changed` guards every attribute below it, and is notified when one of them changes. The
-    listener runs, stops and is joined without it. Single flags are also read without it: such an
-    answer was true a moment ago, which is all that any answer can be.
+    A listener that ends, whatever it raised, is followed by another after a pause of 0.1 s to 1.5 s, until `close`.
+    Before the hub has listened for the first time there are two exceptions, unless somebody has called `keep_trying`:
+    `HubConfigurationError` ends the attempt, and so does the end of the last `start` that waited for it.
+
+    `_changed` guards every attribute below it and those of the attempts, and is notified when one of them changes. The
+    listener runs, stops and is joined without it. Single flags are also read without it: such an answer was true a
+    moment ago, which is all that any answer can be.
     """
 
     def __init__(self, new_listener: Callable[[], Listener]) -> None:
         self._new_listener = new_listener
+        self._failures = RateLimit(_LOG_EVERY)
+        self._outages = RateLimit(_LOG_EVERY)
         self._changed = threading.Condition()
         self._attempt: _Attempt | None = None
         self._running: list[_Attempt] = []  # with those that start gave up on
         self._waiting = 0
+        self._kept = False  # goes on trying though nobody waits
+        self._first_wait_is_over = False
         self._has_listened = False
         self._closed = False
         self.listening = False
@@ -63,6 +88,11 @@ class Lifecycle:
         """Whether `close` was called."""
         return self._closed
 
+    @property
+    def has_listened(self) -> bool:
+        """Whether the hub has ever listened."""
+        return self._has_listened
+
     def check_open(self) -> None:
         """Raises `HubClosedError` after `close`."""
         if self._closed:
@@ -70,25 +100,54 @@ class Lifecycle:
 
     def start(self, timeout: float) -> None:
         """See `NotifyHub.start`."""
-        if self._has_listened and not self._closed:
+        if self._has_listened and self._attempt is not None and not self._closed:
             return
         with self._changed:
             attempt = self._begin()
             self._waiting += 1
             try:
                 self._await(attempt, timeout)
+                error = attempt.error  # the next listener takes it away
             finally:
                 self._waiting -= 1
-                forsaken = not self._waiting and not self._has_listened
+                forsaken = not (self._waiting or self._has_listened or self._kept)
                 if forsaken and self._attempt is attempt:
                     self._attempt = None
         if forsaken:
-            attempt.listener.stop()
-        if attempt.error is not None:
-            raise HubConfigurationError(str(attempt.error))
+            self._stop(attempt)
+        if error is not None and not self._has_listened:
+            raise HubConfigurationError(str(error))
         self.check_open()
         if not self._has_listened:
             raise HubTimeoutError(f"not listening after {timeout:g} s: {self.last_error or 'no answer yet'}")
+
+    def keep_trying(self) -> None:
+        """Start the listener's thread, which then tries until `close`, whatever fails. Never waits, idempotent.
+
+        Raises `HubClosedError`.
+        """
+        if self._kept and self._attempt is not None and not self._closed:
+            return
+        with self._changed:
+            self._begin()
+            self._kept = True
+
+    def await_first_start(self, timeout: float) -> bool:
+        """Start the listener's thread like `keep_trying`, and return whether the hub listens.
+
+        The first thread that asks waits, `timeout` seconds at most, until the hub listens or a first attempt has
+        failed. No other thread of the process waits. Raises `HubClosedError`.
+        """
+        self.keep_trying()
+        if self._has_listened or self._first_wait_is_over or not _first_wait.acquire(blocking=False):
+            return self.listening
+        try:
+            with self._changed:
+                self._changed.wait_for(self._first_attempt_is_over, _lock_time(timeout))
+                self._first_wait_is_over = True
+        finally:
+            _first_wait.release()
+        return self.listening
 
     def run(self) -> None:
         """See `NotifyHub.run`."""
@@ -119,7 +178,7 @@ class Lifecycle:
             self._set_listening(False)
             running = list(self._running)
         for attempt in running:
-            attempt.listener.stop()
+            self._stop(attempt)
         me = threading.current_thread()
         others = [attempt for attempt in running if attempt.thread is not me]
         with self._changed:
@@ -141,13 +200,22 @@ class Lifecycle:
     def not_listening(self, error: str) -> None:
         """The listener's word that it doesn't listen (any more), and why."""
         with self._changed:
-            if self._speaks_for_us():
-                self.last_error = error
-                self._set_listening(False)
+            if not self._speaks_for_us():
+                return
+            self._fail(error)
+            waits = self._kept and not self._has_listened
+        if waits and (held_back := self._outages.take()) is not None:
+            logger.warning("not listening yet, still trying (%s)%s", error, _more(held_back))
 
     def _speaks_for_us(self) -> bool:
         # A listener that start gave up on may still be on its way out.
         return self._attempt is not None and self._attempt.thread is threading.current_thread()
+
+    def _fail(self, error: str) -> None:
+        assert self._attempt is not None
+        self._attempt.failed = True
+        self.last_error = error
+        self._set_listening(False)
 
     def _begin(self) -> _Attempt:
         self.check_open()
@@ -161,13 +229,33 @@ class Lifecycle:
         return self._attempt
 
     def _await(self, attempt: _Attempt, timeout: float) -> None:
-        self._changed.wait_for(lambda: self._has_listened or self._closed or attempt.ended, _lock_time(timeout))
+        self._changed.wait_for(
+            lambda: self._has_listened or self._closed or attempt.ended or attempt.error is not None,
+            _lock_time(timeout),
+        )
+
+    def _first_attempt_is_over(self) -> bool:
+        attempt = self._attempt
+        return self.listening or self._closed or attempt is None or attempt.failed or attempt.ended
+
+    def _stop(self, attempt: _Attempt) -> None:
+        with self._changed:
+            attempt.stopped = True
+            self._changed.notify_all()
+            listener = attempt.listener
+        listener.stop()
 
     def _run(self, attempt: _Attempt) -> None:
+        pause = _FIRST_PAUSE
         try:
-            attempt.listener.run()
-        except HubConfigurationError as error:
-            attempt.error = error
+            while True:
+                began = time.monotonic()
+                self._run_listener(attempt)
+                if time.monotonic() - began > 2 * _LONGEST_PAUSE:
+                    pause = _FIRST_PAUSE
+                if self._is_over(attempt, pause):
+                    return
+                pause = min(2 * pause, _LONGEST_PAUSE)
         finally:
             with self._changed:
                 attempt.ended = True
@@ -177,11 +265,64 @@ class Lifecycle:
                     self._set_listening(False)
                 self._changed.notify_all()
 
+    def _run_listener(self, attempt: _Attempt) -> None:
+        """Run the present listener until it ends, whatever it raises, and note why it ended."""
+        try:
+            attempt.listener.run()
+        except HubConfigurationError as error:
+            self._note_failure(attempt, str(error), error)
+        except Exception as error:
+            self._note_failure(attempt, f"the listener failed: {type(error).__name__}", None)
+            self._log("the listener failed, and another one takes its place%s", error)
+        else:
+            self._note_failure(attempt, "the listener has ended", None)
+
+    def _note_failure(self, attempt: _Attempt, words: str, error: HubConfigurationError | None) -> None:
+        with self._changed:
+            if attempt.stopped or self._attempt is not attempt:
+                return
+            attempt.error = error
+            self._fail(words)
+            goes_on = self._kept or self._has_listened
+        if error is not None and goes_on:
+            self._log("the hub can't listen, and goes on trying: %s%s", error)
+
+    def _log(self, message: str, error: Exception) -> None:
+        """Log an error at a bounded rate, whatever the application's log handlers do."""
+        if (held_back := self._failures.take()) is None:
+            return
+        try:
+            if isinstance(error, HubConfigurationError):
+                logger.error(message, error, _more(held_back))
+            else:
+                logger.error(message, _more(held_back), exc_info=error)
+        except Exception:
+            pass
+
+    def _is_over(self, attempt: _Attempt, pause: float) -> bool:
+        """Whether the attempt is over; if not, pause, and put another listener into the place of the last."""
+        with self._changed:
+            if attempt.error is not None and not (self._kept or self._has_listened):
+                if self._attempt is attempt:
+                    self._attempt = None  # now, so that `keep_trying` doesn't take it for one that goes on
+                return True
+            # The threads that wait in `start` have been notified of the error, and take it during the pause.
+            stopped = self._changed.wait_for(lambda: attempt.stopped, pause * random.uniform(0.5, 1.0))
+            attempt.error = None
+            if stopped:
+                return True
+            attempt.listener = self._new_listener()
+        return False
+
     def _set_listening(self, listening: bool) -> None:
         if listening is not self.listening:
             self.listening = listening
             self.since = time.time()
         self._changed.notify_all()
+
+
+def _more(held_back: int) -> str:
+    return f" ({held_back} more like this since the last line)" if held_back else ""
 
 
 def _lock_time(timeout: float) -> float:

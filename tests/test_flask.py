@@ -8,6 +8,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,11 +16,12 @@ import flask
 import pytest
 from werkzeug.test import TestResponse, create_environ
 
-from pgfanout import HubConfigurationError, InvalidEventError, MemoryHub, NotifyHub, PostgresHub
+from pgfanout import HubConfigurationError, InvalidEventError, MemoryHub, NotifyHub, PostgresHub, lifecycle
 from pgfanout.flask import PgFanout
 from pgfanout.streams import EventStream, StreamEndpoint
 
 from .support.sse import EventStreamParser, SentEvent
+from .support.wait import eventually
 
 PATIENCE = 20.0
 TENANT, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
@@ -115,7 +117,11 @@ def site(fanout: PgFanout, app: flask.Flask | None = None, **config: Any) -> fla
 
     @app.get("/healthz")
     def healthz() -> flask.Response:
-        return fanout.healthz(timeout=0.01)
+        return fanout.healthz()
+
+    @app.get("/cursor")
+    def cursor() -> str:
+        return fanout.cursor()
 
     return app
 
@@ -274,6 +280,23 @@ def test_a_hub_that_is_brought_needs_no_database_url(fanout: PgFanout, hub: Memo
     assert fanout.hub is hub
 
 
+def test_settings_that_a_hub_of_ones_own_makes_useless_are_named(
+    fanout: PgFanout, caplog: pytest.LogCaptureFixture
+) -> None:
+    fanout.init_app(configured(PGFANOUT_BUFFER_SIZE=500, PGFANOUT_HISTORY=True, PGFANOUT_KEEPALIVE=7.0))
+    (message,) = caplog.messages
+    assert message.endswith("have no effect: PGFANOUT_BUFFER_SIZE, PGFANOUT_HISTORY. Give them to the hub")
+
+
+def test_settings_that_are_the_defaults_are_no_reason_for_a_warning(
+    fanout: PgFanout, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = configured(PGFANOUT_BUFFER_SIZE=32)
+    fanout.init_app(app)
+    fanout.init_app(app)
+    assert caplog.messages == []
+
+
 # Applications and contexts.
 
 
@@ -409,6 +432,46 @@ def test_head_has_the_headers_and_takes_no_place(app: flask.Flask, fanout: PgFan
     assert (response.status_code, response.headers["Content-Type"]) == (200, "text/event-stream")
     assert response.data == b""
     assert (fanout.limiter.open, hub.stats().subscriptions) == (0, 0)
+
+
+@pytest.mark.parametrize("response_class", [flask.Response, type("Response", (flask.Response,), {})])
+def test_what_is_to_be_called_at_the_end_of_a_stream_is_called_then_and_once(
+    fanout: PgFanout, response_class: type[flask.Response]
+) -> None:
+    app = flask.Flask(__name__)
+    app.response_class = response_class
+    fanout.init_app(app)
+    called: list[str] = []
+
+    @app.get("/events")
+    def events() -> flask.Response:
+        response = fanout.stream("orders", TENANT)
+        response.call_on_close(lambda: called.append("the view's"))
+        return response
+
+    @app.after_request
+    def after(response: flask.Response) -> flask.Response:
+        response.call_on_close(lambda: called.append("the application's"))
+        return response
+
+    with opened(app) as page:
+        page.read()
+        assert called == []
+    page.response.close()
+    assert called == ["the view's", "the application's"]
+
+
+def test_what_is_to_be_called_at_the_end_of_a_refusal_is_called(fanout: PgFanout) -> None:
+    app = site(fanout, PGFANOUT_MAX_STREAMS=0)
+    called: list[int] = []
+
+    @app.after_request
+    def after(response: flask.Response) -> flask.Response:
+        response.call_on_close(lambda: called.append(1))
+        return response
+
+    app.test_client().get("/events", headers=BROWSER).close()
+    assert called == [1]
 
 
 def test_a_page_that_is_closed_leaves_the_hub_and_its_place(app: flask.Flask, fanout: PgFanout, hub: MemoryHub) -> None:
@@ -577,9 +640,31 @@ def test_asking_for_health_starts_the_hub() -> None:
 
 def test_a_hub_that_does_not_listen_is_not_healthy_and_says_why() -> None:
     with NeverListeningHub() as hub:
-        status, body = health(site(PgFanout(hub=hub)))
-    assert (status, body["listening"]) == (503, False)
-    assert body["error"] == "not listening after 0.01 s: no answer yet"
+        fanout = PgFanout(flask.Flask(__name__), hub=hub)
+        body = json.loads(fanout.healthz(timeout=0.01).data)
+    assert (body["listening"], body["error"]) == (False, "not listening after 0.01 s: no answer yet")
+
+
+def test_asking_for_health_does_not_wait_for_the_hub() -> None:
+    """A hub that waited would hold up the probe for ever, since this one never listens."""
+    with NeverListeningHub() as hub:
+        app = flask.Flask(__name__)
+        fanout = PgFanout(app, hub=hub)
+        assert fanout.healthz().status_code == 503
+        assert not lifecycle._first_wait.locked()
+
+
+def test_while_another_request_waits_for_the_first_start_none_else_does() -> None:
+    with NeverListeningHub() as hub, ThreadPoolExecutor(1) as pool:
+        app = site(PgFanout(hub=hub), PGFANOUT_START_TIMEOUT=PATIENCE, PGFANOUT_HISTORY=False)
+        first = pool.submit(lambda: app.test_client().get("/events", headers=BROWSER).status_code)
+        eventually(lambda: lifecycle._first_wait.locked())
+        assert app.test_client().get("/healthz").status_code == 503
+        assert app.test_client().get("/events", headers=BROWSER).status_code == 200
+        assert app.test_client().get("/cursor").data == b""
+        assert not first.done()
+        hub.close()
+        assert first.result(PATIENCE) == 200
 
 
 def test_a_hub_that_has_lost_its_server_is_not_healthy_and_says_why() -> None:

@@ -63,6 +63,7 @@ ORDER = [
     "streams.outlet",
     "streams.pump",
     "streams.streamer",
+    "streams.endings",
     "streams.detour",
     "streams.detached",
     "streams.endpoint",

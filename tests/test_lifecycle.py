@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pgfanout import lifecycle as lifecycle_module
 from pgfanout.errors import HubClosedError, HubConfigurationError, HubTimeoutError
 from pgfanout.lifecycle import Lifecycle
 
@@ -488,3 +489,171 @@ def test_once_a_run_has_failed_a_start_whose_time_is_over_stops_its_listener(wor
     with pytest.raises(HubTimeoutError):
         world.lifecycle.start(0)
     assert world.listeners[-1].stopped.is_set()
+
+
+# Healing.
+
+
+def failed(world: World, error: Exception) -> ObedientListener:
+    """Have the newest listener fail, and return its successor."""
+    before = world.listener
+    before.fail(error)
+    eventually(lambda: world.listeners[-1] is not before)
+    return world.listener
+
+
+@pytest.mark.parametrize("error", [ConnectionError("cut"), KeyError("bug"), HubConfigurationError("a standby")])
+def test_a_listener_that_fails_after_it_has_listened_is_followed_by_another(world: World, error: Exception) -> None:
+    first = world.started()
+    second = failed(world, error)
+    assert not world.lifecycle.listening
+    assert world.lifecycle.last_error
+    assert second.thread is first.thread
+    assert second.do(world.lifecycle.now_listening) is True
+    assert (world.lifecycle.listening, world.lifecycle.reconnects) == (True, 1)
+
+
+def test_a_listener_that_ends_by_itself_is_followed_by_another(world: World) -> None:
+    first = world.started()
+    first.steps.put(None)
+    eventually(lambda: len(world.listeners) == 2)
+    assert world.lifecycle.last_error == "the listener has ended"
+
+
+def test_a_failure_is_logged_with_its_traceback_and_at_a_bounded_rate(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.started()
+    for _ in range(3):
+        failed(world, LookupError("bug"))
+    (record,) = [record for record in caplog.records if "the listener failed" in record.message]
+    assert record.exc_info
+
+
+def test_a_log_handler_that_fails_does_not_end_the_listener(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise ValueError("a filter of the application's")
+
+    monkeypatch.setattr(logging.getLogger("pgfanout"), "error", fail)
+    world.started()
+    failed(world, LookupError("bug"))
+    failed(world, HubConfigurationError("a standby"))
+
+
+def test_close_ends_the_pause_between_two_listeners(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle_module, "_FIRST_PAUSE", 1e6)
+    first = world.started()
+    first.fail(ConnectionError("cut"))
+    eventually(lambda: not world.lifecycle.listening)
+    world.lifecycle.close(PATIENCE)
+    assert first.thread is not None
+    first.thread.join(PATIENCE)
+    assert not first.thread.is_alive()
+    assert len(world.listeners) == 1
+
+
+def test_a_start_that_is_still_waiting_survives_a_failure(world: World) -> None:
+    future = world.start()
+    second = failed(world, ConnectionError("cut"))
+    second.do(world.lifecycle.now_listening)
+    assert future.result(PATIENCE) is None
+
+
+# In the background.
+
+
+def test_what_is_to_go_on_trying_outlives_a_start_whose_time_is_over(world: World) -> None:
+    world.lifecycle.keep_trying()
+    with pytest.raises(HubTimeoutError):
+        world.lifecycle.start(0.001)
+    assert not world.listener.stopped.is_set()
+    world.listener.do(world.lifecycle.now_listening)
+    assert world.lifecycle.listening
+    assert len(world.listeners) == 1
+
+
+def test_what_is_to_go_on_trying_outlives_what_waiting_will_not_cure(world: World) -> None:
+    world.lifecycle.keep_trying()
+    second = failed(world, HubConfigurationError("a standby"))
+    second.do(world.lifecycle.now_listening)
+    assert world.lifecycle.listening
+
+
+def test_a_start_is_told_what_waiting_will_not_cure_though_the_listener_goes_on(world: World) -> None:
+    world.lifecycle.keep_trying()
+    future = world.start()
+    failed(world, HubConfigurationError("a standby"))
+    with pytest.raises(HubConfigurationError, match="a standby"):
+        future.result(PATIENCE)
+
+
+def test_going_on_begins_anew_where_an_attempt_has_just_been_given_up(world: World) -> None:
+    future = world.start()
+    world.listener.fail(HubConfigurationError("wrong password"))
+    with pytest.raises(HubConfigurationError):
+        future.result(PATIENCE)
+    world.lifecycle.keep_trying()
+    eventually(lambda: len(world.listeners) == 2)
+    world.listener.do(world.lifecycle.now_listening)
+    world.lifecycle.start(PATIENCE)
+
+
+def test_what_is_closed_does_not_go_on(world: World) -> None:
+    world.lifecycle.close(PATIENCE)
+    with pytest.raises(HubClosedError):
+        world.lifecycle.keep_trying()
+    assert world.listeners == []
+
+
+def test_an_outage_before_the_first_start_is_logged_at_a_bounded_rate(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.lifecycle.keep_trying()
+    for _ in range(5):
+        world.listener.do(world.lifecycle.not_listening, "connection refused")
+    assert caplog.messages == ["not listening yet, still trying (connection refused)"]
+
+
+# The first start, in threads of a server.
+
+
+def test_the_first_start_waits_until_the_hub_listens(world: World) -> None:
+    future = world.submit(world.lifecycle.await_first_start, PATIENCE)
+    world.listener.do(world.lifecycle.now_listening)
+    assert future.result(PATIENCE) is True
+
+
+def test_the_first_start_waits_no_longer_than_the_first_attempt(world: World) -> None:
+    future = world.submit(world.lifecycle.await_first_start, 1e6)
+    world.listener.do(world.lifecycle.not_listening, "connection refused")
+    assert future.result(PATIENCE) is False
+    assert world.lifecycle.await_first_start(1e6) is False
+
+
+def test_only_one_thread_of_the_process_waits_for_a_first_start(world: World) -> None:
+    future = world.submit(world.lifecycle.await_first_start, 1e6)
+    eventually(lambda: lifecycle_module._first_wait.locked())
+    other = Lifecycle(ObedientListener)
+    assert world.lifecycle.await_first_start(1e6) is False
+    assert other.await_first_start(1e6) is False
+    assert not future.done()
+    other.close(PATIENCE)
+    world.listener.do(world.lifecycle.now_listening)
+    assert future.result(PATIENCE) is True
+    assert world.lifecycle.await_first_start(1e6) is True
+
+
+def test_a_first_start_learns_of_the_close(world: World) -> None:
+    future = world.submit(world.lifecycle.await_first_start, 1e6)
+    eventually(lambda: lifecycle_module._first_wait.locked())
+    world.lifecycle.close(PATIENCE)
+    assert future.result(PATIENCE) is False
+    with pytest.raises(HubClosedError):
+        world.lifecycle.await_first_start(1e6)
+
+
+def test_after_an_outage_nobody_waits_for_the_hub(world: World) -> None:
+    listener = world.started()
+    listener.do(world.lifecycle.not_listening, "cut")
+    assert world.lifecycle.await_first_start(1e6) is False
+    assert world.lifecycle.has_listened

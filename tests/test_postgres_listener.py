@@ -25,7 +25,7 @@ def test_pauses_between_attempts_grow_from_a_tenth_of_a_second_and_stay_short_en
     def record(watchdog: Watchdog, seconds: float) -> bool:
         pauses.append(seconds)
         if len(pauses) == 20:
-            watchdog.stop()
+            hub.close(0)
         return watchdog.stopped
 
     monkeypatch.setattr(Watchdog, "wait_stopped", record)

@@ -5,20 +5,25 @@ from __future__ import annotations
 import errno
 import gc
 import logging
+import queue
 import resource
 import socket
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from pgfanout import MemoryHub, StreamLimiter, Subscription
+from pgfanout import MemoryHub, StreamLimiter
+from pgfanout import lifecycle as lifecycle_module
 from pgfanout.errors import HubConfigurationError, InvalidEventError
 from pgfanout.streams import Answer, EventStream, StreamEndpoint, sse
 from pgfanout.streams import endpoint as endpoint_module
 from pgfanout.streams import limiter as limiter_module
 from pgfanout.streams.detached import CHANGED_BODY, NO_DESCRIPTORS, DetachingStream
+from pgfanout.streams.endings import Endings
 from pgfanout.streams.endpoint import check_detach
 from pgfanout.streams.streamer import streamer
 
@@ -46,21 +51,21 @@ class MisconfiguredHub(MemoryHub):
         raise HubConfigurationError("wrong password")
 
 
-class BusyHub(MemoryHub):
-    """A hub whose listener has not read something yet, for as many questions as that."""
+class LateHub(MemoryHub):
+    """A hub whose server answers when it is told to."""
 
-    def __init__(self, questions: int) -> None:
+    def __init__(self) -> None:
+        self.may_listen = threading.Event()
         super().__init__()
-        self.questions = questions
 
-    @property
-    def has_unread(self) -> bool:
-        self.questions -= 1
-        return self.questions >= 0
+    def _listening(self) -> None:
+        self._not_listening("connection refused")
+        assert self.may_listen.wait(PATIENCE)
+        super()._listening()
 
-    def subscribe(self, *args: Any, **options: Any) -> Subscription:
-        self.left = self.questions
-        return super().subscribe(*args, **options)
+    def close(self, timeout: float = 5.0) -> None:
+        self.may_listen.set()
+        super().close(timeout)
 
 
 @pytest.fixture
@@ -100,15 +105,6 @@ def test_a_stream_carries_what_is_published_from_the_answer_on(endpoint: StreamE
     (event,) = parse(next(stream))
     assert (event.type, event.data) == ("moved", "1")
     close(answer)
-
-
-@pytest.mark.parametrize(("questions", "left"), [(0, -1), (3, -1), (1000, 995)])
-def test_what_has_arrived_is_read_before_a_stream_is_opened_or_it_is_waited_for_no_longer(
-    questions: int, left: int
-) -> None:
-    with BusyHub(questions) as hub:
-        close(StreamEndpoint(hub, StreamLimiter(2, 1)).answer(BROWSER, "orders", TENANT))
-        assert hub.left == left
 
 
 def test_any_client_gets_a_stream_whatever_it_accepts(endpoint: StreamEndpoint) -> None:
@@ -263,7 +259,7 @@ def test_why_the_hub_does_not_listen_is_told_to_the_operator_and_to_nobody_else(
     with NeverListeningHub() as hub:
         answer = refused(StreamEndpoint(hub, start_timeout=0.01), OTHER_CLIENT)
     assert list(answer.body) == [b"live updates are not available at the moment\n"]
-    assert "not listening after 0.01 s: no answer yet" in caplog.text
+    assert "the hub is not listening yet: no answer yet" in caplog.text
 
 
 @pytest.mark.parametrize(("environ", "status"), [(BROWSER, "200 OK"), (OTHER_CLIENT, "503 Service Unavailable")])
@@ -284,12 +280,77 @@ def test_a_wrong_channel_or_tenant_is_the_callers_to_answer(
     assert endpoint.limiter.open == 0
 
 
-def test_what_waiting_will_not_cure_is_raised_and_gives_the_place_back() -> None:
+@pytest.mark.parametrize(("environ", "status"), [(BROWSER, "200 OK"), (OTHER_CLIENT, "503 Service Unavailable")])
+def test_a_hub_that_is_misconfigured_refuses_and_tells_the_operator(
+    environ: dict[str, Any], status: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with MisconfiguredHub() as hub:
         endpoint = StreamEndpoint(hub)
-        with pytest.raises(HubConfigurationError, match="wrong password"):
-            endpoint.answer(BROWSER, "orders", TENANT)
+        assert refused(endpoint, environ).status == status
         assert endpoint.limiter.open == 0
+    lines = [record for record in caplog.records if "wrong password" in record.getMessage()]
+    assert lines
+    assert {record.levelname for record in lines} <= {"ERROR", "WARNING"}
+    assert "ERROR" in {record.levelname for record in lines}
+
+
+def test_a_client_that_comes_before_the_hub_listens_is_asked_to_come_back_soon() -> None:
+    with LateHub() as hub:
+        endpoint = StreamEndpoint(hub, retry_after=60.0)
+        times = [retry_of(refused(endpoint, BROWSER)) for _ in range(20)]
+    assert all(1000 <= milliseconds <= 2000 for milliseconds in times)
+
+
+def test_a_short_time_to_come_back_stays_short() -> None:
+    with LateHub() as hub:
+        assert retry_of(refused(StreamEndpoint(hub, retry_after=0.1), BROWSER)) <= 100
+
+
+def retry_of(answer: Answer) -> int:
+    (line,) = [line for line in b"".join(answer.body).split(b"\n") if line.startswith(b"retry: ")]
+    return int(line[len(b"retry: ") :])
+
+
+def test_one_stream_waits_for_the_first_start_and_no_other_does() -> None:
+    class SilentHub(LateHub):
+        def _not_listening(self, error: str, dead: bool = False) -> None:
+            """Its server says nothing, so there is no failure that ends the wait."""
+
+    with SilentHub() as hub, ThreadPoolExecutor(1) as pool:
+        endpoint = StreamEndpoint(hub, start_timeout=PATIENCE)
+        first = pool.submit(endpoint.answer, BROWSER, "orders", TENANT)
+        eventually(lambda: lifecycle_module._first_wait.locked())
+        for _ in range(3):
+            refused(endpoint, BROWSER)  # at once, or the test would fail by the first one's time
+        assert not first.done()
+        hub.may_listen.set()
+        answer = first.result(PATIENCE)
+        assert parse(next(body(answer))) == []
+        close(answer)
+
+
+def test_once_the_first_attempt_has_failed_no_stream_waits() -> None:
+    with LateHub() as hub:
+        endpoint = StreamEndpoint(hub, start_timeout=PATIENCE)
+        refused(endpoint, BROWSER)
+        refused(endpoint, BROWSER)
+        assert not hub.has_listened
+
+
+def test_refusals_of_a_kind_are_logged_at_a_bounded_rate(hub: MemoryHub, caplog: pytest.LogCaptureFixture) -> None:
+    endpoint = StreamEndpoint(hub, StreamLimiter(2, 0))
+    for _ in range(50):
+        refused_for(endpoint, "ann")
+    endpoint.limiter.max_streams = 0
+    refused(endpoint, BROWSER)
+    assert caplog.messages == [
+        "a stream was refused: all 0 streams of this user are taken",
+        "a stream was refused: all 0 streams of this process are taken",
+    ]
+
+
+def refused_for(endpoint: StreamEndpoint, user: str) -> None:
+    assert not isinstance(endpoint.answer(BROWSER, "orders", TENANT, user).body, EventStream)
 
 
 # The server's hooks.
@@ -442,21 +503,12 @@ def test_where_it_is_safe_a_stream_leaves_its_thread(
     assert not endpoint.limiter._open_by_user
 
 
-@pytest.mark.parametrize("turn", [1, 2])
-def test_a_request_that_is_given_up_while_it_lets_others_go_first_leaves_nothing(
-    server: socket.socket, turn: int
-) -> None:
+def test_a_request_that_is_given_up_leaves_nothing(server: socket.socket) -> None:
     """As an application's alarm may do."""
 
     class AlarmHub(MemoryHub):
-        asked = 0
-
-        @property
-        def has_unread(self) -> bool:
-            self.asked += 1
-            if self.asked == turn:
-                raise TimeoutError("alarm")
-            return False
+        def follow(self, *args: Any, **options: Any) -> Any:
+            raise TimeoutError("alarm")
 
     with AlarmHub() as hub:
         endpoint = StreamEndpoint(hub)
@@ -464,6 +516,109 @@ def test_a_request_that_is_given_up_while_it_lets_others_go_first_leaves_nothing
             endpoint.answer(request(server), "orders", TENANT)
         assert endpoint.limiter.open == 0
         assert (hub.stats().detached, hub.stats().subscriptions) == (0, 0)
+
+
+@pytest.mark.parametrize("last", ["", "start", "17"])
+def test_a_stream_that_comes_before_the_hub_listens_is_detached_and_begins_with_a_refresh(
+    server: socket.socket, client: socket.socket, last: str
+) -> None:
+    with LateHub() as hub:
+        endpoint = StreamEndpoint(hub)
+        serve(endpoint.answer(request(server, HTTP_LAST_EVENT_ID=last), "orders", TENANT), server)
+        received = Client(client, chunked=False, skip=len(HEAD))
+        assert (endpoint.limiter.open, endpoint.limiter.in_threads) == (1, 0)
+        hub.may_listen.set()
+        hub.start(PATIENCE)
+        eventually(lambda: not hub._dispatcher.registry.all()[0].early)  # type: ignore[attr-defined]
+        hub.publish("orders", TENANT, 1)
+        assert [(event.type, event.data) for event in received.events(2)] == [("refresh", "{}"), ("message", "1")]
+        client.close()
+
+
+def test_a_stream_that_comes_after_the_hub_has_listened_begins_without_a_refresh(
+    server: socket.socket, client: socket.socket
+) -> None:
+    with LateHub() as hub:
+        hub.may_listen.set()
+        endpoint = StreamEndpoint(hub)
+        hub.start(PATIENCE)
+        serve(endpoint.answer(request(server), "orders", TENANT), server)
+        hub.publish("orders", TENANT, 1)
+        received = Client(client, chunked=False, skip=len(HEAD))
+        assert [event.data for event in received.events(1)] == ["1"]
+        client.close()
+
+
+def test_a_stream_that_has_to_stay_before_the_hub_listens_is_told_to_come_back(server: socket.socket) -> None:
+    with LateHub() as hub:
+        endpoint = StreamEndpoint(hub)
+        answer = endpoint.answer(request(server), "orders", TENANT)
+        assert isinstance(answer.body, DetachingStream)
+        items = list(answer.body)  # nothing of it is written
+        assert b"retry: " in items[-1]
+        close(answer)
+        assert (endpoint.limiter.open, hub.stats().subscriptions) == (0, 0)
+
+
+# What the application wants to be called at the end.
+
+
+def endings_of(answer: Answer) -> Endings:
+    assert answer.endings is not None
+    return answer.endings
+
+
+def test_the_end_of_a_stream_in_a_thread_is_told_once(endpoint: StreamEndpoint) -> None:
+    answer = endpoint.answer(BROWSER, "orders", TENANT)
+    told: list[str] = []
+    endings_of(answer).append(lambda: told.append(threading.current_thread().name))
+    assert not told
+    close(answer)
+    close(answer)
+    assert told == [threading.current_thread().name]
+
+
+def test_the_end_of_a_detached_stream_is_told_when_its_client_leaves_and_not_when_it_is_detached(
+    endpoint: StreamEndpoint, server: socket.socket, client: socket.socket
+) -> None:
+    answer = endpoint.answer(request(server), "orders", TENANT)
+    told: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+    endings_of(answer).append(lambda: told.put((threading.current_thread().name, endpoint.limiter.open)))
+    serve(answer, server)
+    endpoint.hub.publish("orders", TENANT, 1)
+    Client(client, chunked=False, skip=len(HEAD)).events(1)
+    assert told.empty()
+    client.close()
+    assert told.get(timeout=PATIENCE) == ("pgfanout-endings", 0)
+
+
+def test_the_end_of_a_stream_that_has_to_stay_is_told_at_its_end(
+    endpoint: StreamEndpoint, server: socket.socket
+) -> None:
+    answer = endpoint.answer(request(server), "orders", TENANT)
+    told: list[int] = []
+    endings_of(answer).append(lambda: told.append(1))
+    next(answer.body)  # type: ignore[call-overload]
+    keep_thread(endpoint, answer.body)  # type: ignore[arg-type]
+    assert not told
+    close(answer)
+    assert told == [1]
+
+
+def test_a_function_that_fails_at_the_end_is_logged_and_the_next_is_called(
+    endpoint: StreamEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = endpoint.answer(BROWSER, "orders", TENANT)
+    told: list[int] = []
+    endings_of(answer).append(lambda: 1 // 0)
+    endings_of(answer).append(lambda: told.append(1))
+    close(answer)
+    assert told == [1]
+    assert "at the end of a stream failed" in caplog.text
+
+
+def test_an_answer_that_is_no_stream_has_no_end_to_be_told(hub: MemoryHub) -> None:
+    assert refused(StreamEndpoint(hub, StreamLimiter(0)), BROWSER).endings is None
 
 
 @pytest.mark.parametrize(("last", "types"), [("", []), ("start", ["refresh"])])

@@ -7,20 +7,29 @@ import logging
 import math
 import random
 import socket
-import time
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from ..errors import HubClosedError, HubTimeoutError, PgFanoutError, TooManyStreamsError, TooManyStreamsForUserError
+from ..errors import (
+    HubClosedError,
+    HubConfigurationError,
+    HubTimeoutError,
+    PgFanoutError,
+    TooManyOpenFilesError,
+    TooManyStreamsError,
+    TooManyStreamsForUserError,
+)
 from ..hub import NotifyHub
 from ..log import numbered
+from ..rate_limit import RateLimit
 from ..topic import Topic, topics
 from . import sse
 from .client import ClientSocket, server_socket
 from .descriptors import check_descriptors
 from .detached import DetachingStream, reason_to_stay
+from .endings import Endings
 from .limiter import Place, StreamLimiter, hooks_are_installed
 from .stream import EventStream, close_abandoned, close_forgotten
 from .streamer import streamer
@@ -31,11 +40,22 @@ logger = logging.getLogger("pgfanout")
 
 _CONFIGURED = "it is configured so"
 _SETTLE_TIME = 0.5
-_COURTESY = 5
-_PAUSE = 0.001
-_LONGEST_WRITE = 0.05
+_SOON = 2.0
+"""Seconds after which a client is asked to come back, at most, while the hub is not listening yet."""
+_LOG_EVERY = 60.0
 
 _Taken = TypeVar("_Taken")
+
+
+_REFUSALS: Final = (
+    # Each is logged at a rate of its own; a kind stands after its own kinds.
+    TooManyStreamsForUserError,
+    TooManyOpenFilesError,
+    TooManyStreamsError,
+    HubTimeoutError,
+    HubClosedError,
+    HubConfigurationError,
+)
 
 
 def check_detach(mode: str | bool) -> str:
@@ -55,6 +75,8 @@ class Answer:
     headers: list[tuple[str, str]]
     body: Iterable[bytes]
     """A stream has a `close` that has to be called at the end, which every WSGI server does."""
+    endings: Endings | None = None
+    """Of a stream: what to call when it has ended, in whichever thread it does. None when the answer is no stream."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +94,7 @@ class StreamEndpoint:
 
     `keepalive` and `client_timeout` are seconds: of silence before a keepalive comment, and
     before a client that acknowledges nothing is let go. `start_timeout` is how long the first
-    stream waits for the hub to listen. A refused client is asked to come back after about
+    stream waits for the hub to listen; no other stream waits. A refused client is asked to come back after about
     `retry_after` seconds. `detach` is "auto" (streams leave their threads where that is safe) or
     "never".
     """
@@ -97,6 +119,7 @@ class StreamEndpoint:
         self.start_timeout = start_timeout
         self.retry_after = retry_after
         self.detach = check_detach(detach)
+        self._refusals: dict[type[PgFanoutError], RateLimit] = {kind: RateLimit(_LOG_EVERY) for kind in _REFUSALS}
 
     def answer(
         self,
@@ -110,36 +133,27 @@ class StreamEndpoint:
         """The answer to a request for the events of one channel of a tenant, or of several.
 
         The caller has made sure that this client may see this tenant. `detach` is "auto" or
-        "never" for this answer, None for what the endpoint does. May wait for the hub to
-        listen. A full server, or one whose database is away, answers so that browsers try again.
-        So does one that is stopping. Raises `InvalidEventError` and `HubConfigurationError`.
+        "never" for this answer, None for what the endpoint does.
+
+        Nothing that ails the hub is raised. Before the hub has listened for the first time, a stream that can be
+        detached is, and begins with a refresh once the hub listens. Any other stream that can't be given is refused so
+        that browsers come back: the server is full, its database is away or wrongly configured, or it is stopping. The
+        log has the reason. Only the first answer may wait for the hub to listen. Raises `InvalidEventError`.
         """
         mode = self.detach if detach is None else check_detach(detach)
         if environ.get("REQUEST_METHOD") == "HEAD":
             return Answer("200 OK", list(sse.HEADERS), [])
         _warn_without_hooks(environ)
-        self._give_way()
+        wanted, endings = topics(channels, tenant_id), Endings()
         try:
-            body = self._open(environ, topics(channels, tenant_id), user_id, mode)
-        except (TooManyStreamsError, HubTimeoutError, HubClosedError) as error:
-            logger.warning("a stream was refused: %s", error)
+            body = self._open(environ, wanted, user_id, mode, endings)
+        except _REFUSALS as error:
+            self._log_refusal(error)
             return self._refusal(environ, error)
-        return Answer("200 OK", list(sse.HEADERS), body)
-
-    def _give_way(self) -> None:
-        """Let events that have arrived be written to the streams that are there, before one more is opened.
-
-        When many clients come at once, the listener's thread and the streamer's wait long for the interpreter, and for
-        a processor: threads that open streams would have both nearly all the time. Blocks for 55 ms at most.
-        """
-        for _ in range(_COURTESY):
-            if not self.hub.has_unread:
-                break
-            time.sleep(_PAUSE)
-        streamer.wait_for_news(_LONGEST_WRITE)
+        return Answer("200 OK", list(sse.HEADERS), body, endings)
 
     def _open(
-        self, environ: Mapping[str, Any], wanted: list[Topic], user_id: Hashable, mode: str
+        self, environ: Mapping[str, Any], wanted: list[Topic], user_id: Hashable, mode: str, endings: Endings
     ) -> EventStream | DetachingStream:
         reason = _CONFIGURED if mode == "never" else reason_to_stay(environ)
         connection = server_socket(environ)
@@ -147,7 +161,7 @@ class StreamEndpoint:
             check_descriptors(connection.fileno(), self.limiter.open)
         place = _with_room(lambda: self.limiter.acquire(user_id, detached=not reason))
         try:
-            self.hub.start(self.start_timeout)
+            self._check_hub(can_wait=not reason and connection is not None)
             client = ClientSocket(environ)
             client.limit_silence(self.client_timeout)
             client.send_at_once()
@@ -155,15 +169,34 @@ class StreamEndpoint:
             after = numbered(asked) if self.hub.has_history else 0
             start = _Start(after or None, replay=after > 0, resumed=bool(asked) and not after)
             if reason or connection is None:
-                return self._stream_in_thread(environ, wanted, place, reason, start)
-            return self._detaching_stream(connection, environ, wanted, place, start)
+                return self._stream_in_thread(environ, wanted, place, reason, start, endings)
+            return self._detaching_stream(connection, environ, wanted, place, start, endings)
         except BaseException:
             place()
             raise
 
+    def _check_hub(self, *, can_wait: bool) -> None:
+        """Refuse a stream that would wait in its thread for a hub that has not listened yet."""
+        self.hub.await_first_start(self.start_timeout)
+        if not (can_wait or self.hub.has_listened):
+            reason = self.hub.stats().last_error or "no answer yet"
+            raise HubTimeoutError(f"the hub is not listening yet: {reason}")
+
     def _stream_in_thread(
-        self, environ: Mapping[str, Any], wanted: list[Topic], place: Place, reason: str, start: _Start
+        self,
+        environ: Mapping[str, Any],
+        wanted: list[Topic],
+        place: Place,
+        reason: str,
+        start: _Start,
+        endings: Endings,
     ) -> EventStream:
+        def release() -> None:
+            place()
+            endings.run()
+
+        if not self.hub.has_listened:  # a stream that was to be detached
+            self._check_hub(can_wait=False)
         self.hub.count_kept_in_thread(reason)
         channels, tenant = [topic.channel for topic in wanted], wanted[0].tenant
         return EventStream(
@@ -171,19 +204,30 @@ class StreamEndpoint:
             keepalive=self.keepalive,
             resumed=start.resumed,
             client=ClientSocket(environ),
-            on_close=place,
+            on_close=release,
         )
 
     def _detaching_stream(
-        self, connection: socket.socket, environ: Mapping[str, Any], wanted: list[Topic], place: Place, start: _Start
+        self,
+        connection: socket.socket,
+        environ: Mapping[str, Any],
+        wanted: list[Topic],
+        place: Place,
+        start: _Start,
+        endings: Endings,
     ) -> DetachingStream:
+        def release() -> None:  # in the streamer's thread, which must not wait for what an application does
+            place()
+            endings.run_in_background()
+
         def stay(reason: str) -> EventStream:
             _with_room(place.keep_thread)
             late = replace(start, after=number or None, resumed=start.resumed or not number)
-            return self._stream_in_thread(environ, wanted, place, reason, late)
+            return self._stream_in_thread(environ, wanted, place, reason, late, endings)
 
-        self._give_way()
         feed, position = self.hub.follow(wanted, streamer)
+        if feed.early:  # after `follow`: the refresh that comes is behind the position
+            start = _Start(None, replay=False, resumed=False)
         number = start.after or feed.begun
         return DetachingStream(
             connection,
@@ -194,13 +238,22 @@ class StreamEndpoint:
             resumed=start.resumed,
             keepalive=self.keepalive,
             stay=stay,
-            release=place,
+            release=release,
         )
+
+    def _log_refusal(self, error: PgFanoutError) -> None:
+        limit = next(limit for kind, limit in self._refusals.items() if isinstance(error, kind))
+        if (held_back := limit.take()) is not None:
+            more = f" ({held_back} more since the last such line)" if held_back else ""
+            level = logging.ERROR if isinstance(error, HubConfigurationError) else logging.WARNING
+            logger.log(level, "a stream was refused: %s%s", error, more)
 
     def _refusal(self, environ: Mapping[str, Any], error: PgFanoutError) -> Answer:
         seconds = self.retry_after * random.uniform(0.5, 1.5)
-        if sse.wants_events(environ):
-            # An EventSource gives up for good on any status but 200.
+        if isinstance(error, HubTimeoutError):
+            seconds = min(self.retry_after, _SOON) * random.uniform(0.5, 1.0)
+        if sse.wants_events(environ) or not environ.get("HTTP_ACCEPT"):
+            # An EventSource gives up for good on any status but 200. A client that names no type takes any.
             return Answer("200 OK", list(sse.HEADERS), [sse.retry(seconds)])
         user = isinstance(error, TooManyStreamsForUserError)
         status = "429 Too Many Requests" if user else "503 Service Unavailable"

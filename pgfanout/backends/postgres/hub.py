@@ -157,7 +157,8 @@ class PostgresHub(NotifyHub):
             self._listening()
             return False
         complete = self._tail.catch_up(query)
-        self._lifecycle.now_listening()
+        if not self._lifecycle.now_listening():
+            self._dispatcher.refresh_early()
         self._replayer.advanced()
         self._replayer.start_pruning()
         return complete

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import flask
 import psutil
 
+from pgfanout import PostgresHub
 from pgfanout.flask import PgFanout
 
 app = flask.Flask(__name__)
@@ -39,6 +40,18 @@ def publish() -> tuple[str, int]:
 @app.get("/healthz")
 def healthz() -> flask.Response:
     return fanout.healthz()
+
+
+@app.get("/cursor")
+def cursor() -> str:
+    return fanout.cursor()
+
+
+@app.get("/install")
+def install() -> str:
+    assert isinstance(fanout.hub, PostgresHub)
+    fanout.hub.install_history()
+    return "installed"
 
 
 @app.get("/streams")

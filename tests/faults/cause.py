@@ -16,7 +16,8 @@ class Cause:
 
     A reader is concerned if it follows one of `topics`, through one of `paths` (None: whichever), once for each of
     these paths; with `each_second`, once more for each second until `until`, and each time that it comes back
-    meanwhile. What `removes` events from the log concerns each reader that may be behind, whatever it follows.
+    meanwhile. What `removes` events from the log concerns each reader that may be behind, whatever it follows: where all
+    hubs had offered all of it (`calm`), not those that are prompt.
     Besides, a reader is concerned each time that it comes back with a number that is nobody's any more: one of
     `numbers`, or one below `below`.
     """
@@ -31,6 +32,7 @@ class Cause:
     below: int = 0
     removes: bool = False
     """Whether events of its topics, committed before `until`, are gone for those who don't have them yet."""
+    calm: bool = False
 
     def budget(self, record: Record) -> int:
         """How many refreshes it excuses in a record."""
@@ -45,7 +47,7 @@ class Cause:
         return number in self.numbers or (number.isdigit() and int(number) < self.below)
 
     def _directly(self, record: Record) -> int:
-        if (self.removes and record.prompt) or not (self.removes or self.topics is None or self.topics & record.topics):
+        if (self.calm and record.prompt) or not (self.removes or self.topics is None or self.topics & record.topics):
             return 0
         paths = 1 if self.paths is None else len(self.paths & record.paths)
         if not (paths and self.each_second):

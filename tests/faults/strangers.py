@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
@@ -14,7 +14,7 @@ from .fault import fault, hold
 from .probe import Probe
 from .publishers import foreign_envelope
 from .record import Topic
-from .topics import TOPICS
+from .topics import TENANTS, TOPICS
 from .world import World
 
 _GARBAGE = (
@@ -36,10 +36,11 @@ _GARBAGE = (
 
 @fault("input")
 def garbage(world: World, rng: random.Random) -> None:
-    """Notifications that are no event; each may have been anyone's."""
-    with _told_each_second(world, "garbage"):
+    """Notifications that are no event; each may have been anyone's, but where a log has all of them."""
+    topic = Topic("orders", TENANTS[0])
+    with _told_each_second(world, "garbage", [topic] if world.history else None):
         for text in rng.choices(_GARBAGE, k=rng.randint(1, 30)):
-            world.lose(Topic("orders", "7d0e6f3a-7b1c-4a58-9f55-0c2d8f0f6a11"), text)
+            world.lose(topic, text)
             hold(rng, 0.05)
 
 
@@ -96,10 +97,10 @@ def _notify(world: World, topic: Topic, fields: dict[str, str]) -> None:
 
 
 @contextmanager
-def _told_each_second(world: World, what: str) -> Iterator[Cause]:
+def _told_each_second(world: World, what: str, topics: Iterable[Topic] | None) -> Iterator[Cause]:
     with Probe(world) as probe:
         began = monotonic()
-        with world.telling(what) as cause:
+        with world.telling(what, topics) as cause:
             yield cause
         told, allowed = probe.refreshes([cause]), 2 + int(monotonic() - began)
         if told is not None and told > allowed:

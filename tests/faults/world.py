@@ -219,10 +219,18 @@ class World:
         self._removals.append((cause, self.session_marks()))
         self.causes.append(cause)
         with self.connect(autocommit=False) as admin:
-            admin.execute("LOCK TABLE pgfanout.event IN ACCESS EXCLUSIVE MODE")
+            admin.execute("LOCK TABLE pgfanout.event IN SHARE ROW EXCLUSIVE MODE")  # nobody commits an event any more
             cause.below = self.last_number(admin)
+            cause.calm = self._await_offered(cause.below)
             admin.execute(statement)
         cause.until = monotonic()
+
+    def _await_offered(self, number: int) -> bool:
+        """Whether the hubs of this process offer everything up to a number within a second."""
+        with suppress(AssertionError):
+            ends = {str(number)}
+            return eventually(lambda: {str(hub.cursor()) for hub in self.hubs.values()} == ends, timeout=1.0)
+        return False
 
     def last_number(self, connection: psycopg.Connection[Any]) -> int:
         """The number of the last event in the log; 0 when there is none."""

@@ -16,10 +16,9 @@ class Cause:
 
     A reader is concerned if it follows one of `topics`, through one of `paths` (None: whichever), once for each of
     these paths; with `each_second`, once more for each second until `until`, and each time that it comes back
-    meanwhile. What `removes` events from the log concerns each reader that may be behind, whatever it follows: where all
-    hubs had offered all of it (`calm`), not those that are prompt.
-    Besides, a reader is concerned each time that it comes back with a number that is nobody's any more: one of
-    `numbers`, or one below `below`.
+    meanwhile. What `removes` events from the log concerns each reader that may be behind, whatever it follows; a prompt
+    one is not when the hubs had offered all of it, in a `calm` moment. Besides, a reader is concerned each time that it
+    comes back with a number that is nobody's any more: one of `numbers`, or one below `below`.
     """
 
     what: str

@@ -14,8 +14,8 @@ __all__ = ["Cause"]
 class Cause:
     """It excuses refreshes of the readers that it concerns, from `since` on; any other refresh is needless.
 
-    A reader is concerned if it follows one of `topics`, through one of `paths` (None: whichever), once for each of
-    these paths; with `each_second`, once more for each second until `until`, and each time that it comes back
+    A reader is concerned if it follows one of `topics`, through one of `paths` (None: whichever), so many `times` for
+    each of these paths; with `each_second`, once more for each second until `until`, and each time that it comes back
     meanwhile. What `removes` events from the log concerns each reader that may be behind, whatever it follows; a prompt
     one is not when the hubs had offered all of it, in a `calm` moment. Besides, a reader is concerned each time that it
     comes back with a number that is nobody's any more: one of `numbers`, or one below `below`.
@@ -26,6 +26,7 @@ class Cause:
     until: float = 0.0
     topics: frozenset[Topic] | None = None
     paths: frozenset[str] | None = None
+    times: int = 1
     each_second: bool = False
     numbers: set[str] = field(default_factory=set)
     below: int = 0
@@ -50,7 +51,7 @@ class Cause:
             return 0
         paths = 1 if self.paths is None else len(self.paths & record.paths)
         if not (paths and self.each_second):
-            return paths
+            return paths * self.times
         returns = sum(item.type == RETURN and self.since <= item.at <= self.until + 1 for item in record.items)
         return paths * (2 + int(self.until - self.since)) + returns
 

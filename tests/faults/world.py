@@ -206,11 +206,19 @@ class World:
     def replace_data(self, copy: Copy, seen: Iterable[str], *, promoted: bool) -> None:
         """Let a copy of its data take the place of the server, which is stopped; hubs had `seen` by these paths what
         the copy has not."""
-        cause = Cause("lost commits", monotonic(), paths=frozenset(seen))
+        # Twice: a reader that is behind may have it from the log, and then from its hub.
+        cause = Cause("lost commits", monotonic(), paths=frozenset(seen), times=2)
         self.causes.append(cause)
         copy.take_over(promoted=promoted)
         with copy, copy.connect(_DATABASE) as what_was:
             self._branches[self._log.read_lost(what_was)] = cause
+            numbers = self._last_numbers(what_was)
+        with self.connect() as admin:
+            cause.numbers = numbers - self._last_numbers(admin)
+
+    def _last_numbers(self, connection: psycopg.Connection[Any]) -> set[str]:
+        query = "SELECT number::text FROM pgfanout.event ORDER BY number DESC LIMIT 20000"
+        return {number for (number,) in connection.execute(query)} if self.history else set()
 
     def remove(self, statement: str, topics: Iterable[Topic] | None = None) -> None:
         """Remove events of topics from the log."""

@@ -4,7 +4,7 @@
 
 With them streams end with `close` and the worker leaves at once, whatever stops it; and streams
 leave some of the worker's threads and descriptors to ordinary requests. gunicorn itself runs no hook before it
-waits for its threads, so a thread watches the worker from within.
+waits for its threads, and none when its master dies. So a thread watches the worker and its parent from within.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import signal
 import socket
+import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from .errors import HubClosedError, HubConfigurationError, HubTimeoutError
@@ -47,11 +50,11 @@ def post_worker_init(worker: Any) -> None:
         raise_limit(),
     )
     _log_with(worker)
-    _quit_safely(worker)
+    quitting = _quit_safely(worker)
     _tell_requests(worker)
     for hub in live_hubs():
         start_thread("pgfanout-starter", _start, hub, worker)
-    start_thread("pgfanout-watcher", _watch, worker)
+    start_thread("pgfanout-watcher", _watch, worker, quitting)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
@@ -77,18 +80,58 @@ def _tell_requests(worker: Any) -> None:
     worker.cfg.set("pre_request", pre_request)
 
 
-def _quit_safely(worker: Any) -> None:
-    """Replace the handler of SIGINT and SIGQUIT of gthread workers by their base class's.
+class _Quitting:
+    """The handler of SIGINT and SIGQUIT in a sync worker.
 
-    Their own shuts the thread pool down from within the signal handler. When the signal arrives
-    while the main thread hands a request to that pool, it waits for a lock that it holds itself,
-    and the worker hangs until the arbiter kills it.
+    Such a worker answers requests in its main thread, and its own handler raises `SystemExit` there. A stream that is
+    about to leave the thread is lost then, and one that is about to begin gets a 500, after which an EventSource does
+    not come back. So the request that is being answered may end first; `interrupt` is for one that takes too long.
+
+    Handlers run in the main thread alone; the flags are written once and need no lock.
     """
-    kinds: tuple[Any, ...] = type(worker).__mro__
-    if any(kind.__name__ == "ThreadWorker" for kind in kinds):
-        (base,) = (kind for kind in kinds if kind.__name__ == "Worker")
-        for number in (signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, functools.partial(base.handle_quit, worker))
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self._asked = False
+        self._interrupts = False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        """Stop the worker after this request. Raise `SystemExit` when it was asked to interrupt."""
+        if self._interrupts:
+            sys.exit(0)
+        if not self._asked:  # a terminal's Ctrl-C sends one signal, and the master another
+            self._asked = True
+            self._worker.alive = False
+            self._worker.cfg.worker_int(self._worker)
+
+    def interrupt(self) -> None:
+        """End a request that is still being answered, if the worker was told to quit."""
+        if self._asked:
+            self._interrupts = True
+            os.kill(os.getpid(), signal.SIGQUIT)
+
+
+def _quit_safely(worker: Any) -> _Quitting | None:
+    """Replace the handlers of SIGINT and SIGQUIT of sync and gthread workers.
+
+    That of gthread workers shuts the thread pool down from within the signal handler. When the signal arrives
+    while the main thread hands a request to that pool, it waits for a lock that it holds itself,
+    and the worker hangs until the arbiter kills it. Their base class's handler does not. A sync worker gets
+    `_Quitting`.
+    """
+    kinds = {kind.__name__: kind for kind in type(worker).__mro__}
+    quitting = _Quitting(worker) if "SyncWorker" in kinds else None
+    if "ThreadWorker" in kinds:
+        base: Any = kinds["Worker"]
+        _handle_quit(functools.partial(base.handle_quit, worker))
+    elif quitting is not None:
+        _handle_quit(quitting)
+    return quitting
+
+
+def _handle_quit(handler: Callable[[int, Any], object]) -> None:
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, handler)
 
 
 def _threads(worker: Any) -> int | None:
@@ -113,11 +156,32 @@ def _start(hub: NotifyHub, worker: Any) -> None:
     return None
 
 
-def _watch(worker: Any) -> None:
-    while worker.alive:
+def _watch(worker: Any, quitting: _Quitting | None) -> None:
+    """End the streams when the worker stops; stop the worker when its master has gone."""
+    # The master's id as the worker got it before the fork: the master may have gone before this thread ran.
+    master = getattr(worker, "ppid", None) or os.getppid()
+    while worker.alive and os.getppid() == master:
         time.sleep(_WATCH_INTERVAL)
+    if worker.alive:
+        _stop_without_master(master)
     _end_idle_connections(worker)
     _say_goodbye()
+    if quitting is not None:
+        time.sleep(_CLOSE_TIME)  # a worker that has nothing to do is gone by then, and this thread with it
+        quitting.interrupt()
+
+
+def _stop_without_master(master: int) -> None:
+    """Give the worker the signal that its master would have sent.
+
+    Workers look for their master themselves, but late: a gthread worker once a second, a sync worker without
+    requests after half of gunicorn's `timeout`. The signal wakes both.
+    """
+    logger.warning(
+        "gunicorn's master (process %d) has gone, so this worker ends its streams and stops. Start gunicorn again",
+        master,
+    )
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end_idle_connections(worker: Any) -> None:

@@ -241,6 +241,13 @@ MUTATIONS = (
     ),
     Mutation(
         6,
+        "a worker whose master has gone goes on",
+        "gunicorn.py",
+        "while worker.alive and os.getppid() == master:",
+        "while worker.alive:",
+    ),
+    Mutation(
+        6,
         "a stream ends without close",
         "streams/sse.py",
         '* retry_spread) + b"\\n" + encode(CLOSE_EVENT)',

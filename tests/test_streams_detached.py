@@ -400,7 +400,26 @@ def test_two_hundred_responses_one_after_the_other_leave_nothing_behind(hub: Mem
     assert streamer.wait_until_empty(PATIENCE)
 
 
-@pytest.mark.parametrize("leave", [socket.socket.close, reset])
+def pipeline_and_close(connection: socket.socket) -> None:
+    """Send a further request, which nobody will read, and leave."""
+    connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    connection.close()
+
+
+@pytest.mark.parametrize("leave", [socket.socket.close, reset, pipeline_and_close])
+def test_a_client_that_leaves_after_the_hand_over_is_let_go(
+    hub: MemoryHub, leave: Callable[[socket.socket], object]
+) -> None:
+    response = Response(hub)
+    serve(response.server, response.body, chunked=True)
+    hub.publish("orders", TENANT, 1)
+    response.client(chunked=True).events(1)
+    leave(response.connection)
+    assert streamer.wait_until_empty(PATIENCE)
+    assert response.released == ["pgfanout-streamer"]
+
+
+@pytest.mark.parametrize("leave", [socket.socket.close, reset, pipeline_and_close])
 def test_a_client_that_leaves_before_the_hand_over_is_let_go(
     hub: MemoryHub, leave: Callable[[socket.socket], object]
 ) -> None:

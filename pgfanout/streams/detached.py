@@ -24,7 +24,7 @@ from ..errors import PgFanoutError
 from ..event import REFRESH_EVENT
 from ..feed import Feed
 from . import sse
-from .client import expect_no_request, server_socket, serves_requests
+from .client import close_after_response, server_socket, serves_requests, stop_reading
 from .detour import Detour, framing
 from .outlet import Outlet
 from .stream import EventStream, forget
@@ -105,6 +105,7 @@ class DetachingStream:
         self._opening = sse.opening(resumed, number=number)
         self._detour: Detour | None = None
         self._in_thread: EventStream | None = None
+        self._closes = False  # the server was told to close the client's connection, and still has it
         # No bound method: a cycle would keep a dropped stream until a collection.
         self._next = DetachingStream._open
 
@@ -126,6 +127,7 @@ class DetachingStream:
         except OSError:
             pass  # the client has left
         finally:
+            self._wait_for_nothing()
             for give_back in self._what_to_give_back():
                 give_back()
 
@@ -157,7 +159,7 @@ class DetachingStream:
             self._detour = Detour(self._connection)
         except OSError:
             return self._keep_thread(NO_DESCRIPTORS) or self._say_goodbye()
-        expect_no_request()
+        self._close_after_response()
         self._next = DetachingStream._decide
         return self._opening
 
@@ -196,6 +198,7 @@ class DetachingStream:
             replay=self._replay,
         )
         self._feed = self._release = None
+        self._closes = False
         self._next = DetachingStream._end
         try:
             with suppress(OSError):  # the client has left, which the streamer finds out as well
@@ -242,7 +245,24 @@ class DetachingStream:
 
     def _say_goodbye(self) -> bytes:
         self._next = DetachingStream._end
+        self._close_after_response()
+        self._wait_for_nothing()
         return sse.farewell()
+
+    def _close_after_response(self) -> None:
+        """What the server would keep alive is a stand-in, or the connection of a client that was refused."""
+        if not self._is_elsewhere():
+            close_after_response()
+            self._closes = True
+
+    def _wait_for_nothing(self) -> None:
+        """Have the server wait for nothing when it closes the connection, which it may do in its only thread for that.
+
+        Done by each way in which a response ends that has not left: by its last item, since a middleware may lose the
+        `close`, and by that, since an error may come before the last item.
+        """
+        if self._closes and not self._is_elsewhere():
+            stop_reading(self._connection)
 
     def _end(self) -> bytes:
         raise StopIteration

@@ -147,5 +147,5 @@ class EventStream:
 
     def _end(self) -> bytes:
         if self._client is not None:
-            self._client.expect_no_request()
+            self._client.stop_reading()
         raise StopIteration

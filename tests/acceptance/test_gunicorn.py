@@ -196,8 +196,7 @@ def test_a_sync_worker_that_is_told_to_quit_amid_a_streams_request_ends_the_stre
 def test_a_sync_worker_that_is_told_to_quit_does_not_wait_for_a_page_that_hangs(serve: Serve) -> None:
     server = serve("tests.acceptance.apps.wrapped:quitting_amid", worker_class="sync", threads=1)
     (worker,) = server.worker_pids()
-    parts = urlsplit(server.url)
-    with socket.create_connection((parts.hostname, parts.port)) as client:
+    with socket.create_connection((server.host, server.port)) as client:
         client.sendall(b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n")
         eventually(lambda: "the page hangs" in server.log)
         server.signal(signal.SIGQUIT)
@@ -275,6 +274,35 @@ def test_streams_in_threads_leave_some_to_ordinary_requests(serve: Serve, follow
     assert (status, body) == (503, b"all 4 streams of this process are taken\n")
     assert int(headers["Retry-After"]) >= 1
     assert request(server, "GET", "/")[2] == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("app", "worker_class"), [("ahead", "gthread"), ("ahead", "sync"), ("failing", "gthread"), ("failing", "sync")]
+)
+def test_clients_that_are_refused_late_and_stay_hold_up_nobody(serve: Serve, app: str, worker_class: str) -> None:
+    """gunicorn closes their connections in its main thread, and would wait there for each of them, 2 s long."""
+    server = serve(
+        f"tests.acceptance.apps.wrapped:{app}", worker_class=worker_class, threads=threads_of(worker_class, 4)
+    )
+    stay = 2 if (app, worker_class) == ("ahead", "gthread") else 0
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection((server.host, server.port))) for _ in range(stay + 4)]
+        answers = [bytearray() for _ in clients]
+        for client in clients:
+            client.sendall(f"GET /events?tenant={TENANT} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            client.setblocking(False)
+
+        def refused() -> int:
+            for client, answer in zip(clients, answers, strict=True):
+                with suppress(BlockingIOError):
+                    answer += client.recv(65536)
+            return sum((b"event: close" if app == "ahead" else b": open") in answer for answer in answers)
+
+        if worker_class == "gthread":  # the sync worker takes them one after the other, and then the page
+            eventually(lambda: refused() == 4)
+        began = time.monotonic()
+        assert request(server, "GET", "/")[2] == b"hello"
+        assert time.monotonic() - began < 4.0
 
 
 def test_streams_that_were_left_make_room_at_once(serve: Serve, follow: Follow) -> None:

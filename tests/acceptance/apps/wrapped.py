@@ -85,6 +85,22 @@ class _Ahead:
             yield before
 
 
+class _Failing:
+    """Fails after a stream's first item."""
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        body = app(environ, start_response)
+        return self._items(body) if environ["PATH_INFO"] == "/events" else body
+
+    def _items(self, body: Any) -> Iterator[bytes]:
+        try:
+            for item in body:
+                yield item
+                raise RuntimeError("a middleware has failed")
+        finally:
+            body.close()
+
+
 class _Quitting:
     """Tells its own worker to quit, before a stream's request is answered or amid the answer. `/hang` hangs."""
 
@@ -117,6 +133,7 @@ def _quit() -> None:
 
 
 ahead = _Ahead()
+failing = _Failing()
 quitting_amid = _Quitting(amid=True)
 quitting_before = _Quitting(amid=False)
 watched = _Watched()

@@ -135,15 +135,15 @@ class NotifyHub(ABC):
 
         What is committed after it returns is delivered, or told as a gap. With history, `after` is a
         `cursor` or an event's id: what was committed since then comes first, or a refresh when that is
-        not known.
+        not known. A subscription that is dropped is closed.
         Starts the hub when nobody did; that, and that alone, may wait. Raises `InvalidEventError`,
         `HubClosedError` and what `start` raises.
         """
         wanted = topics(channels, tenant_id)
         self.start(start_timeout)
         registry, relay = self._dispatcher.registry, self._dispatcher.relay
-        subscription = Subscription(self._buffer_size, registry.remove, relay, self._log, wanted)
-        registry.add(subscription, wanted)
+        subscription = Subscription(self._buffer_size, registry.remove, relay, self._log, wanted, on_drop=registry.drop)
+        registry.add(subscription.consumer, wanted)
         subscription.begin(numbered(after) if isinstance(after, str) else after)
         return subscription
 
@@ -268,6 +268,7 @@ class NotifyHub(ABC):
         self._lifecycle.not_listening(error)
 
     def _heartbeat(self, queue_usage: float) -> None:
+        self._dispatcher.registry.remove_dropped()
         self._queue_usage = queue_usage
 
     def _receive(self, texts: Iterable[str]) -> None:

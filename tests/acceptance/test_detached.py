@@ -277,7 +277,10 @@ def test_a_client_that_has_left_below_tls_gives_its_place_to_the_next(fresh_data
         connection.sendall(f"GET /events?tenant={TENANT} HTTP/1.1\r\n{head}\r\n\r\n".encode())
         received = b""
         while b"\n\n" not in received.partition(b"\r\n\r\n")[2]:
-            received += connection.recv(65536)
+            data = connection.recv(65536)
+            received += data
+            if not data:
+                break
         return connection, received
 
     with tls_server(fresh_database_url, tmp_path, threads=4) as (server, context):
@@ -287,8 +290,8 @@ def test_a_client_that_has_left_below_tls_gives_its_place_to_the_next(fresh_data
                 connection.unwrap()
             connection.close()
         connection, received = stream(server, context)  # keepalives, by which it would be noticed, come after 13 s
-        assert b": open" in received
         connection.close()
+        assert b": open" in received
 
 
 def test_where_tls_ends_in_the_server_streams_keep_their_threads(fresh_database_url: str, tmp_path: Path) -> None:

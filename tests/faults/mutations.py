@@ -200,13 +200,13 @@ MUTATIONS = (
         "self._shared.get(topics)",
         "next((c for t, c in self._shared.items() if [x.channel for x in t] == [x.channel for x in topics]), None)",
     ),
-    Mutation(5, "a queue has no end", "backlog.py", "room = len(self.queue) < self.maxsize", "room = True"),
+    Mutation(5, "a queue has no end", "backlog.py", "room = self._has_room(event)", "room = True"),
     Mutation(
         5,
         "the listener waits for readers",
-        "subscription.py",
-        "return self._backlog.offer(event)",
-        "return self._backlog.put(event) is None",
+        "backlog.py",
+        "        with self.mutex:\n            if self.ended or (event",
+        "        return self.put(event) is None\n        with self.mutex:\n            if self.ended or (event",
     ),
     Mutation(
         5,

@@ -72,11 +72,6 @@ class NotifyHub(ABC):
     def _send(self, texts: Sequence[str], executor: Any) -> None:
         """Send the texts, all or none, in their order."""
 
-    @property
-    def has_unread(self) -> bool:
-        """Whether something has arrived that the listener has not taken yet."""
-        return False
-
     def _new_log(self) -> Log | None:
         """Where events can be read again, if the backend has something like that."""
         return None

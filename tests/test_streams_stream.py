@@ -217,6 +217,17 @@ def test_a_client_that_took_nothing_until_the_kernel_gave_up_is_counted(error: O
     assert (stats.stalled_readers, stats.subscriptions) == (stalled, 0)
 
 
+def test_the_place_is_given_back_once_however_many_close(subscription: Subscription) -> None:
+    closed: list[str] = []
+    stream = EventStream(subscription, on_close=lambda: closed.append("place"))
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(stream.close) for _ in range(8)]:
+            future.result(PATIENCE)
+    del stream
+    close_forgotten()
+    assert closed == ["place"]
+
+
 def test_closing_again_is_harmless(stream: EventStream, subscription: Subscription) -> None:
     stream.close()
     stream.close()

@@ -227,7 +227,7 @@ MUTATIONS = (
         5,
         "a stream that was closed keeps its place",
         "streams/stream.py",
-        "        self._on_close()\n",
+        "        on_close()\n",
         "",
         ("churn",),
     ),

@@ -24,6 +24,7 @@ from .errors import HubClosedError, HubConfigurationError, HubTimeoutError
 from .hub import NotifyHub, live_hubs
 from .streams.client import set_request
 from .streams.descriptors import raise_limit, set_reserve
+from .streams.detached import are_moving
 from .streams.limiter import set_server_threads
 from .streams.stream import close_forgotten, live_streams
 from .streams.streamer import streamer
@@ -202,7 +203,7 @@ def _say_goodbye() -> None:
         thread.join(_CLOSE_TIME)
     deadline = time.monotonic() + _FAREWELL_TIME
     close_forgotten()
-    while live_streams() and time.monotonic() < deadline:
+    while (live_streams() or are_moving()) and time.monotonic() < deadline:
         time.sleep(_WATCH_INTERVAL)
         close_forgotten()
     for stream in live_streams():

@@ -14,12 +14,13 @@ import threading
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ClassVar
 
 import pytest
 
 from pgfanout import MemoryHub, Subscription
+from pgfanout import gunicorn as hooks
 from pgfanout.errors import HubClosedError, TooManyStreamsError
 from pgfanout.event import REFRESH_EVENT
 from pgfanout.gunicorn import _say_goodbye as say_goodbye
@@ -31,6 +32,7 @@ from pgfanout.streams.detached import (
     NO_DESCRIPTORS,
     OTHER_THREAD,
     DetachingStream,
+    are_moving,
     reason_to_stay,
 )
 from pgfanout.streams.outlet import Outlet
@@ -892,6 +894,37 @@ def test_a_stream_that_stayed_and_was_dropped_holds_up_no_farewell(hub: MemoryHu
     say_goodbye()
     assert not live_streams()
     assert len(response.released) == 1
+    response.give_up()
+
+
+def test_a_farewell_waits_for_a_stream_that_is_about_to_leave_its_thread(
+    hub: MemoryHub, thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "_FAREWELL_TIME", PATIENCE)
+    response = Response(hub)
+    response.server.sendall(plain_head() + next(response.body))
+    farewell = thread.submit(say_goodbye)
+    eventually(lambda: hub.closed)
+    assert not wait([farewell], 0.1).done
+    with pytest.raises(StopIteration):
+        next(response.body)
+    farewell.result(PATIENCE)
+    assert streamer.open == 0
+    assert [event.type for event in response.client(chunked=False).to_end()] == ["close"]
+    response.body.close()
+    response.give_up()
+
+
+@pytest.mark.parametrize("end", ["closed", "dropped"])
+def test_a_farewell_does_not_wait_for_a_stream_that_was_given_up_before_it_left(hub: MemoryHub, end: str) -> None:
+    response = Response(hub)
+    next(response.body)
+    assert are_moving()
+    if end == "closed":
+        response.body.close()
+    else:
+        drop(response)
+    assert not are_moving()
     response.give_up()
 
 

@@ -15,6 +15,7 @@ import select
 import socket
 import ssl
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from types import BuiltinFunctionType
@@ -30,13 +31,22 @@ from .outlet import Outlet
 from .stream import EventStream, forget
 from .streamer import streamer
 
-__all__ = ["DetachingStream", "reason_to_stay"]
+__all__ = ["DetachingStream", "are_moving", "reason_to_stay"]
 
 logger = logging.getLogger("pgfanout")
 
 OTHER_THREAD = "the response is made or read in another thread than the server's"
 NO_DESCRIPTORS = "no descriptors are left"
 CHANGED_BODY = "something between the application and the server changes or holds back the body"
+
+
+# Those whose opening the server is writing. No WeakSet: see `stream`.
+_moving: weakref.WeakKeyDictionary[DetachingStream, None] = weakref.WeakKeyDictionary()
+
+
+def are_moving() -> bool:
+    """Whether a stream is about to leave its thread: a server that stops has to wait for it, too."""
+    return bool(_moving.keyrefs())
 
 
 def reason_to_stay(environ: Mapping[str, Any]) -> str:
@@ -119,6 +129,7 @@ class DetachingStream:
     def close(self) -> None:
         """The server is done with the response. Idempotent."""
         detour, self._detour = self._detour, None
+        _moving.pop(self, None)
         try:
             if detour is not None:
                 if detour.is_crowded():
@@ -161,9 +172,16 @@ class DetachingStream:
             return self._keep_thread(NO_DESCRIPTORS) or self._say_goodbye()
         self._close_after_response()
         self._next = DetachingStream._decide
+        _moving[self] = None
         return self._opening
 
     def _decide(self) -> bytes:
+        try:
+            return self._leave_or_stay()
+        finally:
+            _moving.pop(self, None)
+
+    def _leave_or_stay(self) -> bytes:
         """The server asks for more, so it has written the opening."""
         detour = self._detour
         assert detour is not None

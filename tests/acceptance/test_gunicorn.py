@@ -179,12 +179,23 @@ def test_a_worker_without_streams_leaves_when_the_master_is_killed(serve: Serve,
     eventually(lambda: worker_is_gone(worker), timeout=10.0)
 
 
-@pytest.mark.parametrize("app", ["quitting_amid", "quitting_before"])
-def test_a_sync_worker_that_is_told_to_quit_amid_a_streams_request_ends_the_stream_properly(
-    serve: Serve, follow: Follow, app: str
+@pytest.mark.parametrize(
+    ("worker_class", "app", "pause"),
+    [
+        ("sync", "quitting_amid", "0.01"),
+        ("sync", "quitting_before", "0.01"),
+        ("gthread", "quitting_amid", "0.01"),
+        ("gthread", "quitting_amid", "0.5"),
+        ("gthread", "quitting_before", "0.01"),
+    ],
+)
+def test_a_worker_that_is_told_to_quit_amid_a_streams_request_ends_the_stream_properly(
+    serve: Serve, follow: Follow, worker_class: str, app: str, pause: str
 ) -> None:
-    """Its own handler raises in the middle of the answer: the connection is lost, or the browser gets a 500."""
-    server = serve(f"tests.acceptance.apps.wrapped:{app}", worker_class="sync", threads=1)
+    """A sync worker's own handler raises in the middle of the answer: the connection is lost, or the browser gets 500.
+    A gthread worker waits for no answer."""
+    threads, env = threads_of(worker_class, 4), {"QUIT_PAUSE": pause}
+    server = serve(f"tests.acceptance.apps.wrapped:{app}", worker_class=worker_class, threads=threads, env=env)
     (worker,) = server.worker_pids()
     source = follow(server, headers={"Accept": "text/event-stream"})
     assert source.status == 200

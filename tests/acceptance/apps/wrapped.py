@@ -129,7 +129,7 @@ class _Quitting:
 
 def _quit() -> None:
     os.kill(os.getpid(), signal.SIGQUIT)
-    time.sleep(0.01)  # so that the handler runs here
+    time.sleep(float(os.environ.get("QUIT_PAUSE", "0.01")))  # the handler runs meanwhile
 
 
 ahead = _Ahead()

@@ -245,6 +245,7 @@ MUTATIONS = (
         "gunicorn.py",
         "while worker.alive and os.getppid() == master:",
         "while worker.alive:",
+        ("master-killed",),
     ),
     Mutation(
         6,

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, MemoryHub, Subscription
+from pgfanout.backlog import Backlog
 from pgfanout.streams import EventStream, sse
 from pgfanout.streams.client import ClientSocket
 from pgfanout.streams.stream import close_abandoned, close_forgotten, live_streams
@@ -186,13 +187,13 @@ def test_a_stream_that_ended_before_it_began_opens_and_closes(subscription: Subs
 
 
 def test_closing_leaves_the_hub_and_gives_the_place_back() -> None:
-    left: list[Subscription] = []
+    left: list[Backlog] = []
     given_back: list[str] = []
     subscription = Subscription(8, left.append)
     stream = EventStream(subscription, on_close=lambda: given_back.append("place"))
     stream.close()
     assert subscription.closed
-    assert left == [subscription]
+    assert left == [subscription.consumer]
     assert given_back == ["place"]
 
 
@@ -214,6 +215,17 @@ def test_a_client_that_took_nothing_until_the_kernel_gave_up_is_counted(error: O
             stream.close()
         stats = hub.stats()
     assert (stats.stalled_readers, stats.subscriptions) == (stalled, 0)
+
+
+def test_the_place_is_given_back_once_however_many_close(subscription: Subscription) -> None:
+    closed: list[str] = []
+    stream = EventStream(subscription, on_close=lambda: closed.append("place"))
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(stream.close) for _ in range(8)]:
+            future.result(PATIENCE)
+    del stream
+    close_forgotten()
+    assert closed == ["place"]
 
 
 def test_closing_again_is_harmless(stream: EventStream, subscription: Subscription) -> None:

@@ -49,9 +49,10 @@ def close_forgotten() -> None:
             return
 
 
-def forget(close: Callable[[], object]) -> None:
+def forget(*closes: Callable[[], object]) -> None:
     """Have something called by the next `close_forgotten`; for finalisers."""
-    _forgotten.put(close)
+    for close in closes:
+        _forgotten.put(close)
 
 
 def _nothing() -> None:
@@ -68,6 +69,8 @@ class EventStream:
 
     A `resumed` stream (one whose request had a `Last-Event-ID`) starts with a refresh: what was
     missed can't be known, unless its subscription begins with that.
+
+    `on_close` is called once, when the stream is closed, by whichever thread does that.
 
     An iterator class and no generator: a server calls `close` also on a response that it never
     iterated, such as that to HEAD, and that must end the subscription.
@@ -91,7 +94,7 @@ class EventStream:
         self._resumed = resumed
         self._retry_spread = retry_spread
         self._client = client
-        self._on_close = on_close
+        self._on_close = [on_close]  # empty once it was called: taking it is atomic, and several threads may close
         # No bound method: a cycle would keep a dropped stream until a collection.
         self._next = EventStream._open
         self._closed = False
@@ -113,14 +116,18 @@ class EventStream:
         if stalled:
             self._subscription.let_go()
         self._subscription.close()
-        self._on_close()
         self._closed = True
         _live.pop(self, None)
+        try:
+            on_close = self._on_close.pop()
+        except IndexError:
+            return
+        on_close()
 
     def __del__(self) -> None:
         if not self._closed:
             forget(self._subscription.close)
-            forget(self._on_close)
+            forget(*self._on_close)
 
     def client_has_left(self) -> bool:
         """Whether the client has closed the connection; False where that can't be known."""
@@ -147,5 +154,5 @@ class EventStream:
 
     def _end(self) -> bytes:
         if self._client is not None:
-            self._client.expect_no_request()
+            self._client.stop_reading()
         raise StopIteration

@@ -10,6 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import psutil
+
+from tests.support import processes
 from tests.support.wait import eventually
 
 from .fault import fault, hold
@@ -26,7 +29,11 @@ def _await_end(world: World, old: list[int]) -> None:
     """A worker that is told to stop is gone long before gunicorn's own limit, whatever streams it has."""
     began = time.monotonic()
     eventually(lambda: not set(world.site.worker_pids()) & set(old), timeout=60.0)
-    world.stops.append(time.monotonic() - began)
+    _note_stop(world, time.monotonic() - began)
+
+
+def _note_stop(world: World, seconds: float) -> None:
+    world.stops.append(seconds)
     if world.stops[-1] > GRACEFUL_TIMEOUT / 2:
         world.broken.append(f"end: a worker was gone only after {world.stops[-1]:.1f} s")
 
@@ -59,6 +66,19 @@ def worker_killed(world: World, rng: random.Random) -> None:
     old = world.site.worker_pids()
     _signal_workers(world, signal.SIGKILL)
     eventually(lambda: set(world.site.worker_pids()) - set(old), timeout=60.0)
+
+
+@fault("process")
+def master_killed(world: World, rng: random.Random) -> None:
+    """As by the system when memory runs out. Nobody replaces its workers, so they are to end their streams and stop."""
+    old = [psutil.Process(pid) for pid in world.site.worker_pids()]
+    world.site.signal(signal.SIGKILL)
+    began = time.monotonic()
+    eventually(lambda: not any(processes.runs(worker) for worker in old), timeout=60.0)
+    _note_stop(world, time.monotonic() - began)
+    world.site.wait(60.0)
+    world.site.start()
+    _await_new_worker(world)
 
 
 @fault("machine")

@@ -201,7 +201,7 @@ class StreamEndpoint:
         seconds = self.retry_after * random.uniform(0.5, 1.5)
         if sse.wants_events(environ):
             # An EventSource gives up for good on any status but 200.
-            return Answer("200 OK", list(sse.HEADERS), [sse.retry(seconds)])
+            return Answer("200 OK", list(sse.HEADERS), [sse.refusal(seconds, sse.last_event_id(environ))])
         user = isinstance(error, TooManyStreamsForUserError)
         status = "429 Too Many Requests" if user else "503 Service Unavailable"
         headers = [

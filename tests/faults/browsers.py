@@ -65,7 +65,7 @@ class StreamSubscriber(Subscriber):
             self._stop.wait(0.05)
             return
         with source:
-            if source.headers.get("content-type") == "text/event-stream" and source.status == 200:
+            if source.headers.get("content-type", "").startswith("text/event-stream") and source.status == 200:
                 self._visit(source)
                 self._note_id(source)
         self._stop.wait(self._random.uniform(0.0, 0.05))

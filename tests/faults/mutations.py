@@ -144,6 +144,14 @@ MUTATIONS = (
     ),
     Mutation(
         2,
+        "an id stands in a block without data, where Firefox does not take it",
+        "streams/sse.py",
+        '_CURSOR: Final = b"event: %b\\ndata: {}\\n\\n" % CURSOR_TYPE.encode()',
+        '_CURSOR: Final = b"\\n"',
+        ("workers-replaced", "worker-stopped"),
+    ),
+    Mutation(
+        2,
         "of a batch the first alone is taken",
         _LISTENER,
         "batch = [self._arrived.popleft() for _ in range(len(self._arrived))]",
@@ -161,8 +169,8 @@ MUTATIONS = (
         2,
         "a browser that comes back isn't told",
         "streams/sse.py",
-        "return start + encode(REFRESH_EVENT) if resumed else start",
-        "return start",
+        "encode(REFRESH_EVENT) if resumed else _CURSOR)",
+        "_CURSOR)",
         ("workers-replaced",),
     ),
     Mutation(

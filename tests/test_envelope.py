@@ -81,9 +81,7 @@ def test_what_goes_in_comes_out(channel: str, tenant: uuid.UUID, value: Any, kin
     assert decoded.json() == value
 
 
-@given(
-    channels, values, st.sampled_from([None, 0, 1, "\t"]), st.booleans(), st.tuples(blanks, blanks), types, labels
-)
+@given(channels, values, st.sampled_from([None, 0, 1, "\t"]), st.booleans(), st.tuples(blanks, blanks), types, labels)
 @example("orders", 1, None, False, (" ", ""), "", "")
 @example("orders", 1, None, False, ("", "\n"), "order.created", "7")
 @example('"', 1, None, False, (" ", " "), "\\", '"')

@@ -130,7 +130,9 @@ def test_a_refusal_is_one_block_with_a_retry_and_nothing_for_the_page() -> None:
     assert sse.refusal(1.74, "") == b"retry: 1740\n" + CURSOR
 
 
-@pytest.mark.parametrize("last", ["41", "1764000000000000-5d1f0e", "start", "0" * 64, "2b94017e986540c6ae9b7cbad97d02e7"])
+@pytest.mark.parametrize(
+    "last", ["41", "1764000000000000-5d1f0e", "start", "0" * 64, "2b94017e986540c6ae9b7cbad97d02e7"]
+)
 def test_a_refusal_repeats_the_id_that_the_client_came_with(last: str) -> None:
     assert sse.refusal(1, last) == b"retry: 1000\nid: " + last.encode() + b"\n" + CURSOR
 

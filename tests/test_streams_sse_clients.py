@@ -42,9 +42,7 @@ def with_httpx_sse(stream: bytes) -> Reading:
     answer = httpx.Response(200, headers=list(sse.HEADERS), content=stream)
     events = list(httpx_sse.EventSource(answer).iter_sse())
     retries = [event.retry for event in events if event.retry is not None]
-    return Reading(
-        [(event.event, event.data) for event in events], events[-1].id, retries[-1] if retries else None
-    )
+    return Reading([(event.event, event.data) for event in events], events[-1].id, retries[-1] if retries else None)
 
 
 @pytest.fixture(params=[with_httpx_sse, fetch_event_source, htmx, firefox], ids=lambda client: client.__name__)

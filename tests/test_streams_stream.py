@@ -117,7 +117,7 @@ def test_silence_is_broken_by_a_keepalive_and_the_stream_goes_on(subscription: S
 
 def test_a_keepalive_tells_a_number_once() -> None:
     class Counting(Subscription):
-        cursor: int = 40  # type: ignore[assignment]
+        cursor: int = 40
 
     subscription = Counting(32)
     stream = EventStream(subscription, keepalive=0.001)

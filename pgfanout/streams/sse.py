@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 HEADERS: Final = (
-    # An event stream is UTF-8 in any case, but clients that aren't browsers take text/* without a charset for ISO-8859-1.
+    # An event stream is always UTF-8, but some clients take text/* without a charset for ISO-8859-1.
     ("Content-Type", "text/event-stream; charset=utf-8"),
     # no-transform: a compressing proxy would hold events back.
     ("Cache-Control", "no-cache, no-transform"),
@@ -110,7 +110,7 @@ def refusal(seconds: float, last_id: str) -> bytes:
 
 
 def retry(seconds: float) -> bytes:
-    """Return the line that tells a browser how long to wait before it reconnects. It belongs into a block that has an
+    """Return the line that tells a browser how long to wait before it reconnects. It belongs in a block that has an
     event: some clients drop a block without one, and the delay with it."""
     return b"retry: %d\n" % round(seconds * 1000)
 

@@ -16,6 +16,7 @@ from pgfanout import PostgresHub
 from tests.conftest import Freeze
 from tests.support.browser import Tab
 from tests.support.gunicorn import GunicornServer
+from tests.support.nginx import NginxServer
 from tests.support.wait import eventually
 
 from .apps.names import TENANT
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.browser
 LONG = 60.0
 OTHER = "22222222-2222-4222-8222-222222222222"
 
-# A stream that has had an event and one that has not, each of both kinds: within the browsers' six connections to a host.
+# A stream that has had an event and one that has not, each detached and in a thread. Browsers allow six connections.
 STREAMS = ("busy-auto", "busy-never", "quiet-auto", "quiet-never")
 
 
@@ -50,10 +51,11 @@ def publish(hub: PostgresHub, payload: object, *channels: str, type: str = "orde
     hub.publish_many([(channel, TENANT, payload, type) for channel in channels])
 
 
-def stats(server: GunicornServer) -> dict[str, Any]:
+def kinds(server: GunicornServer) -> tuple[int, int]:
+    """How many streams are detached, and how many are in threads."""
     with urllib.request.urlopen(f"{server.url}/stats", timeout=LONG) as answer:
-        found: dict[str, Any] = json.load(answer)
-        return found
+        stats = json.load(answer)
+    return stats["detached"], stats["in_threads"]
 
 
 def follow(tab: Tab, server: GunicornServer, *streams: str) -> None:
@@ -61,7 +63,7 @@ def follow(tab: Tab, server: GunicornServer, *streams: str) -> None:
     tab.open(f"{server.url}/?" + "&".join(f"stream={name}" for name in streams))
     eventually(lambda: all(count == 1 for count in each(tab, "opened").values()), LONG)
     detached = sum(name.endswith("auto") for name in streams)
-    eventually(lambda: (lambda s: (s["detached"], s["in_threads"]))(stats(server)) == (detached, len(streams) - detached))
+    eventually(lambda: kinds(server) == (detached, len(streams) - detached), LONG)
 
 
 def each(tab: Tab, field: str) -> dict[str, Any]:
@@ -107,6 +109,18 @@ def test_what_is_published_between_two_workers_comes_or_is_told(
     wait_until(tab, lambda name, seen: seen == ["before"] * name.startswith("busy") + [told, "after"])
 
 
+def others_publish_and_all_is_pruned(hub: PostgresHub, url: str, cursors: Callable[[], set[str]]) -> int:
+    """Another tenant publishes. Once a page's streams have the last number, the log forgets everything up to it."""
+    hub.publish_many([("quiet", OTHER, count) for count in range(50)])
+    with psycopg.connect(url, autocommit=True) as connection:
+        [(last,)] = connection.execute("SELECT max(number) FROM pgfanout.event").fetchall()
+        eventually(lambda: cursors() == {str(last)}, LONG)
+        with connection.transaction():
+            connection.execute("UPDATE pgfanout.log SET pruned_to = %s", [last])
+            connection.execute("DELETE FROM pgfanout.event")
+    return int(last)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 @pytest.mark.parametrize("history", [True])
 def test_an_idle_page_keeps_up_with_what_is_pruned(
@@ -118,15 +132,29 @@ def test_an_idle_page_keeps_up_with_what_is_pruned(
     number: signal.Signals,
 ) -> None:
     follow(tab, server, "quiet-auto", "quiet-never")
-    hub.publish_many([("quiet", OTHER, count) for count in range(50)])
-    with psycopg.connect(fresh_database_url, autocommit=True) as connection:
-        [(last,)] = connection.execute("SELECT max(number) FROM pgfanout.event").fetchall()
-        eventually(lambda: set(each(tab, "cursor").values()) == {str(last)}, LONG)
-        with connection.transaction():
-            connection.execute("UPDATE pgfanout.log SET pruned_to = %s", [last])
-            connection.execute("DELETE FROM pgfanout.event")
+    others_publish_and_all_is_pruned(hub, fresh_database_url, lambda: set(each(tab, "cursor").values()))
     replace_worker(server, freeze, number, lambda: publish(hub, "missed", "quiet"))
     wait_until(tab, lambda _, seen: seen == ["missed"])
+
+
+@pytest.mark.parametrize("history", [True])
+def test_an_idle_feed_that_the_browser_gives_up_goes_on_from_its_newest_number(
+    server: GunicornServer,
+    tab: Tab,
+    hub: PostgresHub,
+    fresh_database_url: str,
+    proxy: Callable[[str], NginxServer],
+) -> None:
+    with proxy(server.url) as front:
+        tab.open(f"{front.url}/feed")
+        eventually(lambda: tab.run("window.state") == "live", LONG)
+        last = others_publish_and_all_is_pruned(hub, fresh_database_url, lambda: {tab.run("window.cursor")})
+        server.stop()
+        eventually(lambda: "GET /events" in front.errors, LONG)
+        publish(hub, "missed", "quiet")
+        server.start()
+        eventually(lambda: tab.run("window.seen") == ["missed"], LONG)
+        assert tab.run("window.asked.at(-1)").endswith(f"last_event_id={last}")
 
 
 @pytest.mark.parametrize("history", [True, False], ids=["history", "no history"])

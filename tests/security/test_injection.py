@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pgfanout import Event, MemoryHub, PayloadTooLargeError, envelope
 from pgfanout.errors import InvalidEventError
-from pgfanout.event import REFRESH_EVENT, check_json
+from pgfanout.event import check_json
 from pgfanout.streams import StreamEndpoint, StreamLimiter, sse
 from tests.support.sse import EventStreamParser
 
@@ -232,7 +232,7 @@ def test_nothing_that_a_client_sends_comes_back_in_the_answer(last_event_id: str
 
 
 @given(nasty, st.sampled_from(["text/event-stream", "*/*"]).flatmap(lambda kind: nasty.map(lambda end: kind + end)))
-def test_nothing_that_a_client_sends_comes_back_in_a_refusal_but_an_id_of_a_hubs_form(last_event_id: str, accept: str) -> None:
+def test_nothing_that_a_client_sends_comes_back_in_a_refusal_but_a_hubs_id(last_event_id: str, accept: str) -> None:
     environ = {"REQUEST_METHOD": "GET", "HTTP_LAST_EVENT_ID": last_event_id, "HTTP_ACCEPT": accept}
     with MemoryHub() as hub:
         answer = StreamEndpoint(hub, StreamLimiter(0)).answer(environ, "orders", TENANT, last_event_id)
@@ -240,6 +240,9 @@ def test_nothing_that_a_client_sends_comes_back_in_a_refusal_but_an_id_of_a_hubs
     if accept.startswith("text/event-stream"):
         parser = EventStreamParser()
         assert parser.feed(body) == [] and len(parser.retries) == 1
+        own = re.fullmatch("[0-9A-Za-z_-]{1,64}", last_event_id)
+        assert parser.last_event_id == (last_event_id if own else "start" if last_event_id else "")
+        assert parser.blocks == 1 and body.count(b"\n") == (5 if last_event_id else 4)
         assert answer.headers == list(sse.HEADERS)
     else:
         assert body == b"all 0 streams of this process are taken\n"

@@ -20,7 +20,7 @@ class Reading(NamedTuple):
 
 
 def fetch_event_source(stream: bytes) -> Reading:
-    """npm's @microsoft/fetch-event-source 2 (parse.js): every blank line is a message, and id and retry count at once."""
+    """npm's @microsoft/fetch-event-source 2 (parse.js): each blank line is a message. Id and retry count at once."""
     messages, last, retry = [], "", None
     data = kind = ""
     for name, value in _fields(stream):

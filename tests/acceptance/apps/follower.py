@@ -7,7 +7,7 @@ import flask
 
 from pgfanout.flask import PgFanout
 
-from .names import TENANT
+from .names import ROOT, TENANT
 
 app = flask.Flask(__name__)
 app.config["PGFANOUT_DATABASE_URL"] = os.environ["DATABASE_URL"]
@@ -30,6 +30,45 @@ for (const name of new URLSearchParams(location.search).getAll("stream")) {
 }
 </script>
 """
+
+
+# The same with the example's Feed, and what it asks for.
+_FEED = """<!doctype html><title>feed</title>
+<script>
+window.asked = [];
+window.seen = [];
+window.cursor = window.state = "";
+window.EventSource = class extends EventSource {
+  constructor(url) {
+    super(url);
+    asked.push(String(url));
+    this.addEventListener("pgfanout.cursor", (event) => { window.cursor = event.lastEventId; });
+  }
+};
+</script>
+<script type="module">
+import { Feed } from "/feed.js";
+new Feed({
+  url: "/events?channel=quiet&detach=auto",
+  cursor: "{{ cursor }}",
+  types: ["order"],
+  load: async () => seen.push("load"),
+  onState: () => {},
+  onEvent: (type, payload) => seen.push(payload),
+  onStatus: (state) => { window.state = state; },
+}).open();
+</script>
+"""
+
+
+@app.get("/feed")
+def feed() -> str:
+    return flask.render_template_string(_FEED, cursor=fanout.hub.cursor() or "")
+
+
+@app.get("/feed.js")
+def feed_script() -> flask.Response:
+    return flask.send_from_directory(ROOT / "flask_example" / "static", "feed.js")
 
 
 @app.get("/")

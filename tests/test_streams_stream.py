@@ -116,6 +116,21 @@ def test_silence_is_broken_by_a_keepalive_and_the_stream_goes_on(subscription: S
     stream.close()
 
 
+def test_a_keepalive_tells_a_number_once() -> None:
+    class Counting(Subscription):
+        cursor: int = 40
+
+    subscription = Counting(32)
+    stream = EventStream(subscription, keepalive=0.001)
+    assert next(stream) == sse.opening(number=40)
+    assert [next(stream), next(stream)] == [sse.KEEPALIVE] * 2
+    subscription.cursor = 44
+    assert [next(stream), next(stream)] == [sse.keepalive(44), sse.KEEPALIVE]
+    subscription.cursor = 45
+    assert next(stream) == sse.keepalive(45)
+    stream.close()
+
+
 def test_streams_do_not_break_the_silence_all_at_once() -> None:
     subscription = WatchedSubscription()
     stream = EventStream(subscription)

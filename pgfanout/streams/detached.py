@@ -164,12 +164,12 @@ class DetachingStream:
 
     def _open(self) -> bytes:
         if self._is_elsewhere():
-            return self._keep_thread(OTHER_THREAD) or self._say_goodbye()
+            return self._keep_thread(OTHER_THREAD) or self._open_and_end()
         try:
             streamer.prepare()
             self._detour = Detour(self._connection)
         except OSError:
-            return self._keep_thread(NO_DESCRIPTORS) or self._say_goodbye()
+            return self._keep_thread(NO_DESCRIPTORS) or self._open_and_end()
         self._close_after_response()
         self._next = DetachingStream._decide
         _moving[self] = None
@@ -260,6 +260,10 @@ class DetachingStream:
     def _follow_in_thread(self) -> bytes:
         assert self._in_thread is not None
         return next(self._in_thread)
+
+    def _open_and_end(self) -> bytes:
+        """With the opening, since a farewell has no id: alone it would make a client forget its own."""
+        return self._opening + self._say_goodbye()
 
     def _say_goodbye(self) -> bytes:
         self._next = DetachingStream._end

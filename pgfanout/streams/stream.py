@@ -95,6 +95,8 @@ class EventStream:
         self._retry_spread = retry_spread
         self._client = client
         self._on_close = [on_close]  # empty once it was called: taking it is atomic, and several threads may close
+        self._told: int | None = None
+        """The number that its client was told last, other than by an event."""
         # No bound method: a cycle would keep a dropped stream until a collection.
         self._next = EventStream._open
         self._closed = False
@@ -140,13 +142,15 @@ class EventStream:
 
     def _open(self) -> bytes:
         self._next = EventStream._follow
-        return sse.opening(self._resumed, number=self._subscription.cursor)
+        self._told = self._subscription.cursor
+        return sse.opening(self._resumed, number=self._told)
 
     def _follow(self) -> bytes:
         try:
             events = self._subscription.get_all(self._keepalive * random.uniform(0.9, 1.0))
         except queue.Empty:
-            return sse.keepalive(self._subscription.cursor)
+            told, self._told = self._told, self._subscription.cursor
+            return sse.keepalive(self._told if self._told != told else None)
         if events[-1] is not CLOSE_EVENT:
             return sse.encode_all(events)
         self._next = EventStream._end

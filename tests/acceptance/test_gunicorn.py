@@ -104,7 +104,7 @@ def test_a_tenants_events_reach_its_own_streams_only(serve: Serve, follow: Follo
 def test_the_head_is_what_browsers_and_proxies_need(serve: Serve, follow: Follow) -> None:
     source = follow(serve())
     assert source.status == 200
-    assert source.headers["content-type"] == "text/event-stream"
+    assert source.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert source.headers["cache-control"] == "no-cache, no-transform"
     assert source.headers["x-accel-buffering"] == "no"
 

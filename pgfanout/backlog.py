@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import queue
+from typing import Final
 
 from .event import CLOSE_EVENT, REFRESH_EVENT, Event
 from .relay import Relay
 
-__all__ = ["Backlog"]
+__all__ = ["DEFAULT_BYTES", "Backlog"]
+
+DEFAULT_BYTES: Final = 262_144
 
 
 class Backlog(queue.Queue[Event]):
     """A `queue.Queue` whose writer never waits, and which can end.
 
+    It holds at most `maxsize` events, and at most `max_bytes` of their payloads or one event. A refresh takes no bytes.
+
+    It stands for its subscription in the registry. So a subscription that nobody has any more is not kept by that.
+
     Its `mutex` guards the deque and the attributes below it; it is held for a few operations on
-    them and for nothing else. Once ended, the queue yields what it holds and then `CLOSE_EVENT`
-    for ever, so that every thread that waits on it wakes up and learns the end.
+    them and for nothing else. `ended` may be read without it. Once ended, the queue yields what it holds and then
+    `CLOSE_EVENT` for ever, so that every thread that waits on it wakes up and learns the end.
 
     Whoever has waited on it wakes the next of the `relay`.
     """
 
+    members: Final = 1
+    """How many readers there are of it, for the registry."""
+
     ended = False
 
-    def __init__(self, maxsize: int, relay: Relay | None) -> None:
+    def __init__(self, maxsize: int, relay: Relay | None, max_bytes: int = DEFAULT_BYTES) -> None:
         super().__init__(maxsize)
+        self.max_bytes = max_bytes
+        self._bytes = 0
         self._relay = relay
         self._waiting = 0
         self._told = False
@@ -32,7 +44,25 @@ class Backlog(queue.Queue[Event]):
         return len(self.queue) + self.ended
 
     def _get(self) -> Event:
-        return self.queue.popleft() if self.queue else CLOSE_EVENT
+        return self._pop() if self.queue else CLOSE_EVENT
+
+    def _pop(self) -> Event:
+        event: Event = self.queue.popleft()
+        self._bytes -= _size(event)
+        return event
+
+    def _append(self, event: Event) -> None:
+        self.queue.append(event)
+        self._bytes += _size(event)
+
+    def _clear(self) -> None:
+        self.queue.clear()
+        self._bytes = 0
+
+    def _has_room(self, event: Event) -> bool:
+        size = _size(event)
+        too_large = size > 0 and self._bytes > 0 and self._bytes + size > self.max_bytes
+        return len(self.queue) < self.maxsize and not too_large
 
     def get(self, block: bool = True, timeout: float | None = None) -> Event:
         """As `queue.Queue.get`."""
@@ -95,31 +125,37 @@ class Backlog(queue.Queue[Event]):
         return room
 
     def _put_event(self, event: Event) -> bool:
-        room = len(self.queue) < self.maxsize
+        room = self._has_room(event)
         if not room:
-            self.queue.clear()
+            self._clear()
             event = REFRESH_EVENT
-        self.queue.append(event)
+        self._append(event)
         return room
 
     def _tail(self) -> Event | None:
         return self.queue[-1] if self.queue else None
 
-    def end(self, *, drop: bool) -> None:
+    def end(self, *, drop: bool = False) -> None:
+        """Take nothing more, and `drop` what waits; every thread that waits wakes up. Idempotent, never waits."""
         with self.mutex:
             self.ended = True
             if drop:
-                self.queue.clear()
+                self._clear()
             self.not_empty.notify_all()
 
     def take_rest(self) -> list[Event]:
         """Everything that is there now, the end included."""
         with self.mutex:
             rest = list(self.queue)
-            self.queue.clear()
+            self._clear()
             if self.ended:
                 rest.append(CLOSE_EVENT)
             others = self._waiting
         if others:
             self._pass_on()
         return rest
+
+
+def _size(event: Event) -> int:
+    """How many bytes an event takes; none for a refresh, which takes the place of others."""
+    return 0 if event is REFRESH_EVENT else len(event.payload)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Final
@@ -91,14 +91,15 @@ def reference(text: str) -> tuple[Topic, str] | None:
 def decode(text: str) -> tuple[Topic, Event]:
     """The event of a NOTIFY text and the topic it goes to. Raises `MalformedEnvelopeError`.
 
-    The payload's bytes are those that were sent, so no number loses a digit on the way.
+    The payload's bytes are those that were sent, so no number loses a digit on the way. In a text of the form that
+    `encode` makes, blanks around the payload are the payload's; elsewhere they are the envelope's, and left out.
     """
     try:
         return _decode_own(text)
-    except (InvalidEventError, ValueError, StopIteration, RecursionError):
+    except (InvalidEventError, ValueError, StopIteration, IndexError, RecursionError):
         pass  # it is another's, which may be right all the same, or it is wrong, and the careful way tells why
     try:
-        topic, event = _event(_members(text))
+        topic, event = _event(text)
     except InvalidEventError as error:
         problem = f"invalid {error.field}"
     except RecursionError:
@@ -151,7 +152,7 @@ def _decode_own(text: str) -> tuple[Topic, Event]:
             raise ValueError
         head, topic = _last = found.group(), _topic(*found.groups())
     start = len(head)
-    _, end = _quick_scan(text, start)
+    end = _end_of_payload(text, start, _quick_scan)
     name, kind = text[end + 7 : -2], ""
     if not (name.isalnum() and text.startswith(',"id":"', end) and text.endswith('"}')):
         tail = _tail(text, end)
@@ -162,6 +163,15 @@ def _decode_own(text: str) -> tuple[Topic, Event]:
     return topic, Event.checked(topic.channel, text[start:end].encode(), kind, name)
 
 
+def _end_of_payload(text: str, start: int, scan: Callable[[str, int], tuple[object, int]]) -> int:
+    """The end of the JSON value that begins at `start`, with the blanks around it. Raises what a JSON parser does."""
+    if text[start] in _BLANKS:
+        start = _skip(text, start).end()  # type: ignore[union-attr]
+    _, end = scan(text, start)
+    return _skip(text, end).end() if text[end] in _BLANKS else end  # type: ignore[union-attr]
+
+
+_BLANKS: Final = " \t\n\r"
 # A string without escapes is its own value, and has neither CR nor LF nor NUL; no half of a surrogate pair either.
 _PLAIN: Final = r'"([^"\\\x00-\x1f\ud800-\udfff]*)"'
 _head = re.compile(rf'\{{"channel":{_PLAIN},"tenant_id":{_PLAIN},"payload":').match
@@ -173,11 +183,28 @@ _last: tuple[str, Topic] = ("\0", Topic("", ""))
 _quick_scan = json.JSONDecoder(parse_constant=refuse_constant).scan_once  # type: ignore[attr-defined]
 
 
-def _event(members: Mapping[str, str]) -> tuple[Topic, Event]:
+def _event(text: str) -> tuple[Topic, Event]:
+    """What any envelope has. Raises `KeyError` and what a JSON parser does, too."""
+    members = _members(text)
     topic = Topic.of(_string(members, "channel"), _string(members, "tenant_id"))
     kind = check_type(_string(members, "type", default=""))
     name = check_label("id", _string(members, "id", default=""))
-    return topic, Event.checked(topic.channel, members["payload"].encode(), kind, name)
+    payload = members["payload"] if (own := _own_payload(text)) is None else own
+    return topic, Event.checked(topic.channel, payload.encode(), kind, name)
+
+
+def _own_payload(text: str) -> str | None:
+    """The payload with the blanks around it, when a well-formed envelope has the form that `encode` makes."""
+    head = _any_head(text)
+    if head is None:
+        return None
+    end = _end_of_payload(text, head.end(), _scan)
+    return text[head.end() : end] if _any_tail(text, end) else None
+
+
+_ANY: Final = r'"(?:[^"\\]|\\.)*"'
+_any_head = re.compile(rf'\{{"channel":{_ANY},"tenant_id":{_ANY},"payload":').match
+_any_tail = re.compile(rf'(?:,"type":{_ANY})?(?:,"id":{_ANY})?\}}').fullmatch
 
 
 def _string(members: Mapping[str, str], name: str, default: str | None = None) -> str:

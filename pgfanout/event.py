@@ -12,6 +12,7 @@ from .topic import check_channel
 __all__ = [
     "CLOSE_EVENT",
     "REFRESH_EVENT",
+    "RESERVED_PREFIX",
     "Event",
     "check_json",
     "check_label",
@@ -21,6 +22,9 @@ __all__ = [
 ]
 
 _RESERVED: Final = frozenset({"close", "refresh"})
+
+RESERVED_PREFIX: Final = "pgfanout."
+"""What types of the library's own blocks begin with. No event may have such a type."""
 
 # Lines of an event stream end at CR LF, LF or CR, and an id with NUL is ignored by a browser
 # (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation).
@@ -111,8 +115,8 @@ def check_type(type: str) -> str:
     """The type itself, when it is a label and not one of the hub's own types."""
     if type == "":
         return type
-    if check_label("type", type) in _RESERVED:
-        raise InvalidEventError("type", f"{type!r} is reserved for the hub")
+    if check_label("type", type) in _RESERVED or type.startswith(RESERVED_PREFIX):
+        raise InvalidEventError("type", f"{type[:80]!r} is reserved for the hub")
     return type
 
 

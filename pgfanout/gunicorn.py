@@ -4,7 +4,7 @@
 
 With them streams end with `close` and the worker leaves at once, whatever stops it; and streams
 leave some of the worker's threads and descriptors to ordinary requests. gunicorn itself runs no hook before it
-waits for its threads, so a thread watches the worker from within.
+waits for its threads, and none when its master dies. So a thread watches the worker and its parent from within.
 """
 
 from __future__ import annotations
@@ -12,15 +12,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import signal
 import socket
+import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
-from .errors import HubClosedError, HubConfigurationError, HubTimeoutError
-from .hub import NotifyHub, live_hubs
+from .errors import HubClosedError
+from .hub import live_hubs
 from .streams.client import set_request
 from .streams.descriptors import raise_limit, set_reserve
+from .streams.detached import are_moving
+from .streams.endings import background
 from .streams.limiter import set_server_threads
 from .streams.stream import close_forgotten, live_streams
 from .streams.streamer import streamer
@@ -47,11 +52,12 @@ def post_worker_init(worker: Any) -> None:
         raise_limit(),
     )
     _log_with(worker)
-    _quit_safely(worker)
+    quitting = _quit_safely(worker)
     _tell_requests(worker)
     for hub in live_hubs():
-        start_thread("pgfanout-starter", _start, hub, worker)
-    start_thread("pgfanout-watcher", _watch, worker)
+        with contextlib.suppress(HubClosedError):
+            hub.start_in_background()
+    start_thread("pgfanout-watcher", _watch, worker, quitting)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
@@ -77,18 +83,58 @@ def _tell_requests(worker: Any) -> None:
     worker.cfg.set("pre_request", pre_request)
 
 
-def _quit_safely(worker: Any) -> None:
-    """Replace the handler of SIGINT and SIGQUIT of gthread workers by their base class's.
+class _Quitting:
+    """The handler of SIGINT and SIGQUIT in a sync worker.
 
-    Their own shuts the thread pool down from within the signal handler. When the signal arrives
-    while the main thread hands a request to that pool, it waits for a lock that it holds itself,
-    and the worker hangs until the arbiter kills it.
+    Such a worker answers requests in its main thread, and its own handler raises `SystemExit` there. A stream that is
+    about to leave the thread is lost then, and one that is about to begin gets a 500, after which an EventSource does
+    not come back. So the request that is being answered may end first; `interrupt` is for one that takes too long.
+
+    Handlers run in the main thread alone; the flags are written once and need no lock.
     """
-    kinds: tuple[Any, ...] = type(worker).__mro__
-    if any(kind.__name__ == "ThreadWorker" for kind in kinds):
-        (base,) = (kind for kind in kinds if kind.__name__ == "Worker")
-        for number in (signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, functools.partial(base.handle_quit, worker))
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self._asked = False
+        self._interrupts = False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        """Stop the worker after this request. Raise `SystemExit` when it was asked to interrupt."""
+        if self._interrupts:
+            sys.exit(0)
+        if not self._asked:  # a terminal's Ctrl-C sends one signal, and the master another
+            self._asked = True
+            self._worker.alive = False
+            self._worker.cfg.worker_int(self._worker)
+
+    def interrupt(self) -> None:
+        """End a request that is still being answered, if the worker was told to quit."""
+        if self._asked:
+            self._interrupts = True
+            os.kill(os.getpid(), signal.SIGQUIT)
+
+
+def _quit_safely(worker: Any) -> _Quitting | None:
+    """Replace the handlers of SIGINT and SIGQUIT of sync and gthread workers.
+
+    That of gthread workers shuts the thread pool down from within the signal handler. When the signal arrives
+    while the main thread hands a request to that pool, it waits for a lock that it holds itself,
+    and the worker hangs until the arbiter kills it. Their base class's handler does not. A sync worker gets
+    `_Quitting`.
+    """
+    kinds = {kind.__name__: kind for kind in type(worker).__mro__}
+    quitting = _Quitting(worker) if "SyncWorker" in kinds else None
+    if "ThreadWorker" in kinds:
+        base: Any = kinds["Worker"]
+        _handle_quit(functools.partial(base.handle_quit, worker))
+    elif quitting is not None:
+        _handle_quit(quitting)
+    return quitting
+
+
+def _handle_quit(handler: Callable[[int, Any], object]) -> None:
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, handler)
 
 
 def _threads(worker: Any) -> int | None:
@@ -99,25 +145,32 @@ def _threads(worker: Any) -> int | None:
     return 1 if "SyncWorker" in kinds else None
 
 
-def _start(hub: NotifyHub, worker: Any) -> None:
-    """Have the hub listen before the first page asks, however long its server takes."""
-    while worker.alive:
-        try:
-            return hub.start()
-        except HubTimeoutError as error:
-            logger.warning("still not listening: %s", error)
-        except HubConfigurationError as error:
-            return logger.error("the hub can't listen, the next stream tries again: %s", error)
-        except HubClosedError:
-            return None
-    return None
-
-
-def _watch(worker: Any) -> None:
-    while worker.alive:
+def _watch(worker: Any, quitting: _Quitting | None) -> None:
+    """End the streams when the worker stops; stop the worker when its master has gone."""
+    # The master's id as the worker got it before the fork: the master may have gone before this thread ran.
+    master = getattr(worker, "ppid", None) or os.getppid()
+    while worker.alive and os.getppid() == master:
         time.sleep(_WATCH_INTERVAL)
+    if worker.alive:
+        _stop_without_master(master)
     _end_idle_connections(worker)
     _say_goodbye()
+    if quitting is not None:
+        time.sleep(_CLOSE_TIME)  # a worker that has nothing to do is gone by then, and this thread with it
+        quitting.interrupt()
+
+
+def _stop_without_master(master: int) -> None:
+    """Give the worker the signal that its master would have sent.
+
+    Workers look for their master themselves, but late: a gthread worker once a second, a sync worker without
+    requests after half of gunicorn's `timeout`. The signal wakes both.
+    """
+    logger.warning(
+        "gunicorn's master (process %d) has gone, so this worker ends its streams and stops. Start gunicorn again",
+        master,
+    )
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end_idle_connections(worker: Any) -> None:
@@ -138,10 +191,11 @@ def _say_goodbye() -> None:
         thread.join(_CLOSE_TIME)
     deadline = time.monotonic() + _FAREWELL_TIME
     close_forgotten()
-    while live_streams() and time.monotonic() < deadline:
+    while (live_streams() or are_moving()) and time.monotonic() < deadline:
         time.sleep(_WATCH_INTERVAL)
         close_forgotten()
     for stream in live_streams():
         stream.cut()
     if not streamer.wait_until_empty(max(0.0, deadline - time.monotonic())):
         streamer.cut(_CLOSE_TIME)
+    background.wait_until_done(_CLOSE_TIME)

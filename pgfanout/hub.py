@@ -72,11 +72,6 @@ class NotifyHub(ABC):
     def _send(self, texts: Sequence[str], executor: Any) -> None:
         """Send the texts, all or none, in their order."""
 
-    @property
-    def has_unread(self) -> bool:
-        """Whether something has arrived that the listener has not taken yet."""
-        return False
-
     def _new_log(self) -> Log | None:
         """Where events can be read again, if the backend has something like that."""
         return None
@@ -151,15 +146,15 @@ class NotifyHub(ABC):
 
         What is committed after it returns is delivered, or told as a gap. With history, `after` is a
         `cursor` or an event's id: what was committed since then comes first, or a refresh when that is
-        not known.
+        not known. A subscription that is dropped is closed.
         Starts the hub when nobody did; that, and that alone, may wait. Raises `InvalidEventError`,
         `HubClosedError` and what `start` raises.
         """
         wanted = topics(channels, tenant_id)
         self.start(start_timeout)
         registry, relay = self._dispatcher.registry, self._dispatcher.relay
-        subscription = Subscription(self._buffer_size, registry.remove, relay, self._log, wanted)
-        registry.add(subscription, wanted)
+        subscription = Subscription(self._buffer_size, registry.remove, relay, self._log, wanted, on_drop=registry.drop)
+        registry.add(subscription.consumer, wanted)
         subscription.begin(numbered(after) if isinstance(after, str) else after)
         return subscription
 
@@ -296,6 +291,7 @@ class NotifyHub(ABC):
         self._lifecycle.not_listening(error)
 
     def _heartbeat(self, queue_usage: float) -> None:
+        self._dispatcher.registry.remove_dropped()
         self._queue_usage = queue_usage
 
     def _receive(self, texts: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from functools import partial
 
-from .backlog import Backlog
+from .backlog import DEFAULT_BYTES, Backlog
 from .event import REFRESH_EVENT, Event
 from .log import PATIENCE, Log, Page, number_of
 from .relay import Relay
@@ -27,8 +27,15 @@ class RefillingBacklog(Backlog):
     backlog, and so it is when the log does not know.
     """
 
-    def __init__(self, maxsize: int, relay: Relay | None, log: Log, topics: Sequence[Topic]) -> None:
-        super().__init__(maxsize, relay)
+    def __init__(
+        self,
+        maxsize: int,
+        relay: Relay | None,
+        log: Log,
+        topics: Sequence[Topic],
+        max_bytes: int = DEFAULT_BYTES,
+    ) -> None:
+        super().__init__(maxsize, relay, max_bytes)
         self._log = log
         self._topics = topics
         self._replayed: deque[Event] = deque()
@@ -71,7 +78,7 @@ class RefillingBacklog(Backlog):
         if self._replayed:
             event = self._replayed.popleft()
         elif self._behind:  # at the end
-            self.queue.clear()
+            self._clear()
             event = super()._get()
         else:
             event = super()._get()
@@ -117,7 +124,7 @@ class RefillingBacklog(Backlog):
             self._pass_on()
         return rest
 
-    def end(self, *, drop: bool) -> None:
+    def end(self, *, drop: bool = False) -> None:
         """As every backlog; what is missing will not come."""
         if drop:
             with self.mutex:
@@ -125,17 +132,22 @@ class RefillingBacklog(Backlog):
         super().end(drop=drop)
 
     def _put_event(self, event: Event) -> bool:
-        full = len(self.queue) >= self.maxsize
-        if event is REFRESH_EVENT and (full or self._behind):
-            self._start_over()
-            return True
-        if full and not self._let_oldest_go():
-            self._start_over()
-            return False
         if event is REFRESH_EVENT:
-            self._refreshed = self._log.begun
-        self.queue.append(event)
+            self._put_refresh()
+            return True
+        while not self._has_room(event):
+            if not self._let_oldest_go():
+                self._start_over()
+                return False
+        self._append(event)
         return True
+
+    def _put_refresh(self) -> None:
+        if self._behind or not self._has_room(REFRESH_EVENT):
+            self._start_over()
+        else:
+            self._refreshed = self._log.begun
+            self._append(REFRESH_EVENT)
 
     def _let_oldest_go(self) -> bool:
         number = number_of(self.queue[0])
@@ -144,15 +156,15 @@ class RefillingBacklog(Backlog):
         if not self._behind:
             self._behind, self._next = True, number - 1  # the reader has, or had, everything before
             self._asks = self._fruitless = 0
-        self.queue.popleft()
+        self._pop()
         self._floor = number
         return True
 
     def _start_over(self) -> None:
         """One refresh stands for everything that was to come."""
         self._replayed.clear()
-        self.queue.clear()
-        self.queue.append(REFRESH_EVENT)
+        self._clear()
+        self._append(REFRESH_EVENT)
         self._behind, self._question = False, None
         self._refreshed = self._log.begun
 
@@ -160,8 +172,9 @@ class RefillingBacklog(Backlog):
         """What the reader has had, or gets by pages, reaches the queue."""
         self._behind = False
         rest = [event for event in self.queue if not 0 < number_of(event) <= self._next]
-        self.queue.clear()
-        self.queue.extend(rest)
+        self._clear()
+        for event in rest:
+            self._append(event)
 
     def _answer(self, question: object, page: Page | None) -> None:
         with self.mutex:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar, cast
@@ -14,7 +15,7 @@ __all__ = ["Consumer", "Registry"]
 
 
 class Consumer(Protocol):
-    """What events are offered to: a subscription, or a feed that many streams read."""
+    """What events are offered to: a subscription's backlog, or a feed that many streams read."""
 
     @property
     def members(self) -> int:
@@ -44,12 +45,16 @@ class Registry:
     but made anew after a change, so a reader goes on with the one it got while others come and
     leave, and thousands that come cost one tuple.
 
+    `_dropped` has the consumers whose readers were dropped without a `close`. A finaliser puts them there, which may
+    run while this thread holds `_lock`. Every method that looks at the consumers removes them first.
+
     `stalled` counts the consumers that were removed for having stalled, `refreshes` what readers
     of feeds were told for having been too slow.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._dropped: queue.SimpleQueue[Consumer] = queue.SimpleQueue()
         self._consumers: dict[Topic, dict[Consumer, None]] = {}
         self._routes: dict[Topic, tuple[Consumer, ...]] = {}
         self._topics: dict[Consumer, tuple[Topic, ...]] = {}
@@ -63,6 +68,7 @@ class Registry:
     def add(self, consumer: Consumer, topics: Iterable[Topic]) -> None:
         """Route the topics' events to a consumer. Raises `HubClosedError` once sealed."""
         topics = tuple(topics)
+        self.remove_dropped()
         with self._lock:
             self._add(consumer, topics)
             self._members += 1
@@ -74,6 +80,20 @@ class Registry:
                 self._remove(consumer)
                 self._members -= 1
                 self.stalled += stalled
+
+    def drop(self, consumer: Consumer) -> None:
+        """Have a consumer removed soon: for finalisers. Takes no lock."""
+        self._dropped.put(consumer)
+
+    def remove_dropped(self) -> None:
+        """Remove and end the consumers whose readers were dropped. Never waits."""
+        while not self._dropped.empty():
+            try:
+                consumer = self._dropped.get_nowait()
+            except queue.Empty:  # another thread was faster
+                return
+            self.remove(consumer)
+            consumer.end()
 
     def join(self, topics: Iterable[Topic], make: Callable[[], _Shared]) -> _Shared:
         """Become one more member of the shared consumer of exactly these topics, made when there is none.
@@ -114,6 +134,7 @@ class Registry:
         A route that is there is right, so it is taken without the lock: who changes it removes it
         before the change is done. Whoever is found for one topic is found for all from then on.
         """
+        self.remove_dropped()
         route = self._routes.get(topic)
         if route is None:
             with self._lock:
@@ -124,6 +145,7 @@ class Registry:
 
     def all(self) -> list[Consumer]:
         """Every consumer, once."""
+        self.remove_dropped()
         with self._lock:
             return list(self._topics)
 
@@ -139,6 +161,7 @@ class Registry:
 
     def __len__(self) -> int:
         """Subscriptions and members of feeds."""
+        self.remove_dropped()
         with self._lock:
             return self._members + self.shared_members
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Final
 
-from .backlog import Backlog
+from .backlog import DEFAULT_BYTES, Backlog
 from .event import CLOSE_EVENT, REFRESH_EVENT, Event
 from .log import Log
 from .refill import RefillingBacklog
@@ -20,16 +19,18 @@ __all__ = ["Subscription"]
 class Subscription:
     """What `hub.subscribe` returns: a bounded queue of the events of its topics.
 
-    At most `buffer_size` events wait in it. When one more arrives, all of them are dropped and
-    one `REFRESH_EVENT` stands in their place and in that event's; later events follow it. With a
-    log that refills, the oldest makes room instead, and is read again when its turn comes.
+    At most `buffer_size` events wait in it, and at most `buffer_bytes` of their payloads or one event. When one more
+    arrives, all of them are dropped and one `REFRESH_EVENT` stands in their place and in that event's; later events
+    follow it. With a log that refills, the oldest make room instead, and are read again when their turn comes.
 
     Iterating, or `get`, waits for events; after `CLOSE_EVENT` the iteration ends. Any thread may
     use it, and `close` it while another one waits.
+
+    A subscription that nobody has any more leaves the hub by itself, soon: the hub has its `consumer` alone. A loop
+    over it, and a `get` that waits, have it.
     """
 
-    members: Final = 1
-    """How many there are of it, for the registry."""
+    _on_drop: Callable[[Backlog], object] | None = None  # of one whose constructor has failed, too
 
     def __init__(
         self,
@@ -38,17 +39,26 @@ class Subscription:
         relay: Relay | None = None,
         log: Log | None = None,
         topics: Sequence[Topic] = (),
+        *,
+        buffer_bytes: int = DEFAULT_BYTES,
+        on_drop: Callable[[Backlog], object] | None = None,
     ) -> None:
-        """`on_close` is called with the subscription, and `stalled=True` when it is let go.
+        """`on_close` is called with the `consumer`, and `stalled=True` when the reader is let go.
+
+        `on_drop` is called with the `consumer` by the finaliser of a subscription that was not closed. It may run in
+        the middle of anything, in any thread, so it must take no lock.
 
         With a `relay`, what is offered wakes nobody before `relay.start()`. With a `log` that has the
         events of its topics, `begin` comes before the first `get`.
         """
         if buffer_size < 1:
             raise ValueError(f"buffer_size has to be at least 1, not {buffer_size}")
-        self._log_backlog = None if log is None else RefillingBacklog(buffer_size, relay, log, topics)
-        self._backlog = self._log_backlog or Backlog(buffer_size, relay)
+        if buffer_bytes < 1:
+            raise ValueError(f"buffer_bytes has to be at least 1, not {buffer_bytes}")
+        self._log_backlog = None if log is None else RefillingBacklog(buffer_size, relay, log, topics, buffer_bytes)
+        self._backlog = self._log_backlog or Backlog(buffer_size, relay, buffer_bytes)
         self._on_close = on_close
+        self._on_drop = on_drop
 
     def begin(self, after: int | None) -> None:
         """What it begins with, once events are offered to it: the first after that number of the log, or
@@ -64,9 +74,19 @@ class Subscription:
         return None if self._log_backlog is None else self._log_backlog.cursor
 
     @property
+    def consumer(self) -> Backlog:
+        """What events are offered to, by the hub that has it in the place of the subscription."""
+        return self._backlog
+
+    @property
     def buffer_size(self) -> int:
         """How many events can wait."""
         return self._backlog.maxsize
+
+    @property
+    def buffer_bytes(self) -> int:
+        """How many bytes of payloads can wait, where it's more than one event."""
+        return self._backlog.max_bytes
 
     @property
     def closed(self) -> bool:
@@ -95,18 +115,18 @@ class Subscription:
 
     def end(self) -> None:
         """The hub's end: what is queued can still be read, `CLOSE_EVENT` comes after it."""
-        self._backlog.end(drop=False)
+        self._backlog.end()
 
     def close(self) -> None:
         """Leave the hub. Idempotent, never waits; other threads that wait get `CLOSE_EVENT`."""
         self._backlog.end(drop=True)
         if self._on_close is not None:
-            self._on_close(self)
+            self._on_close(self._backlog)
 
     def let_go(self) -> None:
         """Close it because its reader has stalled, which `hub.stats()` counts. Idempotent, never waits."""
         if self._on_close is not None:
-            self._on_close(self, stalled=True)
+            self._on_close(self._backlog, stalled=True)
         self.close()
 
     def __iter__(self) -> Iterator[Event]:
@@ -115,6 +135,10 @@ class Subscription:
             yield event
             if event is CLOSE_EVENT:
                 return
+
+    def __del__(self) -> None:
+        if self._on_drop is not None and not self._backlog.ended:
+            self._on_drop(self._backlog)
 
     def __enter__(self) -> Subscription:
         return self

@@ -125,7 +125,7 @@ def test_an_event_refuses_an_impossible_channel(channel: str) -> None:
         Event(channel, b"{}")
 
 
-@pytest.mark.parametrize("kind", ["close", "refresh"])
+@pytest.mark.parametrize("kind", ["close", "refresh", "pgfanout.cursor", "pgfanout."])
 def test_the_hubs_own_types_are_reserved(kind: str) -> None:
     with pytest.raises(InvalidEventError) as caught:
         Event("orders", b"{}", kind)
@@ -133,7 +133,11 @@ def test_the_hubs_own_types_are_reserved(kind: str) -> None:
     assert str(caught.value) == f"invalid type: {kind!r} is reserved for the hub"
 
 
-@pytest.mark.parametrize("kind", ["Close", "refreshed", "close ", "order.created", "öl ☃", "a: b", "a\u2028b", ""])
+OTHER_TYPES = ["Close", "refreshed", "close ", "order.created", "öl ☃", "a: b", "a\u2028b", ""]
+OTHER_TYPES += ["pgfanout", "Pgfanout.cursor", "x.pgfanout."]
+
+
+@pytest.mark.parametrize("kind", OTHER_TYPES)
 def test_every_other_line_is_a_type(kind: str) -> None:
     assert check_type(kind) == kind
     assert Event("orders", b"{}", kind).type == kind

@@ -395,7 +395,7 @@ def test_the_response_is_an_event_stream_that_nobody_holds_back(app: flask.Flask
     with opened(app) as page:
         headers = page.response.headers
         assert page.response.status_code == 200
-        assert headers["Content-Type"] == "text/event-stream"
+        assert headers["Content-Type"] == "text/event-stream; charset=utf-8"
         assert headers["Cache-Control"] == "no-cache, no-transform"
         assert headers["X-Accel-Buffering"] == "no"
         assert "Content-Length" not in headers
@@ -429,7 +429,7 @@ def test_the_hubs_end_ends_the_page(app: flask.Flask, hub: MemoryHub) -> None:
 
 def test_head_has_the_headers_and_takes_no_place(app: flask.Flask, fanout: PgFanout, hub: MemoryHub) -> None:
     response = app.test_client().head("/events")
-    assert (response.status_code, response.headers["Content-Type"]) == (200, "text/event-stream")
+    assert (response.status_code, response.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
     assert response.data == b""
     assert (fanout.limiter.open, hub.stats().subscriptions) == (0, 0)
 
@@ -523,7 +523,7 @@ def test_an_event_source_that_is_refused_gets_a_time_to_come_back(fanout: PgFano
     app = site(fanout, PGFANOUT_MAX_STREAMS=0, PGFANOUT_RETRY_AFTER=60.0)
     response = app.test_client().get("/events", headers=BROWSER)
     parser = EventStreamParser()
-    assert (response.status_code, response.headers["Content-Type"]) == (200, "text/event-stream")
+    assert (response.status_code, response.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
     assert parser.feed(response.data) == []
     assert parser.retry is not None
     assert 30_000 <= parser.retry <= 90_000

@@ -218,7 +218,11 @@ def test_any_payload_arrives_as_it_was(hub: NotifyHub, subscribe: Subscribe, pay
     assert subscription.get(PATIENCE).json() == payload
 
 
-@pytest.mark.parametrize("payload", [b'{ "a" : 1.10,\r\n"b":[ ] }', b"123456789012345678901234567890.10", b'"\\u00e9"'])
+BYTES = [b'{ "a" : 1.10,\r\n"b":[ ] }', b"123456789012345678901234567890.10", b'"\\u00e9"', b'{"a":1,"a":2}', b"-0"]
+BYTES += [b" 1", b"1\n", b'\t\r\n {"a":1}\r\n\t ', b" " + b"9" * 5000 + b" ", '" \\/ é\u2028"'.encode()]
+
+
+@pytest.mark.parametrize("payload", BYTES)
 def test_json_bytes_arrive_byte_for_byte(hub: NotifyHub, payload: bytes) -> None:
     subscription = hub.subscribe("orders", TENANT)
     hub.publish("orders", TENANT, payload)
@@ -409,7 +413,7 @@ def test_what_is_no_envelope_is_told_as_a_gap_and_the_hub_goes_on(
     assert hub.listening
 
 
-@pytest.mark.parametrize("kind", ["close", "refresh"])
+@pytest.mark.parametrize("kind", ["close", "refresh", "pgfanout.cursor"])
 def test_a_control_event_cannot_be_forged(hub: NotifyHub, subscribe: Subscribe, kind: str) -> None:
     subscription = subscribe(hub, "orders", TENANT)
     notify(hub, json.dumps({"channel": "orders", "tenant_id": str(TENANT), "payload": {}, "type": kind}))

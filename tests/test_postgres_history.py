@@ -100,6 +100,24 @@ def test_an_event_has_its_number_as_its_id(hub: PostgresHub) -> None:
     assert 0 < numbers(events)[0] < numbers(events)[1]
 
 
+@pytest.mark.parametrize("size", [1, 20_000])
+def test_the_bytes_of_a_payload_are_kept_live_and_in_a_replay(hub: PostgresHub, size: int) -> None:
+    cursor = hub.cursor()
+    sent = [around.join((b"\t\n ", b" \r\n")) for around in (b'{"a" : 1.0, "a":2}', b'"' + b"x" * size + b'"', b"-0")]
+    with hub.subscribe("orders", TENANT) as live:
+        publish(hub, *sent)
+        publish(hub, sent[1])
+        assert [event.payload for event in take(live, 4)] == [*sent, sent[1]]
+    with hub.subscribe("orders", TENANT, after=cursor) as late:
+        assert [event.payload for event in take(late, 4)] == [*sent, sent[1]]
+
+
+@pytest.mark.parametrize("type", ["close", "refresh", "pgfanout.cursor"])
+def test_the_librarys_own_types_are_refused_by_the_database_too(url: str, hub: PostgresHub, type: str) -> None:
+    with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.CheckViolation, match="reserved"):
+        connection.execute("SELECT pgfanout.publish('orders', %s, '1', %s)", [TENANT, type])
+
+
 def test_what_came_after_a_number_is_replayed_and_then_it_goes_on(hub: PostgresHub) -> None:
     with hub.subscribe("orders", TENANT) as subscription:
         publish(hub, 1, 2, 3)

@@ -17,13 +17,12 @@ import pytest
 from pgfanout import (
     CLOSE_EVENT,
     REFRESH_EVENT,
-    Event,
     HubConfigurationError,
     HubTimeoutError,
     InvalidEventError,
     PostgresHub,
 )
-from pgfanout.topic import Topic
+from pgfanout.streams import StreamEndpoint
 
 from .support.postgres import PostgresServer
 from .support.wait import eventually
@@ -72,33 +71,28 @@ def test_many_subscriptions_share_one_listening_session(hub: PostgresHub, connec
     assert sessions(connection, "pgfanout-probe") == []
 
 
-class SlowHub(PostgresHub):
-    """A hub whose listener's thread is held at an event."""
+def test_nobody_but_the_listeners_thread_asks_for_the_descriptor_of_its_connection(
+    hub: PostgresHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libpq may be freeing what has it at that moment."""
+    asked: set[str] = set()
+    fileno = psycopg.Connection.fileno
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.held, self.go_on = threading.Event(), threading.Event()
+    def watched(connection: psycopg.Connection) -> int:
+        if hub._listener is not None and connection is hub._listener._connection:
+            asked.add(threading.current_thread().name)
+        return fileno(connection)
 
-    def _take(self, topic: Topic, event: Event) -> None:
-        self.held.set()
-        assert self.go_on.wait(LONG)
-        super()._take(topic, event)
-
-
-def test_it_is_known_whether_something_was_not_read_yet(fresh_database_url: str) -> None:
-    with SlowHub(fresh_database_url) as hub:
-        assert not hub.has_unread
+    monkeypatch.setattr(psycopg.Connection, "fileno", watched)
+    endpoint = StreamEndpoint(hub)
+    for number in range(3):
+        endpoint.answer({"REQUEST_METHOD": "GET"}, "orders", TENANT)
         subscription = hub.subscribe("orders", TENANT)
-        assert not hub.has_unread
-        hub.publish("orders", TENANT, 1)
-        assert hub.held.wait(LONG)
-        assert not hub.has_unread
-        hub.publish("orders", TENANT, 2)
-        eventually(lambda: hub.has_unread)
-        hub.go_on.set()
-        assert [subscription.get(LONG).json() for _ in range(2)] == [1, 2]
-        eventually(lambda: not hub.has_unread)
-    assert not hub.has_unread
+        hub.publish("orders", TENANT, number)
+        assert subscription.get(LONG).json() == number
+        hub.stats()
+        hub.cursor()
+    assert asked == {"pgfanout-listener"}
 
 
 def test_a_lost_session_is_a_gap_and_heals(hub: PostgresHub, connection: psycopg.Connection) -> None:

@@ -21,12 +21,14 @@ PATIENCE = 20.0
 class Reader:
     """A log, a backlog that follows it, and the listener between them."""
 
-    def __init__(self, size: int = 2, *, refill: bool = True, after: int | None = None, known: int = 0) -> None:
+    def __init__(
+        self, size: int = 2, *, refill: bool = True, after: int | None = None, known: int = 0, room: int = 1000
+    ) -> None:
         self.log = MemoryLog(refill=refill)
         for number in range(1, known + 1):
             self.log.commit(number)
         self.log.begun = self.log.offered = known
-        self.backlog = RefillingBacklog(size, None, self.log, TOPICS)
+        self.backlog = RefillingBacklog(size, None, self.log, TOPICS, room)
         self.backlog.begin(after)
 
     def offer(self, *numbers: int) -> None:
@@ -59,6 +61,39 @@ def test_what_had_no_room_is_read_again() -> None:
     reader.offer(*range(1, 10))
     assert reader.drain() == [logged(number) for number in range(1, 10)]
     assert reader.log.replays == 1
+
+
+def test_what_had_no_room_in_bytes_is_read_again() -> None:
+    reader = Reader(100, room=5)
+    reader.offer(*range(1, 21))
+    assert held(reader) <= 5
+    assert reader.drain() == [logged(number) for number in range(1, 21)]
+
+
+def test_an_event_above_the_limit_is_held_alone_and_those_before_it_are_read_again() -> None:
+    reader = Reader(100, room=5)
+    reader.offer(1, 2, 1_000_000_000, 1_000_000_001)
+    assert list(reader.backlog.queue) == [logged(1_000_000_001)]
+    assert reader.drain() == [logged(number) for number in (1, 2, 1_000_000_000, 1_000_000_001)]
+
+
+def test_a_refresh_needs_no_room_in_bytes() -> None:
+    reader = Reader(2, room=5)
+    reader.offer(1_000_000_000)
+    reader.backlog.offer(REFRESH_EVENT)
+    assert reader.drain() == [logged(1_000_000_000), REFRESH_EVENT]
+    assert reader.log.replays == 0
+
+
+def test_without_refilling_what_had_no_room_in_bytes_is_one_refresh() -> None:
+    reader = Reader(100, refill=False, room=5)
+    reader.offer(*range(1, 7))
+    assert reader.drain() == [REFRESH_EVENT]
+
+
+def held(reader: Reader) -> int:
+    """The bytes of the payloads that wait."""
+    return sum(len(event.payload) for event in reader.backlog.queue if event is not REFRESH_EVENT)
 
 
 def test_a_reader_that_takes_nothing_causes_no_reading() -> None:
@@ -261,10 +296,16 @@ def test_two_that_wait_are_both_woken_by_one_answer() -> None:
 class Following(RuleBasedStateMachine):
     """Whatever happens in whatever order, a reader gets everything once, or a refresh where the log can't tell."""
 
-    @initialize(size=st.integers(1, 4), known=st.integers(0, 6), missed=st.integers(0, 6), fresh=st.booleans())
-    def begin(self, size: int, known: int, missed: int, fresh: bool) -> None:
+    @initialize(
+        size=st.integers(1, 4),
+        room=st.integers(1, 8),
+        known=st.integers(0, 6),
+        missed=st.integers(0, 6),
+        fresh=st.booleans(),
+    )
+    def begin(self, size: int, room: int, known: int, missed: int, fresh: bool) -> None:
         after = None if fresh else max(0, known - missed)
-        self.reader = Reader(size, after=after, known=known)
+        self.reader = Reader(size, after=after, known=known, room=room)
         self.expected = known if after is None else after
         self.number = known
 
@@ -330,6 +371,9 @@ class Following(RuleBasedStateMachine):
     def it_is_bounded(self) -> None:
         if hasattr(self, "reader"):
             assert len(self.reader.backlog.queue) <= self.reader.backlog.maxsize
+            assert held(self.reader) == self.reader.backlog._bytes
+            events = [event for event in self.reader.backlog.queue if event is not REFRESH_EVENT]
+            assert held(self.reader) <= self.reader.backlog.max_bytes or len(events) == 1
             assert len(self.reader.backlog._replayed) <= self.reader.log.page_size
 
 

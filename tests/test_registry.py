@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from pgfanout.backlog import Backlog
 from pgfanout.errors import HubClosedError
 from pgfanout.event import Event
 from pgfanout.registry import Consumer, Registry
-from pgfanout.subscription import Subscription
 from pgfanout.topic import Topic
 
 PATIENCE = 20.0
@@ -22,7 +22,7 @@ ORDERS, STOCK = Topic("orders", TENANT), Topic("stock", TENANT)
 
 
 def consumer() -> Consumer:
-    return Subscription(1)
+    return Backlog(1, None)
 
 
 class Shared:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from pgfanout.streams.client import ClientSocket
+from pgfanout.streams import client as client_module
+from pgfanout.streams.client import ClientSocket, end_after_response, set_request
+
+from .support.detached import reset
+from .support.wait import eventually
 
 PATIENCE = 20.0
 
@@ -49,7 +55,7 @@ def test_cutting_ends_both_directions(server: socket.socket, client: socket.sock
 def test_a_client_from_whom_nothing_is_expected_can_still_be_written_to(
     server: socket.socket, client: socket.socket, key: str
 ) -> None:
-    ClientSocket({key: server}).expect_no_request()
+    ClientSocket({key: server}).stop_reading()
     assert server.recv(1) == b""
     server.sendall(b"x")
     assert client.recv(1) == b"x"
@@ -101,6 +107,37 @@ def test_who_is_there_has_not_left_and_who_has_closed_has(
     assert found.has_left() is True
 
 
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="this system does not tell the end apart from bytes")
+@pytest.mark.parametrize("timeout", [None, 0.0, PATIENCE], ids=["blocking", "not blocking", "with a time-out"])
+@pytest.mark.parametrize("leave", [lambda client: client.shutdown(socket.SHUT_WR), socket.socket.close, reset])
+def test_who_leaves_after_sending_something_that_nobody_reads_has_left(
+    server: socket.socket, client: socket.socket, leave: Callable[[socket.socket], object], timeout: float | None
+) -> None:
+    """A close_notify, a GOAWAY and a further request are such bytes."""
+    client.sendall(b"GET")
+    server_sees_end(server)
+    server.settimeout(timeout)
+    found = ClientSocket({"gunicorn.socket": server})
+    assert found.has_left() is False
+    leave(client)
+    eventually(found.has_left, PATIENCE)
+
+
+def test_where_the_system_cannot_tell_the_end_unread_bytes_hide_it(
+    server: socket.socket, client: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_ENDED", 0)
+    found = ClientSocket({"gunicorn.socket": server})
+    assert found.has_left() is False
+    client.sendall(b"GET")
+    client.shutdown(socket.SHUT_WR)
+    server_sees_end(server)
+    assert found.has_left() is False
+    server.recv(3)
+    server_sees_end(server)
+    assert found.has_left() is True
+
+
 def server_sees_end(server: socket.socket) -> None:
     """Return when the end of what the client sends has arrived."""
     before = server.gettimeout()
@@ -135,7 +172,7 @@ def test_whoever_was_at_a_closed_socket_has_left(server: socket.socket) -> None:
 def test_a_socket_that_is_closed_already_does_no_harm(server: socket.socket, client: socket.socket) -> None:
     found = ClientSocket({"gunicorn.socket": server})
     server.close()
-    for method in (found.cut, found.expect_no_request, lambda: found.limit_silence(30)):
+    for method in (found.cut, found.stop_reading, lambda: found.limit_silence(30)):
         method()
     assert client.recv(1) == b""
 
@@ -144,7 +181,7 @@ def test_a_socket_that_is_closed_already_does_no_harm(server: socket.socket, cli
 def test_without_a_socket_there_is_nothing_to_do(environ: dict[str, object]) -> None:
     found = ClientSocket(environ)
     found.cut()
-    found.expect_no_request()
+    found.stop_reading()
     found.limit_silence(30)
     assert found.has_left() is False
 
@@ -172,7 +209,7 @@ def test_cutting_a_tls_connection_ends_it(tls: ssl.SSLSocket, client: socket.soc
     assert client.recv(1) == b""
 
 
-@pytest.mark.parametrize("method", [ClientSocket.cut, ClientSocket.expect_no_request])
+@pytest.mark.parametrize("method", [ClientSocket.cut, ClientSocket.stop_reading])
 def test_nothing_leaves_a_tls_connection_in_clear_text(
     tls: ssl.SSLSocket, client: socket.socket, method: object
 ) -> None:
@@ -185,9 +222,52 @@ def test_nothing_leaves_a_tls_connection_in_clear_text(
     assert b"secret" not in everything(client)
 
 
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="this system does not tell the end apart from bytes")
+def test_leaving_below_tls_is_seen_behind_a_close_notify(tls: ssl.SSLSocket, client: socket.socket) -> None:
+    found = ClientSocket({"gunicorn.socket": tls})
+    client.sendall(b"\x15\x03\x03\x00\x02\x01\x00")  # an alert: close_notify
+    socket.socket.recv(tls, 1, socket.MSG_PEEK)
+    assert found.has_left() is False
+    client.close()
+    eventually(found.has_left, PATIENCE)
+
+
 def test_leaving_is_seen_below_tls(tls: ssl.SSLSocket, client: socket.socket) -> None:
     found = ClientSocket({"gunicorn.socket": tls})
     assert found.has_left() is False
     client.shutdown(socket.SHUT_WR)
     socket.socket.recv(tls, 1, socket.MSG_PEEK)
     assert found.has_left() is True
+
+
+class Request:
+    """The server's own making."""
+
+    closes = False
+
+    def force_close(self) -> None:
+        self.closes = True
+
+
+@pytest.fixture
+def request_of_the_server(monkeypatch: pytest.MonkeyPatch) -> Request:
+    monkeypatch.setattr(client_module, "_serving", threading.local())
+    monkeypatch.setattr(client_module, "_threads_are_told", False)
+    request = Request()
+    set_request(request)
+    return request
+
+
+@SERVERS
+def test_a_response_that_ends_at_once_ends_its_connection_and_the_server_waits_for_nothing(
+    server: socket.socket, client: socket.socket, request_of_the_server: Request, key: str
+) -> None:
+    end_after_response({key: server})
+    assert request_of_the_server.closes
+    assert server.recv(1) == b""
+    server.sendall(b"x")
+    assert client.recv(1) == b"x"
+
+
+def test_a_response_of_a_server_that_shows_nothing_of_itself_is_left_alone() -> None:
+    end_after_response({})

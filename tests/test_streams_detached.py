@@ -14,26 +14,29 @@ import threading
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ClassVar
 
 import pytest
 
-from pgfanout import MemoryHub
+from pgfanout import MemoryHub, Subscription
+from pgfanout import gunicorn as hooks
 from pgfanout.errors import HubClosedError, TooManyStreamsError
 from pgfanout.event import REFRESH_EVENT
 from pgfanout.gunicorn import _say_goodbye as say_goodbye
 from pgfanout.streams import EventStream, sse
 from pgfanout.streams import client as client_module
-from pgfanout.streams.client import set_request
+from pgfanout.streams.client import ClientSocket, set_request
 from pgfanout.streams.detached import (
     CHANGED_BODY,
     NO_DESCRIPTORS,
     OTHER_THREAD,
     DetachingStream,
+    are_moving,
     reason_to_stay,
 )
-from pgfanout.streams.stream import close_forgotten, live_streams
+from pgfanout.streams.outlet import Outlet
+from pgfanout.streams.stream import close_abandoned, close_forgotten, live_streams
 from pgfanout.streams.streamer import Streamer, streamer
 from pgfanout.topic import topics
 
@@ -47,7 +50,7 @@ from .support.detached import (
     reset,
     tcp_pair,
 )
-from .support.sse import parse
+from .support.sse import EventStreamParser, parse
 from .support.wait import eventually
 
 TENANT = uuid.UUID(int=1)
@@ -221,7 +224,11 @@ class Response:
         self.made.append(self)
         self.released: list[str] = []
         self.reasons: list[str] = []
-        self._hub, self._no_thread = hub, no_thread
+        self._hub, self._no_thread, self.feed = hub, no_thread, feed
+        self.reach: Callable[[str], None] = lambda step: None
+        """Called where a test may want to intervene."""
+        self.subscription: Subscription | None = None
+        """Of a stream that stays."""
         self.body = DetachingStream(
             self.server,
             feed,
@@ -237,9 +244,13 @@ class Response:
 
     def _stay(self, reason: str) -> EventStream:
         self.reasons.append(reason)
+        self.reach("staying")
         if self._no_thread:
             raise TooManyStreamsError(1)
-        return EventStream(self._hub.subscribe("orders", TENANT), keepalive=60.0, resumed=True, on_close=self.release)
+        self.subscription = self._hub.subscribe("orders", TENANT)
+        self.reach("subscribed")
+        client = ClientSocket({"gunicorn.socket": self.server})
+        return EventStream(self.subscription, keepalive=60.0, resumed=True, on_close=self.release, client=client)
 
     def client(self, *, chunked: bool) -> Client:
         """The client, after it has read the head."""
@@ -400,7 +411,26 @@ def test_two_hundred_responses_one_after_the_other_leave_nothing_behind(hub: Mem
     assert streamer.wait_until_empty(PATIENCE)
 
 
-@pytest.mark.parametrize("leave", [socket.socket.close, reset])
+def pipeline_and_close(connection: socket.socket) -> None:
+    """Send a further request, which nobody will read, and leave."""
+    connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    connection.close()
+
+
+@pytest.mark.parametrize("leave", [socket.socket.close, reset, pipeline_and_close])
+def test_a_client_that_leaves_after_the_hand_over_is_let_go(
+    hub: MemoryHub, leave: Callable[[socket.socket], object]
+) -> None:
+    response = Response(hub)
+    serve(response.server, response.body, chunked=True)
+    hub.publish("orders", TENANT, 1)
+    response.client(chunked=True).events(1)
+    leave(response.connection)
+    assert streamer.wait_until_empty(PATIENCE)
+    assert response.released == ["pgfanout-streamer"]
+
+
+@pytest.mark.parametrize("leave", [socket.socket.close, reset, pipeline_and_close])
 def test_a_client_that_leaves_before_the_hand_over_is_let_go(
     hub: MemoryHub, leave: Callable[[socket.socket], object]
 ) -> None:
@@ -669,8 +699,8 @@ def test_without_descriptors_it_stays_and_loses_nothing(
         assert [event.type for event in client.events(1)] == ["refresh"]
         hub.publish("orders", TENANT, 1)
         assert [event.data for event in client.events(1)] == ["1"]
-    assert client.content.startswith(sse.opening())
-    assert client.content.count(sse.opening()) == 1
+    assert client.content.startswith(sse.opening(True))
+    assert client.content.count(b": open") == 1
     assert (response.reasons, response.released) == ([NO_DESCRIPTORS], [])
     hub.close()
     assert [event.type for event in client.to_end()] == ["close"]
@@ -752,6 +782,19 @@ def test_when_no_thread_is_left_for_a_stream_that_has_to_stay_the_client_is_told
     serve(response.server, looking_ahead(response.body), chunked=chunked)
     assert response.reasons == [CHANGED_BODY]
     assert_farewell(response, chunked=chunked)
+
+
+def test_a_farewell_before_anything_else_comes_with_an_id(hub: MemoryHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the letter of the standard a browser would forget its own id otherwise, and come back as if it were new."""
+    monkeypatch.setattr(socket, "socketpair", no_pairs)
+    response = Response(hub, no_thread=True)
+    assert response.reasons == []
+    parser = EventStreamParser()
+    (bytes_of_all,) = response.body
+    assert [event.type for event in parser.feed(bytes_of_all)] == ["close"]
+    assert (response.reasons, parser.last_event_id) == ([NO_DESCRIPTORS], "start")
+    response.body.close()
+    response.give_up()
 
 
 def test_after_a_farewell_the_body_has_ended(hub: MemoryHub) -> None:
@@ -867,6 +910,37 @@ def test_a_stream_that_stayed_and_was_dropped_holds_up_no_farewell(hub: MemoryHu
     response.give_up()
 
 
+def test_a_farewell_waits_for_a_stream_that_is_about_to_leave_its_thread(
+    hub: MemoryHub, thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "_FAREWELL_TIME", PATIENCE)
+    response = Response(hub)
+    response.server.sendall(plain_head() + next(response.body))
+    farewell = thread.submit(say_goodbye)
+    eventually(lambda: hub.closed)
+    assert not wait([farewell], 0.1).done
+    with pytest.raises(StopIteration):
+        next(response.body)
+    farewell.result(PATIENCE)
+    assert streamer.open == 0
+    assert [event.type for event in response.client(chunked=False).to_end()] == ["close"]
+    response.body.close()
+    response.give_up()
+
+
+@pytest.mark.parametrize("end", ["closed", "dropped"])
+def test_a_farewell_does_not_wait_for_a_stream_that_was_given_up_before_it_left(hub: MemoryHub, end: str) -> None:
+    response = Response(hub)
+    next(response.body)
+    assert are_moving()
+    if end == "closed":
+        response.body.close()
+    else:
+        drop(response)
+    assert not are_moving()
+    response.give_up()
+
+
 def test_a_body_that_was_dropped_without_a_look_gives_its_place_back(hub: MemoryHub) -> None:
     response = Response(hub)
     drop(response)
@@ -974,6 +1048,108 @@ def test_every_client_gets_an_end_when_the_hub_closes_in_a_rush(hub: MemoryHub) 
             response.give_up()
     assert streamer.wait_until_empty(PATIENCE)
     assert all(len(response.released) == 1 for future in coming for response in future.result())
+
+
+class Step:
+    """Does something once, at a step of a response, or later when that is not reached."""
+
+    def __init__(self, at: str, act: Callable[[], None]) -> None:
+        self._at, self._act = at, act
+        self._lock = threading.Lock()
+        self.done = False
+
+    def __call__(self, step: str) -> None:
+        if step == self._at:
+            self.now()
+
+    def now(self) -> None:
+        with self._lock:
+            act, self.done = not self.done, True
+        if act:
+            self._act()
+
+
+def stepwise(body: Body, reach: Callable[[str], None], name: str) -> Body:
+    """A middleware that only tells which item comes through it."""
+
+    def items(body: Body) -> Iterator[bytes]:
+        for number, item in enumerate(body, 1):
+            reach(f"{name} {number}")
+            yield item
+        reach(f"{name} end")
+
+    return Closing(body, items)
+
+
+def watch_hand_over(monkeypatch: pytest.MonkeyPatch, reach: Callable[[str], None]) -> None:
+    """Tell the steps of a hand-over."""
+    write, adopt = Outlet.write, Streamer.adopt
+
+    def watched_write(outlet: Outlet) -> bool:
+        reach("writing the head")
+        return write(outlet)
+
+    def watched_adopt(streamer: Streamer, outlet: Outlet) -> None:
+        reach("adopting")
+        adopt(streamer, outlet)
+        reach("adopted")
+
+    monkeypatch.setattr(Outlet, "write", watched_write)
+    monkeypatch.setattr(Streamer, "adopt", watched_adopt)
+
+
+STEPS = ["made", "given 1", "item 1", "staying", "subscribed", "given 2", "item 2", "given end", "item end"]
+HAND_OVER = ["writing the head", "adopting", "adopted"]
+FATES = {  # what stands before the server, whether there are descriptors, and whether there is a thread
+    "detaches": (passing, True, True),
+    "stays": (looking_ahead, True, True),
+    "is refused": (looking_ahead, True, False),
+    "stays from the beginning": (passing, False, True),
+    "is refused from the beginning": (passing, False, False),
+}
+
+
+@pytest.mark.parametrize("leave", [None, socket.socket.close, reset], ids=["the hub closes", "leaves", "is reset"])
+@pytest.mark.parametrize("step", [*STEPS, *HAND_OVER, "later"])
+@pytest.mark.parametrize("fate", FATES)
+def test_whenever_the_hub_closes_or_the_client_leaves_everything_is_given_back_once(
+    hub: MemoryHub,
+    thread: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    fate: str,
+    step: str,
+    leave: Callable[[socket.socket], None] | None,
+) -> None:
+    middleware, descriptors, has_thread = FATES[fate]
+    response = thread.submit(Response, hub, no_thread=not has_thread).result()
+    reach = response.reach = Step(step, hub.close if leave is None else lambda: leave(response.connection))
+    watch_hand_over(monkeypatch, reach)
+    if not descriptors:
+        monkeypatch.setattr(socket, "socketpair", no_pairs)
+    body = stepwise(middleware(stepwise(response.body, reach, "given")), reach, "item")
+    reach("made")
+    serving = thread.submit(serve, response.server, body, chunked=True)
+    eventually(lambda: reach.done or serving.done() or waits(response))
+    reach.now()
+    if leave is None:
+        client = response.client(chunked=True)
+        assert [event.type for event in client.to_end() if event.type != "refresh"] == ["close"]
+        assert client.parser.retry is not None
+    else:
+        eventually(lambda: close_abandoned() or serving.done())
+        eventually(lambda: response.released)
+    error = serving.exception(PATIENCE)
+    assert error is None or (leave is not None and isinstance(error, OSError))
+    assert streamer.wait_until_empty(PATIENCE)
+    assert len(response.released) == 1
+    assert (response.feed.members, hub.stats().subscriptions, hub.stats().detached) == (0, 0, 0)
+    assert not live_streams()
+    response.give_up()
+
+
+def waits(response: Response) -> bool:
+    """Whether a thread waits for the next event of a response that has stayed."""
+    return bool(response.subscription and response.subscription._backlog._waiting)
 
 
 def test_following_a_closed_hub_is_refused(hub: MemoryHub) -> None:

@@ -197,6 +197,24 @@ def retry_times(hub: MemoryHub, retry_after: float) -> list[int]:
     return retries
 
 
+@pytest.mark.parametrize(
+    ("environ", "id"),
+    [
+        ({}, ""),
+        ({"HTTP_LAST_EVENT_ID": "41"}, "41"),
+        ({"QUERY_STRING": "last_event_id=41"}, "41"),
+        ({"HTTP_LAST_EVENT_ID": "\r\nevent: forged"}, "start"),
+    ],
+)
+def test_an_event_source_that_is_refused_keeps_the_id_that_it_came_with(
+    hub: MemoryHub, environ: dict[str, str], id: str
+) -> None:
+    parser = EventStreamParser()
+    for chunk in refused(StreamEndpoint(hub, StreamLimiter(0)), {**BROWSER, **environ}).body:
+        parser.feed(chunk)
+    assert (parser.last_event_id, parser.blocks) == (id, 1)
+
+
 def test_an_event_source_that_is_refused_is_asked_to_come_back_at_another_time(hub: MemoryHub) -> None:
     retries = retry_times(hub, 5.0)
     assert 2500 <= min(retries) <= max(retries) <= 7500

@@ -265,6 +265,24 @@ def test_a_keepalive_has_the_number_up_to_which_there_was_nothing(site: Site, mo
     assert client.parser.last_event_id == "15"
 
 
+def test_a_keepalive_tells_a_number_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = site.connect()
+    now = client.outlet.since
+    site.publish(5, ours=False)
+    site.settle()
+    told = []
+    for silence in range(1, 5):
+        monkeypatch.setattr("pgfanout.streams.pump.time.monotonic", lambda at=now + 11.0 * silence: at)
+        site.pump.keep_alive()
+        client.take()
+        told.append(client.parser.cursors[-1:])
+        if silence == 2:
+            site.publish(1, ours=False)
+            site.settle()
+    assert told == [["15"], ["15"], ["16"], ["16"]]
+    assert client.parser.cursors == ["10", "15", "16"]
+
+
 def test_the_end_reaches_also_those_who_wait_for_the_log(site: Site) -> None:
     site.connect(after=2)
     site.turn()

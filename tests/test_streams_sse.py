@@ -23,7 +23,8 @@ labels = st.text(
     st.characters(exclude_characters="\r\n\x00", exclude_categories=["Cs"])
     | st.sampled_from(": \u2028\u2029\x85\x0b\t")
 )
-types = labels.filter(lambda kind: kind not in ("close", "refresh"))
+types = labels.filter(lambda kind: kind not in ("close", "refresh") and not kind.startswith("pgfanout."))
+CURSOR = b"event: pgfanout.cursor\ndata: {}\n\n"
 
 
 @st.composite
@@ -98,29 +99,47 @@ def test_a_frame_is_encoded_once_and_shared() -> None:
     assert sse.encode(event) is sse.encode(event) is event.frame
 
 
-def test_the_opening_dispatches_nothing_and_leaves_an_id() -> None:
-    parser = EventStreamParser()
-    assert parser.feed(sse.opening()) == []
-    assert parser.comments == [" open"]
-    assert parser.last_event_id == "start"
+def test_the_opening_is_a_comment_and_an_id_in_a_block_with_data() -> None:
+    assert sse.opening() == b": open\nid: start\n" + CURSOR
 
 
 def test_an_opening_of_a_number_leaves_that_as_the_id() -> None:
-    parser = EventStreamParser()
-    assert parser.feed(sse.opening(number=41)) == []
-    assert parser.last_event_id == "41"
+    assert sse.opening(number=41) == b": open\nid: 41\n" + CURSOR
 
 
-def test_a_retry_alone_leaves_a_browser_the_id_that_it_came_with() -> None:
-    parser = EventStreamParser()
-    parser.feed(sse.retry(1))
-    assert (parser.retry, parser.blocks) == (1000, 0)
+@pytest.mark.parametrize(("number", "id"), [(None, b"start"), (0, b"start"), (41, b"41")])
+def test_a_refresh_of_the_opening_has_the_id_in_its_own_block(number: int | None, id: bytes) -> None:
+    assert sse.opening(True, number=number) == b": open\nid: " + id + b"\nevent: refresh\ndata: {}\n\n"
 
 
-def test_a_keepalive_is_a_comment() -> None:
-    parser = EventStreamParser()
-    assert parser.feed(sse.KEEPALIVE) == []
-    assert parser.comments == [" keepalive"]
+def test_a_keepalive_is_a_comment_without_a_blank_line() -> None:
+    assert sse.keepalive(None) == sse.keepalive(0) == sse.KEEPALIVE == b": keepalive\n"
+
+
+def test_a_keepalive_with_a_number_has_it_in_a_block_with_data() -> None:
+    assert sse.keepalive(42) == b": keepalive\nid: 42\n" + CURSOR
+
+
+def test_a_farewell_is_one_block_of_a_retry_and_close() -> None:
+    head, _, rest = sse.farewell(3.0).partition(b"\n")
+    assert rest == b"event: close\ndata: {}\n\n"
+    assert 300 <= int(head.removeprefix(b"retry: ")) <= 3000
+
+
+def test_a_refusal_is_one_block_with_a_retry_and_nothing_for_the_page() -> None:
+    assert sse.refusal(1.74, "") == b"retry: 1740\n" + CURSOR
+
+
+@pytest.mark.parametrize(
+    "last", ["41", "1764000000000000-5d1f0e", "start", "0" * 64, "2b94017e986540c6ae9b7cbad97d02e7"]
+)
+def test_a_refusal_repeats_the_id_that_the_client_came_with(last: str) -> None:
+    assert sse.refusal(1, last) == b"retry: 1000\nid: " + last.encode() + b"\n" + CURSOR
+
+
+@pytest.mark.parametrize("last", ["1" * 65, "4\n1", "41\n", "4 1", "<b>", "½", "\udc00", "\x00", "\x7f", "id:"])
+def test_a_refusal_repeats_nothing_that_no_hub_makes_but_the_client_stays_one_that_comes_back(last: str) -> None:
+    assert sse.refusal(1, last) == sse.refusal(1, "start")
 
 
 @pytest.mark.parametrize(("seconds", "milliseconds"), [(0, 0), (1.74, 1740), (0.0004, 0), (3600, 3_600_000)])
@@ -130,14 +149,9 @@ def test_a_retry_is_whole_milliseconds(seconds: float, milliseconds: int) -> Non
     assert parser.retry == milliseconds
 
 
-def test_comments_and_retries_do_not_disturb_the_events_around_them() -> None:
-    stream = sse.opening() + sse.encode(Event("orders", b"1")) + sse.KEEPALIVE + sse.retry(1) + sse.encode(CLOSE_EVENT)
-    assert [event.type for event in parse(stream)] == ["message", "close"]
-
-
 def test_the_headers_keep_caches_and_proxies_from_holding_events_back() -> None:
     assert dict(sse.HEADERS) == {
-        "Content-Type": "text/event-stream",
+        "Content-Type": "text/event-stream; charset=utf-8",
         "Cache-Control": "no-cache, no-transform",
         "X-Accel-Buffering": "no",
     }

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, MemoryHub, Subscription
+from pgfanout.backlog import Backlog
 from pgfanout.streams import EventStream, sse
 from pgfanout.streams.client import ClientSocket
 from pgfanout.streams.stream import close_abandoned, close_forgotten, live_streams
@@ -115,6 +116,21 @@ def test_silence_is_broken_by_a_keepalive_and_the_stream_goes_on(subscription: S
     stream.close()
 
 
+def test_a_keepalive_tells_a_number_once() -> None:
+    class Counting(Subscription):
+        cursor: int = 40
+
+    subscription = Counting(32)
+    stream = EventStream(subscription, keepalive=0.001)
+    assert next(stream) == sse.opening(number=40)
+    assert [next(stream), next(stream)] == [sse.KEEPALIVE] * 2
+    subscription.cursor = 44
+    assert [next(stream), next(stream)] == [sse.keepalive(44), sse.KEEPALIVE]
+    subscription.cursor = 45
+    assert next(stream) == sse.keepalive(45)
+    stream.close()
+
+
 def test_streams_do_not_break_the_silence_all_at_once() -> None:
     subscription = WatchedSubscription()
     stream = EventStream(subscription)
@@ -186,13 +202,13 @@ def test_a_stream_that_ended_before_it_began_opens_and_closes(subscription: Subs
 
 
 def test_closing_leaves_the_hub_and_gives_the_place_back() -> None:
-    left: list[Subscription] = []
+    left: list[Backlog] = []
     given_back: list[str] = []
     subscription = Subscription(8, left.append)
     stream = EventStream(subscription, on_close=lambda: given_back.append("place"))
     stream.close()
     assert subscription.closed
-    assert left == [subscription]
+    assert left == [subscription.consumer]
     assert given_back == ["place"]
 
 
@@ -214,6 +230,17 @@ def test_a_client_that_took_nothing_until_the_kernel_gave_up_is_counted(error: O
             stream.close()
         stats = hub.stats()
     assert (stats.stalled_readers, stats.subscriptions) == (stalled, 0)
+
+
+def test_the_place_is_given_back_once_however_many_close(subscription: Subscription) -> None:
+    closed: list[str] = []
+    stream = EventStream(subscription, on_close=lambda: closed.append("place"))
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(stream.close) for _ in range(8)]:
+            future.result(PATIENCE)
+    del stream
+    close_forgotten()
+    assert closed == ["place"]
 
 
 def test_closing_again_is_harmless(stream: EventStream, subscription: Subscription) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from pgfanout import MemoryHub
+from pgfanout.backlog import Backlog
 from pgfanout.event import CLOSE_EVENT, REFRESH_EVENT, Event
 from pgfanout.subscription import Subscription
 
 from .support.wait import eventually
 
 PATIENCE = 20.0
+TENANT = "11111111-1111-4111-8111-111111111111"
 
 T = TypeVar("T")
 
@@ -221,26 +227,26 @@ def test_a_subscription_is_open_until_it_ends() -> None:
 
 
 def test_closing_again_is_harmless_and_tells_who_it_is() -> None:
-    told: list[Subscription] = []
+    told: list[Backlog] = []
     subscription = Subscription(1, told.append)
     subscription.close()
     subscription.close()
-    assert set(told) == {subscription}
+    assert set(told) == {subscription.consumer}
     assert subscription.get() is CLOSE_EVENT
 
 
 def test_the_hubs_end_is_not_reported_back_to_it() -> None:
-    told: list[Subscription] = []
+    told: list[Backlog] = []
     Subscription(1, told.append).end()
     assert told == []
 
 
 def test_the_end_of_a_with_block_closes() -> None:
-    told: list[Subscription] = []
+    told: list[Backlog] = []
     with Subscription(1, told.append) as subscription:
         before = subscription.closed
     assert (before, subscription.closed) == (False, True)
-    assert told == [subscription]
+    assert told == [subscription.consumer]
 
 
 def test_a_with_block_closes_and_hides_no_error() -> None:
@@ -333,22 +339,247 @@ def test_a_writer_never_waits_for_a_reader() -> None:
     assert not thread.is_alive()
 
 
+# What waits is bounded in bytes, too.
+
+
+def large(number: int, size: int) -> Event:
+    """An event whose payload has so many bytes."""
+    return Event("orders", b"%*d" % (size, number))
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_buffer_has_to_hold_a_byte(size: int) -> None:
+    with pytest.raises(ValueError, match=f"buffer_bytes has to be at least 1, not {size}"):
+        Subscription(1, buffer_bytes=size)
+
+
+def test_a_subscription_tells_how_many_bytes_it_holds() -> None:
+    assert (Subscription(1).buffer_bytes, Subscription(1, buffer_bytes=7).buffer_bytes) == (262_144, 7)
+
+
+def test_events_may_fill_the_bytes_and_one_more_turns_everything_into_one_refresh() -> None:
+    subscription = Subscription(32, buffer_bytes=30)
+    assert [subscription.offer(large(n, 10)) for n in range(3)] == [True, True, True]
+    assert subscription.offer(large(3, 1)) is False
+    assert subscription.offer(large(4, 10)) is True
+    assert drain(subscription) == [REFRESH_EVENT, large(4, 10)]
+
+
+def test_an_event_above_the_limit_is_held_alone() -> None:
+    subscription = Subscription(32, buffer_bytes=30)
+    assert subscription.offer(large(0, 1000)) is True
+    assert subscription.offer(REFRESH_EVENT) is True
+    assert drain(subscription) == [large(0, 1000), REFRESH_EVENT]
+    assert [subscription.offer(large(n, 1000)) for n in range(2)] == [True, False]
+    assert drain(subscription) == [REFRESH_EVENT]
+
+
+@pytest.mark.parametrize("take", [Subscription.get, Subscription.get_all])
+def test_bytes_that_a_reader_makes_free_can_be_used(take: Callable[[Subscription], object]) -> None:
+    subscription = Subscription(32, buffer_bytes=10)
+    for n in range(5):
+        assert subscription.offer(large(n, 10)) is True
+        take(subscription)
+
+
+def test_bytes_that_an_overflow_or_the_end_makes_free_are_free() -> None:
+    subscription = Subscription(1, buffer_bytes=20)
+    for n in range(3):
+        subscription.offer(large(n, 15))
+    assert subscription.get(0) is REFRESH_EVENT
+    assert subscription.offer(large(3, 15)) is True
+    subscription.close()
+    assert subscription._backlog._bytes == 0
+
+
+# One that nobody has any more.
+
+
+@pytest.fixture
+def hub() -> Iterator[MemoryHub]:
+    with MemoryHub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def without_collections() -> Iterator[None]:
+    """What is dropped is found by its last reference."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def break_out(hub: MemoryHub) -> None:
+    for _ in subscribed(hub):
+        break
+
+
+def fail(hub: MemoryHub) -> None:
+    with suppress(LookupError):
+        for _ in subscribed(hub):
+            raise LookupError
+
+
+def leave_before_the_first(hub: MemoryHub) -> None:
+    iter(subscribed(hub))
+
+
+def run_an_iterator_by_hand(hub: MemoryHub) -> None:
+    next(iter(subscribed(hub)))
+
+
+def drop_at_once(hub: MemoryHub) -> None:
+    subscribed(hub)
+
+
+def get_one(hub: MemoryHub) -> None:
+    subscribed(hub).get(PATIENCE)
+
+
+def drop_in_a_circle(hub: MemoryHub) -> None:
+    circle: list[object] = [subscribed(hub)]
+    circle.append(circle)
+
+
+def subscribed(hub: MemoryHub) -> Subscription:
+    """A subscription with an event to read."""
+    subscription = hub.subscribe("orders", TENANT)
+    hub.publish("orders", TENANT, 0)
+    return subscription
+
+
+WAYS = [break_out, fail, leave_before_the_first, run_an_iterator_by_hand, drop_at_once, get_one]
+
+
+@pytest.mark.usefixtures("without_collections")
+@pytest.mark.parametrize("drop", WAYS)
+def test_a_subscription_that_nobody_has_leaves_the_hub(hub: MemoryHub, drop: Callable[[MemoryHub], None]) -> None:
+    for _ in range(20):
+        drop(hub)
+    assert hub.stats().subscriptions == 0
+
+
+def test_a_subscription_in_a_circle_that_nobody_has_leaves_the_hub_after_a_collection(hub: MemoryHub) -> None:
+    drop_in_a_circle(hub)
+    gc.collect()
+    assert hub.stats().subscriptions == 0
+
+
+@pytest.mark.usefixtures("without_collections")
+@pytest.mark.parametrize("happens", ["an event", "an event of another topic", "a gap", "a heartbeat", "a subscriber"])
+def test_a_dropped_subscription_is_gone_at_the_next_thing_that_happens(hub: MemoryHub, happens: str) -> None:
+    """Nobody has to open another one, or to look."""
+    kept = hub.subscribe("stock", TENANT)
+    hub.subscribe("orders", TENANT)
+    registry = hub._dispatcher.registry
+    assert len(registry._topics) == 2
+    if happens == "an event":
+        hub.publish("orders", TENANT, 1)
+    elif happens == "an event of another topic":
+        hub.publish("stock", TENANT, 1)
+    elif happens == "a gap":
+        hub._dispatcher.gap()
+    elif happens == "a heartbeat":
+        hub._heartbeat(0.0)
+    else:
+        hub.subscribe("stock", TENANT).close()
+    eventually(lambda: set(registry._topics) == {kept.consumer})
+
+
+@pytest.mark.usefixtures("without_collections")
+def test_what_a_dropped_subscription_held_is_let_go(hub: MemoryHub) -> None:
+    consumer = weakref.ref(subscribed(hub).consumer)
+    assert hub.stats().subscriptions == 0
+    assert consumer() is None
+
+
+@pytest.mark.parametrize("read", [Subscription.get, lambda subscription: next(iter(subscription))])
+def test_a_reader_that_waits_keeps_its_subscription(
+    hub: MemoryHub, pool: ThreadPoolExecutor, read: Callable[[Subscription], Event]
+) -> None:
+    future = pool.submit(lambda: read(hub.subscribe("orders", TENANT)))
+    eventually(lambda: hub.stats().subscriptions == 1)
+    (consumer,) = hub._dispatcher.registry._topics
+    assert isinstance(consumer, Backlog)
+    waiters = consumer.not_empty._waiters  # type: ignore[attr-defined]
+    eventually(lambda: waiters)
+    gc.collect()
+    hub.publish("orders", TENANT, "still there")
+    assert future.result(PATIENCE).json() == "still there"
+    eventually(lambda: hub.stats().subscriptions == 0)
+
+
+def test_a_loop_keeps_its_subscription_between_two_events(hub: MemoryHub) -> None:
+    seen: list[object] = []
+    hub.start()
+    for each in subscribed(hub):
+        gc.collect()
+        assert hub.stats().subscriptions == 1
+        seen.append(each.json())
+        if len(seen) == 3:
+            break
+        hub.publish("orders", TENANT, len(seen))
+    assert seen == [0, 1, 2]
+
+
+def test_a_finaliser_takes_no_lock(hub: MemoryHub) -> None:
+    """It may run in the middle of whatever holds them, in the same thread."""
+    subscription = subscribed(hub)
+    registry, backlog = hub._dispatcher.registry, subscription.consumer
+    with registry._lock, backlog.mutex:
+        del subscription
+    assert hub.stats().subscriptions == 0
+    assert backlog.ended
+
+
+@pytest.mark.parametrize("leave", [Subscription.close, Subscription.end])
+def test_a_subscription_that_had_ended_leaves_nothing_to_remove(
+    hub: MemoryHub, leave: Callable[[Subscription], None]
+) -> None:
+    subscription = subscribed(hub)
+    leave(subscription)
+    del subscription
+    gc.collect()
+    assert hub._dispatcher.registry._dropped.empty()
+
+
+def test_one_that_could_not_be_made_has_a_finaliser_that_fails_at_nothing() -> None:
+    with pytest.raises(ValueError, match="buffer_size"):
+        Subscription(0, on_drop=print)
+    gc.collect()
+
+
+def test_subscriptions_that_are_dropped_in_a_burst_all_leave(hub: MemoryHub, pool: ThreadPoolExecutor) -> None:
+    def come_and_go() -> None:
+        for _ in range(200):
+            for _ in subscribed(hub):
+                break
+
+    for future in [pool.submit(come_and_go) for _ in range(8)]:
+        future.result(PATIENCE)
+    gc.collect()
+    assert hub.stats().subscriptions == 0
+    assert not hub._dispatcher.registry._consumers
+
+
 class OverflowRule(RuleBasedStateMachine):
     """A subscription beside a model that is nothing but a list and the words of the rule."""
 
-    @initialize(size=st.integers(1, 4))
-    def begin(self, size: int) -> None:
-        self.size = size
-        self.subscription = Subscription(size)
+    @initialize(size=st.integers(1, 4), room=st.integers(1, 40))
+    def begin(self, size: int, room: int) -> None:
+        self.size, self.room = size, room
+        self.subscription = Subscription(size, buffer_bytes=room)
         self.model: list[Event] = []
         self.ended = False
         self.count = 0
 
-    @rule()
-    def offer_an_event(self) -> None:
+    @rule(size=st.integers(4, 30))
+    def offer_an_event(self, size: int) -> None:
         self.count += 1
-        new = event(self.count)
-        overflows = not self.ended and len(self.model) == self.size
+        new = large(self.count, size)
+        held = sum(len(each.payload) for each in self.model if each is not REFRESH_EVENT)
+        too_large = held > 0 and held + size > self.room
+        overflows = not self.ended and (len(self.model) == self.size or too_large)
         assert self.subscription.offer(new) is not overflows
         if overflows:
             self.model = [REFRESH_EVENT]
@@ -392,6 +623,12 @@ class OverflowRule(RuleBasedStateMachine):
     def close(self) -> None:
         self.subscription.close()
         self.ended, self.model = True, []
+
+    @invariant()
+    def it_is_bounded(self) -> None:
+        if hasattr(self, "subscription"):
+            waiting = [each for each in self.subscription._backlog.queue if each is not REFRESH_EVENT]
+            assert len(waiting) <= 1 or sum(len(each.payload) for each in waiting) <= self.room
 
     @invariant()
     def it_knows_whether_it_has_ended(self) -> None:

@@ -136,3 +136,16 @@ def test_client_says_what_it_received_when_it_waits_in_vain() -> None:
         with pytest.raises(AssertionError, match=r"no event within 0\.05 s.*1 events.*data='a'.*1 comments"):
             source.next_event(0.05)
         assert not source.ended
+
+
+def test_events_of_the_librarys_own_types_are_left_out_and_their_ids_count() -> None:
+    parser = EventStreamParser()
+    stream = b"id: 1\nevent: pgfanout.cursor\ndata: {}\n\nid: 2\ndata: a\n\nid: 3\nevent: pgfanout.x\ndata: {}\n\n"
+    assert parser.feed(stream) == [message("a", "2")]
+    assert (parser.cursors, parser.last_event_id, parser.blocks) == (["1", "3"], "3", 3)
+
+
+def test_firefox_takes_no_id_from_a_block_without_data() -> None:
+    parser = EventStreamParser()
+    parser.feed(b"id: 7\ndata: a\n\nid: 8\n\n")
+    assert (parser.last_event_id, parser.dispatched_id) == ("8", "7")

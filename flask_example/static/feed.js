@@ -53,6 +53,9 @@ export class Feed {
       this.#load();
     });
 
+    // Nothing for the page, and how far the stream has come: what a new stream has to go on from.
+    source.addEventListener("pgfanout.cursor", (event) => this.#remember(event));
+
     // The server is going away. It has told the browser when to come back, and the browser will.
     source.addEventListener("close", () => this.#page.onStatus("reconnecting"));
 

@@ -12,15 +12,20 @@ from typing import Any
 
 __all__ = [
     "ClientSocket",
-    "expect_no_request",
+    "close_after_response",
+    "end_after_response",
     "has_vanished",
     "server_socket",
     "serves_requests",
     "set_request",
+    "stop_reading",
 ]
 
 _LONGEST = 2**31 - 1
 """Milliseconds that a socket option can hold."""
+
+# That the client has ended what it sends; nothing where the system can't tell (macOS).
+_ENDED = getattr(select, "POLLRDHUP", 0)
 
 
 def server_socket(environ: Mapping[str, Any]) -> socket.socket | None:
@@ -45,12 +50,34 @@ def serves_requests() -> bool:
     return not _threads_are_told or hasattr(_serving, "request")
 
 
-def expect_no_request() -> None:
-    """Have the server close its connection after the response that this thread gives, where it can
-    be told so: what it would keep alive is a stand-in that nobody will send a request through."""
+def close_after_response() -> None:
+    """Have the server close its connection after the response that this thread gives, where it can be told so.
+
+    Called before the head is written, which tells the client then. gunicorn (25 or newer) closes such a connection in
+    its main thread, and waits there, 2 s at most, until the client has closed it, too: see `stop_reading`.
+    """
     force_close = getattr(getattr(_serving, "request", None), "force_close", None)
     if force_close is not None:
         force_close()
+
+
+def end_after_response(environ: Mapping[str, Any]) -> None:
+    """Have the server close the client's connection after this response, and wait for nothing then.
+
+    For a response that ends at once, such as a refusal, in the server's thread, before the head is written.
+    """
+    close_after_response()
+    stop_reading(server_socket(environ))
+
+
+def stop_reading(connection: socket.socket | None) -> None:
+    """End what comes from the client: a server that is about to close the connection need not wait for more of it.
+
+    What has arrived can still be read, and everything be written. Not below TLS, whose own end would be missing then.
+    """
+    if type(connection) is socket.socket:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RD)
 
 
 def has_vanished(error: BaseException | None) -> bool:
@@ -89,15 +116,22 @@ class ClientSocket:
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def has_left(self) -> bool:
-        """Whether the client has closed its side, as one does that leaves a page."""
+        """Whether the client has closed its side, as one does that leaves a page.
+
+        Bytes that nobody has read may stand before that end: a close_notify of TLS, a GOAWAY of HTTP/2, a further
+        request. So the kernel is asked for the end itself, where it can tell; elsewhere they hide it.
+        """
         if self._socket is None:
             return False
         try:
             # Asked first, since `recv` of a socket with a time-out waits, whatever its flags.
             poll = select.poll()
-            poll.register(self._socket, select.POLLIN)
-            if not poll.poll(0):
+            poll.register(self._socket, select.POLLIN | _ENDED)
+            happened = poll.poll(0)
+            if not happened:
                 return False
+            if happened[0][1] & (_ENDED | select.POLLHUP | select.POLLERR):
+                return True
             # Of the socket itself: a TLS socket's own method would decrypt, and refuses flags.
             return not socket.socket.recv(self._socket, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -105,13 +139,9 @@ class ClientSocket:
         except (OSError, ValueError):  # ValueError: it is closed, and has no descriptor
             return True
 
-    def expect_no_request(self) -> None:
-        """End what comes from the client: a server that stops need not wait for more of it.
-
-        Not below TLS, whose own end would be missing then.
-        """
-        if type(self._socket) is socket.socket:
-            self._shutdown(socket.SHUT_RD)
+    def stop_reading(self) -> None:
+        """See the function of this name."""
+        stop_reading(self._socket)
 
     def cut(self) -> None:
         """End the connection, so that a thread which writes to it gets an error at once."""

@@ -15,6 +15,7 @@ import select
 import socket
 import ssl
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from types import BuiltinFunctionType
@@ -24,19 +25,28 @@ from ..errors import PgFanoutError
 from ..event import REFRESH_EVENT
 from ..feed import Feed
 from . import sse
-from .client import expect_no_request, server_socket, serves_requests
+from .client import close_after_response, server_socket, serves_requests, stop_reading
 from .detour import Detour, framing
 from .outlet import Outlet
 from .stream import EventStream, forget
 from .streamer import streamer
 
-__all__ = ["DetachingStream", "reason_to_stay"]
+__all__ = ["DetachingStream", "are_moving", "reason_to_stay"]
 
 logger = logging.getLogger("pgfanout")
 
 OTHER_THREAD = "the response is made or read in another thread than the server's"
 NO_DESCRIPTORS = "no descriptors are left"
 CHANGED_BODY = "something between the application and the server changes or holds back the body"
+
+
+# Those whose opening the server is writing. No WeakSet: see `stream`.
+_moving: weakref.WeakKeyDictionary[DetachingStream, None] = weakref.WeakKeyDictionary()
+
+
+def are_moving() -> bool:
+    """Whether a stream is about to leave its thread: a server that stops has to wait for it, too."""
+    return bool(_moving.keyrefs())
 
 
 def reason_to_stay(environ: Mapping[str, Any]) -> str:
@@ -105,6 +115,7 @@ class DetachingStream:
         self._opening = sse.opening(resumed, number=number)
         self._detour: Detour | None = None
         self._in_thread: EventStream | None = None
+        self._closes = False  # the server was told to close the client's connection, and still has it
         # No bound method: a cycle would keep a dropped stream until a collection.
         self._next = DetachingStream._open
 
@@ -118,6 +129,7 @@ class DetachingStream:
     def close(self) -> None:
         """The server is done with the response. Idempotent."""
         detour, self._detour = self._detour, None
+        _moving.pop(self, None)
         try:
             if detour is not None:
                 if detour.is_crowded():
@@ -126,6 +138,7 @@ class DetachingStream:
         except OSError:
             pass  # the client has left
         finally:
+            self._wait_for_nothing()
             for give_back in self._what_to_give_back():
                 give_back()
 
@@ -151,17 +164,24 @@ class DetachingStream:
 
     def _open(self) -> bytes:
         if self._is_elsewhere():
-            return self._keep_thread(OTHER_THREAD) or self._say_goodbye()
+            return self._keep_thread(OTHER_THREAD) or self._open_and_end()
         try:
             streamer.prepare()
             self._detour = Detour(self._connection)
         except OSError:
-            return self._keep_thread(NO_DESCRIPTORS) or self._say_goodbye()
-        expect_no_request()
+            return self._keep_thread(NO_DESCRIPTORS) or self._open_and_end()
+        self._close_after_response()
         self._next = DetachingStream._decide
+        _moving[self] = None
         return self._opening
 
     def _decide(self) -> bytes:
+        try:
+            return self._leave_or_stay()
+        finally:
+            _moving.pop(self, None)
+
+    def _leave_or_stay(self) -> bytes:
         """The server asks for more, so it has written the opening."""
         detour = self._detour
         assert detour is not None
@@ -196,6 +216,7 @@ class DetachingStream:
             replay=self._replay,
         )
         self._feed = self._release = None
+        self._closes = False
         self._next = DetachingStream._end
         try:
             with suppress(OSError):  # the client has left, which the streamer finds out as well
@@ -240,9 +261,30 @@ class DetachingStream:
         assert self._in_thread is not None
         return next(self._in_thread)
 
+    def _open_and_end(self) -> bytes:
+        """With the opening, since a farewell has no id: alone it would make a client forget its own."""
+        return self._opening + self._say_goodbye()
+
     def _say_goodbye(self) -> bytes:
         self._next = DetachingStream._end
+        self._close_after_response()
+        self._wait_for_nothing()
         return sse.farewell()
+
+    def _close_after_response(self) -> None:
+        """What the server would keep alive is a stand-in, or the connection of a client that was refused."""
+        if not self._is_elsewhere():
+            close_after_response()
+            self._closes = True
+
+    def _wait_for_nothing(self) -> None:
+        """Have the server wait for nothing when it closes the connection, which it may do in its only thread for that.
+
+        Done by each way in which a response ends that has not left: by its last item, since a middleware may lose the
+        `close`, and by that, since an error may come before the last item.
+        """
+        if self._closes and not self._is_elsewhere():
+            stop_reading(self._connection)
 
     def _end(self) -> bytes:
         raise StopIteration

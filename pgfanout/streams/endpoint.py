@@ -254,7 +254,7 @@ class StreamEndpoint:
             seconds = min(self.retry_after, _SOON) * random.uniform(0.5, 1.0)
         if sse.wants_events(environ) or not environ.get("HTTP_ACCEPT"):
             # An EventSource gives up for good on any status but 200. A client that names no type takes any.
-            return Answer("200 OK", list(sse.HEADERS), [sse.retry(seconds)])
+            return Answer("200 OK", list(sse.HEADERS), [sse.refusal(seconds, sse.last_event_id(environ))])
         user = isinstance(error, TooManyStreamsForUserError)
         status = "429 Too Many Requests" if user else "503 Service Unavailable"
         headers = [

@@ -53,6 +53,7 @@ class Outlet(Ticking):
         "replaying",
         "rest",
         "since",
+        "told",
         "waiting",
     )
 
@@ -86,6 +87,8 @@ class Outlet(Ticking):
         self.tick = -1
         self.number = number
         """Everything up to it was put; kept up while the outlet is not current."""
+        self.told = number
+        """The number that its client was told last, other than by an event."""
         self.replaying = replay
         """Whether it reads the feed's log, and will join the feed."""
         self.passed = 0
@@ -116,6 +119,11 @@ class Outlet(Ticking):
     def fall_behind(self) -> None:
         """Its feed has no longer what comes next; the log has."""
         self.replaying, self.passed, self.asks = True, self.position, 0
+
+    def put_keepalive(self, number: int) -> None:
+        """Have a keepalive written next, with the number (0: none) unless its client was told that one last."""
+        self.put(sse.keepalive(number if number != self.told else 0))
+        self.told = number or self.told
 
     def put_farewell(self) -> None:
         """Have `retry`, `close` and the end of the body written next."""

@@ -130,7 +130,7 @@ class Pump:
                 self._schedule(outlet, last)
             else:
                 self._schedule(outlet, now)
-                outlet.put(sse.keepalive(0 if outlet.replaying else audience.cursor))
+                outlet.put_keepalive(0 if outlet.replaying else audience.cursor)
                 self._advance(outlet)
 
     def cut(self) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from ..event import CLOSE_EVENT, REFRESH_EVENT, Event, keep_frame
+from ..event import CLOSE_EVENT, REFRESH_EVENT, RESERVED_PREFIX, Event, keep_frame
 
 __all__ = [
+    "CURSOR_TYPE",
     "HEADERS",
     "KEEPALIVE",
     "encode",
@@ -22,22 +23,31 @@ __all__ = [
     "keepalive",
     "last_event_id",
     "opening",
+    "refusal",
     "retry",
     "wants_events",
 ]
 
 HEADERS: Final = (
-    ("Content-Type", "text/event-stream"),
+    # An event stream is always UTF-8, but some clients take text/* without a charset for ISO-8859-1.
+    ("Content-Type", "text/event-stream; charset=utf-8"),
     # no-transform: a compressing proxy would hold events back.
     ("Cache-Control", "no-cache, no-transform"),
     # nginx passes each write on at once.
     ("X-Accel-Buffering", "no"),
 )
 
-KEEPALIVE: Final = b": keepalive\n\n"
-"""A comment: browsers ignore it, and nobody in between finds the connection idle."""
+KEEPALIVE: Final = b": keepalive\n"
+"""A comment: browsers ignore it, and nobody in between finds the connection idle. It has no blank line after it: some
+clients that aren't browsers make an empty message of each blank line."""
 
-_START_ID: Final = "start"
+CURSOR_TYPE: Final = RESERVED_PREFIX + "cursor"
+"""The type of a block that has an id for the client to remember, and nothing for the page. It has data, since Firefox
+ignores the id of a block without data."""
+
+_CURSOR: Final = b"event: %b\ndata: {}\n\n" % CURSOR_TYPE.encode()
+_START_ID: Final = b"start"
+_repeatable_id = re.compile("[0-9A-Za-z_-]{1,64}").fullmatch
 
 _line_ends = re.compile(b"\r\n|\n|\r")
 
@@ -57,39 +67,51 @@ def encode_all(events: Iterable[Event]) -> bytes:
 
 
 def opening(resumed: bool = False, *, number: int | None = None) -> bytes:
-    """What a stream starts with.
+    """Return the first bytes of a stream.
 
-    The comment makes the response's head leave. The id, which dispatches nothing, makes a
-    browser send `Last-Event-ID` when it reconnects, even if no event came meanwhile: that's how
-    a reconnect is told from a first visit. A stream that is `resumed` has a refresh at once, since
-    what was missed can't be known.
+    The comment makes the response's head leave. The id makes a browser send `Last-Event-ID` when it reconnects, even
+    if no event came meanwhile, so that the server can tell a reconnect from a first visit. A `resumed` stream starts
+    with a refresh, because nobody knows what it missed. The refresh and the id share a block: a browser that has the id
+    has the refresh.
 
-    With a log, the id is the `number` up to which the browser has everything. That is the browser's own
-    where a stream replays what came after it, and has to be repeated: by the letter of the standard a
-    connection begins without an id, and a blank line makes that the last one. With a refresh it comes in
-    one block: who has the number was told.
+    With a log, the id is the `number` up to which the browser has everything. A stream that replays repeats the
+    browser's own number: by the letter of the standard a connection begins without an id, and the next block would
+    make that the last one.
     """
-    if number:
-        return b": open\nid: %d\n%b" % (number, encode(REFRESH_EVENT) if resumed else b"\n")
-    start = b": open\nid: " + _START_ID.encode() + b"\n\n"
-    return start + encode(REFRESH_EVENT) if resumed else start
+    start = b"%d" % number if number else _START_ID
+    return b": open\nid: %b\n%b" % (start, encode(REFRESH_EVENT) if resumed else _CURSOR)
 
 
 def keepalive(number: int | None) -> bytes:
-    """What breaks the silence; with a number of the log up to which there was nothing to tell, a browser
-    that reconnects asks for what came after that."""
-    return b"%bid: %d\n\n" % (KEEPALIVE[:-1], number) if number else KEEPALIVE
+    """Return what breaks the silence.
+
+    With the `number` of the log up to which the stream had nothing to send, a browser that reconnects asks for what
+    came after it. Leave the number out when the stream has sent it before.
+    """
+    return b"%bid: %d\n%b" % (KEEPALIVE, number, _CURSOR) if number else KEEPALIVE
 
 
 def farewell(retry_spread: float = 3.0) -> bytes:
-    """What a stream ends with: browsers come back after a random part of so many seconds, so that
-    not all of them do at once."""
-    return retry(random.uniform(0.1, 1.0) * retry_spread) + b"\n" + encode(CLOSE_EVENT)
+    """Return the last bytes of a stream. Browsers reconnect after a random part of `retry_spread` seconds, so that they
+    don't all reconnect at once."""
+    return retry(random.uniform(0.1, 1.0) * retry_spread) + encode(CLOSE_EVENT)
+
+
+def refusal(seconds: float, last_id: str) -> bytes:
+    """Return the body for a client that gets no stream now and is to ask again after so many seconds.
+
+    A block without an id, the first one of a connection, would make a client forget its last event id, by the letter of
+    the standard. So the block repeats `last_id`, what `last_event_id` returned. An id that no hub makes is not
+    repeated: "start" stands for it, which is as unknown to the log.
+    """
+    known = _repeatable_id(last_id)
+    again = b"id: %b\n" % (last_id.encode() if known else _START_ID) if last_id else b""
+    return retry(seconds) + again + _CURSOR
 
 
 def retry(seconds: float) -> bytes:
-    """How long a browser is to wait before it reconnects. A line that counts at once, without the blank one after it:
-    that one would make a browser forget its last event id where none was sent before (see `opening`)."""
+    """Return the line that tells a browser how long to wait before it reconnects. It belongs in a block that has an
+    event: some clients drop a block without one, and the delay with it."""
     return b"retry: %d\n" % round(seconds * 1000)
 
 

@@ -49,9 +49,10 @@ def close_forgotten() -> None:
             return
 
 
-def forget(close: Callable[[], object]) -> None:
+def forget(*closes: Callable[[], object]) -> None:
     """Have something called by the next `close_forgotten`; for finalisers."""
-    _forgotten.put(close)
+    for close in closes:
+        _forgotten.put(close)
 
 
 def _nothing() -> None:
@@ -68,6 +69,8 @@ class EventStream:
 
     A `resumed` stream (one whose request had a `Last-Event-ID`) starts with a refresh: what was
     missed can't be known, unless its subscription begins with that.
+
+    `on_close` is called once, when the stream is closed, by whichever thread does that.
 
     An iterator class and no generator: a server calls `close` also on a response that it never
     iterated, such as that to HEAD, and that must end the subscription.
@@ -91,7 +94,9 @@ class EventStream:
         self._resumed = resumed
         self._retry_spread = retry_spread
         self._client = client
-        self._on_close = on_close
+        self._on_close = [on_close]  # empty once it was called: taking it is atomic, and several threads may close
+        self._told: int | None = None
+        """The number that its client was told last, other than by an event."""
         # No bound method: a cycle would keep a dropped stream until a collection.
         self._next = EventStream._open
         self._closed = False
@@ -113,14 +118,18 @@ class EventStream:
         if stalled:
             self._subscription.let_go()
         self._subscription.close()
-        self._on_close()
         self._closed = True
         _live.pop(self, None)
+        try:
+            on_close = self._on_close.pop()
+        except IndexError:
+            return
+        on_close()
 
     def __del__(self) -> None:
         if not self._closed:
             forget(self._subscription.close)
-            forget(self._on_close)
+            forget(*self._on_close)
 
     def client_has_left(self) -> bool:
         """Whether the client has closed the connection; False where that can't be known."""
@@ -133,13 +142,15 @@ class EventStream:
 
     def _open(self) -> bytes:
         self._next = EventStream._follow
-        return sse.opening(self._resumed, number=self._subscription.cursor)
+        self._told = self._subscription.cursor
+        return sse.opening(self._resumed, number=self._told)
 
     def _follow(self) -> bytes:
         try:
             events = self._subscription.get_all(self._keepalive * random.uniform(0.9, 1.0))
         except queue.Empty:
-            return sse.keepalive(self._subscription.cursor)
+            told, self._told = self._told, self._subscription.cursor
+            return sse.keepalive(self._told if self._told != told else None)
         if events[-1] is not CLOSE_EVENT:
             return sse.encode_all(events)
         self._next = EventStream._end
@@ -147,5 +158,5 @@ class EventStream:
 
     def _end(self) -> bytes:
         if self._client is not None:
-            self._client.expect_no_request()
+            self._client.stop_reading()
         raise StopIteration

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +12,7 @@ import psycopg
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.support import browser as browsers
 from tests.support import nginx
 from tests.support.gunicorn import GunicornServer
 from tests.support.need import need
@@ -81,7 +81,7 @@ _CHROMIUM_FLAGS = (
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, headless."""
-    binary = shutil.which("chromium") or shutil.which("chromium-browser") or ""
+    binary = browsers.chromium_binary()
     need(binary, "no chromium is installed")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=binary, args=_CHROMIUM_FLAGS)
@@ -100,6 +100,35 @@ def page(browser: Browser) -> Iterator[Page]:
     yield page
     context.close()
     assert failures == []
+
+
+@pytest.fixture(scope="session")
+def firefox() -> Iterator[browsers.Browser]:
+    """Debian's Firefox, headless."""
+    need(not browsers.firefox_missing_reason(), browsers.firefox_missing_reason())
+    with browsers.Firefox() as firefox:
+        yield firefox
+
+
+@pytest.fixture(scope="session", params=["chromium", "firefox"])
+def any_browser(request: pytest.FixtureRequest) -> browsers.Browser:
+    """Each of the browsers."""
+    if request.param == "chromium":
+        return browsers.Chromium(request.getfixturevalue("browser"))
+    firefox: browsers.Browser = request.getfixturevalue("firefox")
+    return firefox
+
+
+@pytest.fixture
+def tab(any_browser: browsers.Browser) -> Iterator[browsers.Tab]:
+    """A window in each of the browsers; what its scripts fail at fails the test."""
+    tab = any_browser.tab()
+    try:
+        yield tab
+        errors = tab.errors()
+    finally:
+        tab.close()
+    assert errors == []
 
 
 @pytest.fixture

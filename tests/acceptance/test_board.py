@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.support.browser import Tab, shows
 from tests.support.gunicorn import GunicornServer
 from tests.support.sse import EventSource
 from tests.support.wait import eventually
@@ -105,6 +106,24 @@ def test_ctrl_c_ends_every_page_with_close(board: GunicornServer) -> None:
         assert source.events_until(lambda event: event.type == "close", LONG)
         assert source.wait_end(LONG)
         source.close()
+
+
+@pytest.mark.browser
+def test_the_board_keeps_up_in_each_browser(board: GunicornServer, tab: Tab, connection: psycopg.Connection) -> None:
+    shop = f"[data-tenant='{CAFE}']"
+    state = f"document.querySelector({shop!r}).dataset.state"
+    cards = f"document.querySelector({shop!r}).querySelector('.columns').textContent"
+    tab.open(board.url)
+    eventually(lambda: tab.run(state) == "live", LONG)
+    post(board, "/orders", {"tenant": CAFE, "title": "Affogato <b>2</b>"})
+    eventually(lambda: "Affogato <b>2</b>" in tab.run(cards), LONG)
+    board.stop()
+    eventually(lambda: tab.run(state) == "reconnecting", LONG)
+    insert(connection, "During the restart")
+    board.start()
+    eventually(lambda: "During the restart" in tab.run(cards), 2 * LONG)
+    shows(tab, f"{shop} .events", "2 events")
+    shows(tab, f"{shop} .refreshes", "0 refreshes")
 
 
 @pytest.mark.browser

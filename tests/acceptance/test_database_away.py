@@ -80,9 +80,7 @@ def test_pages_that_keep_their_threads_are_asked_to_come_back_and_do(serve: Serv
     page.close()
 
 
-def test_a_role_that_does_not_exist_is_no_error_of_a_page_and_is_in_the_log(
-    serve: Serve, away: PostgresServer
-) -> None:
+def test_a_role_that_does_not_exist_is_no_error_of_a_page_and_is_in_the_log(serve: Serve, away: PostgresServer) -> None:
     away.start()
     site = serve(env={"DATABASE_URL": away.url(user="nobody_here"), "PGFANOUT_DETACH": "never"})
     page = EventSource(f"{site.url}/events?tenant={TENANT}", headers={"Accept": "text/event-stream"})

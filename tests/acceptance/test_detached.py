@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -252,24 +252,51 @@ def test_a_default_time_out_of_sockets_holds_up_neither_requests_nor_the_end(ser
     end(server, sources)
 
 
-def test_where_tls_ends_in_the_server_streams_keep_their_threads(
-    serve: Serve, fresh_database_url: str, tmp_path: Path
-) -> None:
+@contextmanager
+def tls_server(database_url: str, path: Path, **options: Any) -> Iterator[tuple[GunicornServer, ssl.SSLContext]]:
+    """gunicorn with the plain application and a certificate, and what trusts it."""
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
-    certificate.private_key_pem.write_to_path(tmp_path / "key")
-    certificate.cert_chain_pems[0].write_to_path(tmp_path / "certificate")
+    certificate.private_key_pem.write_to_path(path / "key")
+    certificate.cert_chain_pems[0].write_to_path(path / "certificate")
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    files = ["--keyfile", str(tmp_path / "key"), "--certfile", str(tmp_path / "certificate")]
+    files = ["--keyfile", str(path / "key"), "--certfile", str(path / "certificate")]
+    config, env = "tests/acceptance/apps/gunicorn.conf.py", {"DATABASE_URL": database_url}
+    with GunicornServer(PLAIN, config=config, env=env, settings=files, tls=True, **options) as server:
+        yield server, context
+
+
+def test_a_client_that_has_left_below_tls_gives_its_place_to_the_next(fresh_database_url: str, tmp_path: Path) -> None:
+    """It ends TLS first, as the standard asks, so bytes that nobody reads stand before its end."""
+
+    def stream(server: GunicornServer, context: ssl.SSLContext) -> tuple[ssl.SSLSocket, bytes]:
+        plain = socket.create_connection((server.host, server.port), LONG)
+        connection = context.wrap_socket(plain, server_hostname="127.0.0.1")
+        head = "Host: x\r\nAccept: text/event-stream"
+        connection.sendall(f"GET /events?tenant={TENANT} HTTP/1.1\r\n{head}\r\n\r\n".encode())
+        received = b""
+        while b"\n\n" not in received.partition(b"\r\n\r\n")[2]:
+            data = connection.recv(65536)
+            received += data
+            if not data:
+                break
+        return connection, received
+
+    with tls_server(fresh_database_url, tmp_path, threads=4) as (server, context):
+        for connection, _ in [stream(server, context) for _ in range(2)]:
+            connection.setblocking(False)
+            with suppress(ssl.SSLWantReadError):
+                connection.unwrap()
+            connection.close()
+        connection, received = stream(server, context)  # keepalives, by which it would be noticed, come after 13 s
+        connection.close()
+        assert b": open" in received
+
+
+def test_where_tls_ends_in_the_server_streams_keep_their_threads(fresh_database_url: str, tmp_path: Path) -> None:
     with (
-        GunicornServer(
-            PLAIN,
-            config="tests/acceptance/apps/gunicorn.conf.py",
-            env={"DATABASE_URL": fresh_database_url},
-            settings=files,
-            tls=True,
-        ) as server,
+        tls_server(fresh_database_url, tmp_path) as (server, context),
         PostgresHub(fresh_database_url) as hub,
     ):
         connection = http.client.HTTPSConnection(server.host, server.port, timeout=LONG, context=context)

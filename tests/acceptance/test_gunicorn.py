@@ -61,6 +61,11 @@ def request(
         connection.close()
 
 
+def threads_of(worker_class: str, threads: int) -> int:
+    """gunicorn takes the threaded worker for a sync one with more than one thread."""
+    return 1 if worker_class == "sync" else threads
+
+
 def publish(server: GunicornServer, payload: object, tenant: str = TENANT) -> None:
     assert request(server, "POST", f"/publish?tenant={tenant}", payload)[0] == 204
 
@@ -99,7 +104,7 @@ def test_a_tenants_events_reach_its_own_streams_only(serve: Serve, follow: Follo
 def test_the_head_is_what_browsers_and_proxies_need(serve: Serve, follow: Follow) -> None:
     source = follow(serve())
     assert source.status == 200
-    assert source.headers["content-type"] == "text/event-stream"
+    assert source.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert source.headers["cache-control"] == "no-cache, no-transform"
     assert source.headers["x-accel-buffering"] == "no"
 
@@ -112,6 +117,11 @@ def test_the_head_is_what_browsers_and_proxies_need(serve: Serve, follow: Follow
         (signal.SIGINT, False, "gthread"),
         (signal.SIGQUIT, False, "gthread"),
         (signal.SIGHUP, False, "gthread"),
+        (signal.SIGTERM, False, "sync"),
+        (signal.SIGTERM, True, "sync"),
+        (signal.SIGINT, False, "sync"),
+        (signal.SIGQUIT, False, "sync"),
+        (signal.SIGHUP, False, "sync"),
     ],
     ids=lambda value: getattr(value, "name", str(value)),
 )
@@ -119,7 +129,7 @@ def test_every_stream_gets_close_and_the_worker_leaves(
     serve: Serve, follow: Follow, sent: signal.Signals, preload: bool, worker_class: str
 ) -> None:
     server = serve(
-        threads=24,
+        threads=threads_of(worker_class, 24),
         preload=preload,
         worker_class=worker_class,
         env={"START_BEFORE_FORK": "1"} if preload else {},
@@ -135,6 +145,73 @@ def test_every_stream_gets_close_and_the_worker_leaves(
         assert source.wait_end(LONG)
         assert source.retry is not None
     print(f"\n{sent.name}: 20 streams closed, the worker was gone after {took:.2f} s")
+
+
+@pytest.mark.parametrize(
+    ("worker_class", "detach", "preload"),
+    [("gthread", "auto", False), ("gthread", "never", False), ("gthread", "never", True), ("sync", "auto", False)],
+    ids=["detached", "in threads", "in threads, preloaded", "of the sync worker"],
+)
+def test_every_stream_gets_close_and_the_worker_leaves_when_the_master_is_killed(
+    serve: Serve, follow: Follow, worker_class: str, detach: str, preload: bool
+) -> None:
+    threads, env = threads_of(worker_class, 8), {"PGFANOUT_DETACH": detach}
+    server = serve(threads=threads, worker_class=worker_class, preload=preload, env=env)
+    sources = [follow(server) for _ in range(5)]
+    (worker,) = server.worker_pids()
+    begin = time.monotonic()
+    server.signal(signal.SIGKILL)
+    # The sync worker looks for its master after 15 s, gthread waits 30 s for its threads.
+    eventually(lambda: worker_is_gone(worker), timeout=10.0)
+    took = time.monotonic() - begin
+    for source in sources:
+        assert source.events_until(lambda event: event.type == "close", LONG)
+        assert source.wait_end(LONG)
+        assert source.retry is not None
+    print(f"\nthe master was killed: 5 streams closed, the worker was gone after {took:.2f} s")
+
+
+@pytest.mark.parametrize("worker_class", ["gthread", "sync"])
+def test_a_worker_without_streams_leaves_when_the_master_is_killed(serve: Serve, worker_class: str) -> None:
+    server = serve(worker_class=worker_class, threads=threads_of(worker_class, 8))
+    (worker,) = server.worker_pids()
+    server.signal(signal.SIGKILL)
+    eventually(lambda: worker_is_gone(worker), timeout=10.0)
+
+
+@pytest.mark.parametrize(
+    ("worker_class", "app", "pause"),
+    [
+        ("sync", "quitting_amid", "0.01"),
+        ("sync", "quitting_before", "0.01"),
+        ("gthread", "quitting_amid", "0.01"),
+        ("gthread", "quitting_amid", "0.5"),
+        ("gthread", "quitting_before", "0.01"),
+    ],
+)
+def test_a_worker_that_is_told_to_quit_amid_a_streams_request_ends_the_stream_properly(
+    serve: Serve, follow: Follow, worker_class: str, app: str, pause: str
+) -> None:
+    """A sync worker's own handler raises in the middle of the answer: the connection is lost, or the browser gets 500.
+    A gthread worker waits for no answer."""
+    threads, env = threads_of(worker_class, 4), {"QUIT_PAUSE": pause}
+    server = serve(f"tests.acceptance.apps.wrapped:{app}", worker_class=worker_class, threads=threads, env=env)
+    (worker,) = server.worker_pids()
+    source = follow(server, headers={"Accept": "text/event-stream"})
+    assert source.status == 200
+    assert source.wait_end(LONG)
+    assert source.retry is not None
+    eventually(lambda: worker_is_gone(worker), timeout=10.0)
+
+
+def test_a_sync_worker_that_is_told_to_quit_does_not_wait_for_a_page_that_hangs(serve: Serve) -> None:
+    server = serve("tests.acceptance.apps.wrapped:quitting_amid", worker_class="sync", threads=1)
+    (worker,) = server.worker_pids()
+    with socket.create_connection((server.host, server.port)) as client:
+        client.sendall(b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n")
+        eventually(lambda: "the page hangs" in server.log)
+        server.signal(signal.SIGQUIT)
+        eventually(lambda: worker_is_gone(worker), timeout=10.0)
 
 
 def test_the_interrupt_handler_leaves_the_thread_pool_alone(serve: Serve) -> None:
@@ -153,8 +230,10 @@ def test_a_worker_that_is_told_to_stop_by_itself_ends_its_streams_too(serve: Ser
     assert again.next_event(LONG).type == "refresh"
 
 
-def test_max_requests_ends_streams_with_close(serve: Serve, follow: Follow) -> None:
-    server = serve(settings=["--max-requests", "10"])
+@pytest.mark.parametrize("worker_class", ["gthread", "sync"])
+def test_max_requests_ends_streams_with_close(serve: Serve, follow: Follow, worker_class: str) -> None:
+    threads = threads_of(worker_class, 8)
+    server = serve(worker_class=worker_class, threads=threads, settings=["--max-requests", "10"])
     source = follow(server)
     (worker,) = server.worker_pids()
     for _ in range(12):
@@ -206,6 +285,35 @@ def test_streams_in_threads_leave_some_to_ordinary_requests(serve: Serve, follow
     assert (status, body) == (503, b"all 4 streams of this process are taken\n")
     assert int(headers["Retry-After"]) >= 1
     assert request(server, "GET", "/")[2] == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("app", "worker_class"), [("ahead", "gthread"), ("ahead", "sync"), ("failing", "gthread"), ("failing", "sync")]
+)
+def test_clients_that_are_refused_late_and_stay_hold_up_nobody(serve: Serve, app: str, worker_class: str) -> None:
+    """gunicorn closes their connections in its main thread, and would wait there for each of them, 2 s long."""
+    server = serve(
+        f"tests.acceptance.apps.wrapped:{app}", worker_class=worker_class, threads=threads_of(worker_class, 4)
+    )
+    stay = 2 if (app, worker_class) == ("ahead", "gthread") else 0
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection((server.host, server.port))) for _ in range(stay + 4)]
+        answers = [bytearray() for _ in clients]
+        for client in clients:
+            client.sendall(f"GET /events?tenant={TENANT} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            client.setblocking(False)
+
+        def refused() -> int:
+            for client, answer in zip(clients, answers, strict=True):
+                with suppress(BlockingIOError):
+                    answer += client.recv(65536)
+            return sum((b"event: close" if app == "ahead" else b": open") in answer for answer in answers)
+
+        if worker_class == "gthread":  # the sync worker takes them one after the other, and then the page
+            eventually(lambda: refused() == 4)
+        began = time.monotonic()
+        assert request(server, "GET", "/")[2] == b"hello"
+        assert time.monotonic() - began < 4.0
 
 
 def test_streams_that_were_left_make_room_at_once(serve: Serve, follow: Follow) -> None:

@@ -98,7 +98,7 @@ def test_a_client_that_comes_back_and_leaves_at_once_keeps_its_number(server: Gu
     publish(hub, *range(1500))
     with open_stream(server, str(cursor)) as source:
         source.wait_for(lambda source: source.last_event_id, LONG)
-        assert source.body.startswith(f": open\nid: {cursor}\n\n".encode())
+        assert source.body.startswith(f": open\nid: {cursor}\n".encode())
 
 
 def test_a_page_goes_on_from_where_it_was_rendered(server: GunicornServer, hub: PostgresHub) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from time import monotonic
 from urllib.parse import urlencode
 
@@ -16,11 +15,8 @@ from .subscribers import Subscriber
 __all__ = ["StreamSubscriber"]
 
 
-_CONTROL = "pgfanout."
-"""What the types of blocks begin with that no page looks at; their ids count."""
-
-_ENGINES = ("by the letter", "as Chromium", "data alone")
-"""How browsers remember an id: some only with a block that has data."""
+_ENGINES = ("by the letter", "as Chromium", "as Firefox")
+"""How browsers remember an id. Firefox takes one from a block with data alone."""
 
 
 class StreamSubscriber(Subscriber):
@@ -75,7 +71,7 @@ class StreamSubscriber(Subscriber):
             self._stop.wait(0.05)
             return
         with source:
-            if source.headers.get("content-type") == "text/event-stream" and source.status == 200:
+            if source.headers.get("content-type", "").startswith("text/event-stream") and source.status == 200:
                 self._visit(source, asked)
                 self._note_id(source)
         self._stop.wait(self._random.uniform(0.0, 0.05))
@@ -101,9 +97,8 @@ class StreamSubscriber(Subscriber):
         while not (self._stop.is_set() or self.done.is_set()):
             leaves = self._wants_to_leave()
             for event in source.take(0.0 if leaves else 0.2) if self._history or not leaves else ():
-                if not event.type.startswith(_CONTROL):
-                    last = event.type
-                    self._take(record, event)
+                last = event.type
+                self._take(record, event)
             self._note_id(source)
             if leaves:
                 source.reset() if self._random.random() < 0.5 else source.close()
@@ -117,16 +112,14 @@ class StreamSubscriber(Subscriber):
     def _opens(self, source: EventSource, asked: float) -> bool:
         """Wait for the opening comment; a refusal has none."""
         try:
-            source.wait_for(lambda s: s.comments or s.ended or s.cut, timeout=15.0)
+            source.wait_for(lambda s: s.parser.blocks or s.ended or s.cut, timeout=15.0)
         except AssertionError:
             return False
-        if not source.comments:
+        if not (source.comments and source.parser.blocks):
             return False
         self._begin_record(source, asked)
-        with suppress(AssertionError):  # the comment may come alone, and the id when the database is there
-            source.wait_for(lambda s: s.parser.blocks or s.ended or s.cut, timeout=5.0)
         self._note_id(source)
-        if source.parser.blocks and self._last_event_id is None:
+        if self._last_event_id is None:
             self.records[-1].faults.append("a stream began without an id: no browser could tell that it comes back")
         self.begun.set()
         return True
@@ -148,18 +141,17 @@ class StreamSubscriber(Subscriber):
             # last event id. The others keep the one that they had.
             if source.parser.blocks:
                 self._last_event_id = source.last_event_id or None
-        elif self._engine == "data alone":
-            last = next((each.last_event_id for each in reversed(source.received)), "")
-            self._last_event_id = last or self._last_event_id
+        elif self._engine == "as Firefox":
+            self._last_event_id = source.parser.dispatched_id or self._last_event_id
         else:
             self._last_event_id = source.last_event_id or self._last_event_id
 
     def _starts_with_refresh(self, source: EventSource) -> bool:
         try:
-            source.wait_for(lambda s: _events(s) or s.ended or s.cut, timeout=15.0)
+            source.wait_for(lambda s: s.received or s.ended or s.cut, timeout=15.0)
         except AssertionError:
             return False
-        return source.cut or [event.type for event in _events(source)[:1]] == ["refresh"]
+        return source.cut or [event.type for event in source.received[:1]] == ["refresh"]
 
     def _take(self, record: Record, event: SentEvent) -> None:
         if event.type == "refresh":
@@ -172,8 +164,3 @@ class StreamSubscriber(Subscriber):
         honest = source.ended and last == "close" and source.retry is not None
         if not honest and not self._may_miss_the_farewell and not self._cut_allowed():
             record.faults.append(f"a stream ended without a farewell (ended={source.ended}, last={last!r})")
-
-
-def _events(source: EventSource) -> list[SentEvent]:
-    """What a page gets to see."""
-    return [event for event in source.received if not event.type.startswith(_CONTROL)]

@@ -122,7 +122,7 @@ WITH_HISTORY = tuple(
         (
             "a stream that replays tells no id",
             "streams/sse.py",
-            'b": open\\nid: %d\\n%b" % (number, encode',
+            'b": open\\nid: %b\\n%b" % (start, encode',
             'b": open\\n%b" % (encode',
             (),
         ),

@@ -10,6 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import psutil
+
+from tests.support import processes
 from tests.support.gunicorn import GunicornServer
 from tests.support.wait import eventually
 
@@ -31,7 +34,11 @@ def _await_end(world: World, name: str, old: list[int]) -> None:
     """A worker that is told to stop is gone long before gunicorn's own limit, whatever streams it has."""
     began = time.monotonic()
     eventually(lambda: not set(world.sites[name].worker_pids()) & set(old), timeout=60.0)
-    world.stops.append(time.monotonic() - began)
+    _note_stop(world, time.monotonic() - began)
+
+
+def _note_stop(world: World, seconds: float) -> None:
+    world.stops.append(seconds)
     if world.stops[-1] > GRACEFUL_TIMEOUT / 2:
         world.broken.append(f"end: a worker was gone only after {world.stops[-1]:.1f} s")
 
@@ -67,6 +74,20 @@ def worker_killed(world: World, rng: random.Random) -> None:
     old = world.sites[name].worker_pids()
     signal_workers(world.sites[name], signal.SIGKILL)
     eventually(lambda: set(world.sites[name].worker_pids()) - set(old), timeout=60.0)
+
+
+@fault("process")
+def master_killed(world: World, rng: random.Random) -> None:
+    """As by the system when memory runs out. Nobody replaces its workers, so they are to end their streams and stop."""
+    name = _site(world, rng)
+    old = [psutil.Process(pid) for pid in world.sites[name].worker_pids()]
+    world.sites[name].signal(signal.SIGKILL)
+    began = time.monotonic()
+    eventually(lambda: not any(processes.runs(worker) for worker in old), timeout=60.0)
+    _note_stop(world, time.monotonic() - began)
+    world.sites[name].wait(60.0)
+    world.sites[name].start()
+    _await_new_worker(world, name)
 
 
 @fault("machine")

@@ -124,7 +124,7 @@ class TestClock:
             for shift in (DAY, 0, -DAY, 0):
                 clock.shift = shift
                 for _ in range(2):
-                    assert next(stream) == b": keepalive\n\n"
+                    assert next(stream) == b": keepalive\n"
                     wait_for_heartbeat(fresh_database_url, pid)
                 with pytest.raises(queue.Empty):
                     subscription.get(timeout=0.1)

@@ -97,7 +97,8 @@ def fail_everywhere(exposure: Exposure, url: str) -> None:
         attempt(exposure, lambda: hub.subscribe("orders", TENANT, start_timeout=0.3))
         for path in ("/healthz", "/events"):
             for accept in ("text/event-stream", "*/*"):
-                response = client.get(path, headers={"Accept": accept, "Last-Event-ID": PAYLOAD})
+                # A refusal repeats an id of the form that hubs make, to the client that has sent it, and no other.
+                response = client.get(path, headers={"Accept": accept, "Last-Event-ID": f"{PAYLOAD}!"})
                 exposure.show(response.text, response.status, str(response.headers))
         exposure.show(hub, hub.stats(), fanout)
     exposure.check()

@@ -51,10 +51,11 @@ class NginxServer:
         binary = _binary()
         assert binary is not None
         folder = session.directory("nginx")
+        self._error_log = folder / "error.log"
         config = folder / "nginx.conf"
         config.write_text(_CONFIG.format(folder=folder, site=self._site))
         with open(folder / "log", "wb") as log:
-            self._process = spawn([binary, "-e", str(folder / "error.log"), "-c", str(config)], log=log)
+            self._process = spawn([binary, "-e", str(self._error_log), "-c", str(config)], log=log)
         eventually(self._accepts)
         return self
 
@@ -66,6 +67,11 @@ class NginxServer:
     ) -> None:
         self._process.terminate()
         reap(self._process, 20)
+
+    @property
+    def errors(self) -> str:
+        """What it has complained about: a server that it could not reach, for which it answers 502, among it."""
+        return self._error_log.read_text(encoding="utf-8", errors="replace")
 
     def _accepts(self) -> bool:
         with socket.socket() as probe:

@@ -23,13 +23,23 @@ class SentEvent(NamedTuple):
     last_event_id: str
 
 
+_OWN_TYPES = "pgfanout."
+"""What types of the library's own events begin with. A page has no handler for them."""
+
+
 class EventStreamParser:
-    """HTML standard, 9.2.5 "Parsing an event stream" and 9.2.6 "Interpreting an event stream", incrementally."""
+    """HTML standard, 9.2.5 "Parsing an event stream" and 9.2.6 "Interpreting an event stream", incrementally.
+
+    `last_event_id` is what the standard says, `dispatched_id` what Firefox makes of it: a block without data leaves no
+    id. `cursors` are the ids of the events of the library's own types, which `feed` leaves out as a page does.
+    """
 
     def __init__(self) -> None:
         self.comments: list[str] = []
         self.retries: list[int] = []
         self.last_event_id = ""
+        self.dispatched_id = ""
+        self.cursors: list[str] = []
         self.blocks = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._at_start = True
@@ -50,7 +60,9 @@ class EventStreamParser:
         if self._at_start and text:
             self._at_start = False
             text = text.removeprefix("\ufeff")  # one leading BOM is ignored
-        return [event for line in self._lines(text) if (event := self._interpret(line)) is not None]
+        events = [event for line in self._lines(text) if (event := self._interpret(line)) is not None]
+        self.cursors += [event.last_event_id for event in events if event.type.startswith(_OWN_TYPES)]
+        return [event for event in events if not event.type.startswith(_OWN_TYPES)]
 
     def _lines(self, text: str) -> Iterable[str]:
         """Lines end with CR LF, LF or CR; what follows the last end waits for more."""
@@ -95,6 +107,7 @@ class EventStreamParser:
         self._data = self._event_type = ""
         if data == "":
             return None
+        self.dispatched_id = self.last_event_id
         return SentEvent(event_type or "message", data.removesuffix("\n"), self.last_event_id)
 
 

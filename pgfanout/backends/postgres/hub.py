@@ -106,11 +106,6 @@ class PostgresHub(NotifyHub):
             pruned=replayer.pruned,
         )
 
-    @property
-    def has_unread(self) -> bool:
-        """Whether something has arrived that the listener has not taken yet."""
-        return self._listener is not None and self._listener.has_unread
-
     def _new_listener(self) -> Listener:
         sink = Sink(self._listening_to, self._not_listening, self._receive, self._heartbeat)
         self._listener = Listener(self._parameters, self._postgres_channel, sink, **self._timing)

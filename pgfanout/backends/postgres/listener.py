@@ -94,18 +94,6 @@ class Listener:
         """Make `run` return: within milliseconds, or `connect_timeout` while it connects."""
         self._watchdog.stop()
 
-    @property
-    def has_unread(self) -> bool:
-        """Whether the server has sent something that was not read yet. From any thread.
-
-        It asks the kernel, about a descriptor that may be another's by then, if the connection is being lost.
-        """
-        connection = self._connection
-        try:
-            return connection is not None and conninfo.has_unread(connection)
-        except (psycopg.Error, ValueError):  # it is closed, or is being closed
-            return False
-
     def abandon(self) -> None:
         """In a forked child: let go of the parent's connection."""
         abandon(self._connection)

@@ -1,0 +1,59 @@
+"""The hooks for gunicorn, without a gunicorn: what a worker's watcher does."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from pgfanout import CLOSE_EVENT, MemoryHub
+from pgfanout import gunicorn as hooks
+from pgfanout.threads import start_thread
+
+PATIENCE = 20.0
+TENANT = "11111111-1111-4111-8111-111111111111"
+
+
+@pytest.fixture
+def worker() -> Iterator[SimpleNamespace]:
+    """A worker that stops at SIGTERM as gunicorn's do; its parent is that of this process."""
+    worker = SimpleNamespace(alive=True, ppid=os.getppid())
+
+    def stop(number: int, frame: object) -> None:
+        worker.alive = False
+
+    before = signal.signal(signal.SIGTERM, stop)
+    yield worker
+    worker.alive = False
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_worker_whose_master_had_gone_before_it_was_watched_stops_at_once(
+    worker: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker.ppid = os.getpid()  # anything but the parent
+    with MemoryHub() as hub:
+        subscription = hub.subscribe("orders", TENANT)
+        start_thread("watcher", hooks._watch, worker, None)
+        assert subscription.get(PATIENCE) is CLOSE_EVENT
+        assert worker.alive is False
+    assert f"gunicorn's master (process {os.getpid()}) has gone" in caplog.text
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["its master is known", "its master is not known"])
+def test_a_worker_whose_master_is_there_is_left_alone_until_it_stops(worker: SimpleNamespace, known: bool) -> None:
+    if not known:
+        del worker.ppid
+    with MemoryHub() as hub:
+        subscription = hub.subscribe("orders", TENANT)
+        watcher = start_thread("watcher", hooks._watch, worker, None)
+        watcher.join(4 * hooks._WATCH_INTERVAL)
+        assert watcher.is_alive()
+        assert not subscription.closed
+        worker.alive = False
+        assert subscription.get(PATIENCE) is CLOSE_EVENT
+        watcher.join(PATIENCE)
+        assert not watcher.is_alive()

@@ -15,7 +15,7 @@ from tests.support.processes import session
 from tests.support.wait import eventually
 
 from .fault import fault, hold
-from .processes import signal_workers
+from .processes import signal_workers, starting
 from .world import World
 
 
@@ -61,7 +61,7 @@ def away_at_start(world: World, rng: random.Random) -> None:
     """The server is away while a site's worker starts: ordinary requests are answered all the same."""
     name = rng.choice(sorted(world.sites))
     world.server.stop("fast")
-    with world.telling("a start without a database", paths=[name]):
+    with starting(world, name):
         old = world.sites[name].worker_pids()
         signal_workers(world.sites[name], signal.SIGTERM)
         eventually(lambda: set(world.sites[name].worker_pids()) - set(old), timeout=60.0)
@@ -69,7 +69,6 @@ def away_at_start(world: World, rng: random.Random) -> None:
         while monotonic() < ends:
             world.site_answers(name, within=2.0)
         world.server.start()
-        eventually(lambda: world.listens(name), timeout=30.0)
 
 
 @fault("database")

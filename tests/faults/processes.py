@@ -43,51 +43,59 @@ def _note_stop(world: World, seconds: float) -> None:
         world.broken.append(f"end: a worker was gone only after {world.stops[-1]:.1f} s")
 
 
-def _await_new_worker(world: World, name: str) -> None:
-    # One that is told to stop while it starts takes its time for that.
-    eventually(lambda: world.inside(name), timeout=60.0)
+@contextmanager
+def starting(world: World, name: str) -> Iterator[None]:
+    """While a site's worker starts: streams that come before it listens begin with a refresh."""
+    with world.telling("a worker that starts", paths=[name]):
+        yield
+        # One that is told to stop while it starts takes its time for that.
+        eventually(lambda: world.inside(name), timeout=60.0)
+        with suppress(AssertionError):  # another fault may have the server
+            eventually(lambda: world.listens(name), timeout=10.0)
 
 
 @fault("process")
 def workers_replaced(world: World, rng: random.Random) -> None:
     name = _site(world, rng)
-    old = world.sites[name].worker_pids()
-    world.sites[name].signal(signal.SIGHUP)
-    # The master starts the new one first.
-    eventually(lambda: set(world.sites[name].worker_pids()) - set(old), timeout=60.0)
-    _await_end(world, name, old)
+    with starting(world, name):
+        old = world.sites[name].worker_pids()
+        world.sites[name].signal(signal.SIGHUP)
+        # The master starts the new one first.
+        eventually(lambda: set(world.sites[name].worker_pids()) - set(old), timeout=60.0)
+        _await_end(world, name, old)
 
 
 @fault("process")
 def worker_stopped(world: World, rng: random.Random) -> None:
     name = _site(world, rng)
-    old = world.sites[name].worker_pids()
-    signal_workers(world.sites[name], rng.choice((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)))
-    _await_end(world, name, old)
-    _await_new_worker(world, name)
+    with starting(world, name):
+        old = world.sites[name].worker_pids()
+        signal_workers(world.sites[name], rng.choice((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)))
+        _await_end(world, name, old)
 
 
 @fault("process")
 def worker_killed(world: World, rng: random.Random) -> None:
     world.cuts_allowed = True
     name = _site(world, rng)
-    old = world.sites[name].worker_pids()
-    signal_workers(world.sites[name], signal.SIGKILL)
-    eventually(lambda: set(world.sites[name].worker_pids()) - set(old), timeout=60.0)
+    with starting(world, name):
+        old = world.sites[name].worker_pids()
+        signal_workers(world.sites[name], signal.SIGKILL)
+        eventually(lambda: set(world.sites[name].worker_pids()) - set(old), timeout=60.0)
 
 
 @fault("process")
 def master_killed(world: World, rng: random.Random) -> None:
     """As by the system when memory runs out. Nobody replaces its workers, so they are to end their streams and stop."""
     name = _site(world, rng)
-    old = [psutil.Process(pid) for pid in world.sites[name].worker_pids()]
-    world.sites[name].signal(signal.SIGKILL)
-    began = time.monotonic()
-    eventually(lambda: not any(processes.runs(worker) for worker in old), timeout=60.0)
-    _note_stop(world, time.monotonic() - began)
-    world.sites[name].wait(60.0)
-    world.sites[name].start()
-    _await_new_worker(world, name)
+    with starting(world, name):
+        old = [psutil.Process(pid) for pid in world.sites[name].worker_pids()]
+        world.sites[name].signal(signal.SIGKILL)
+        began = time.monotonic()
+        eventually(lambda: not any(processes.runs(worker) for worker in old), timeout=60.0)
+        _note_stop(world, time.monotonic() - began)
+        world.sites[name].wait(60.0)
+        world.sites[name].start()
 
 
 @fault("machine")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-__all__ = ["MARK", "CommitLog", "Commits"]
+__all__ = ["MARK", "Branch", "CommitLog", "Commits", "merge"]
 
 _PREFIX = "pgfanout-faults"
 _SLOT = "pgfanout_faults"
@@ -35,7 +35,7 @@ class Commits(NamedTuple):
     lost: dict[int, int]
 
 
-class _Branch(NamedTuple):
+class Branch(NamedTuple):
     """What a server had committed when its data were replaced, and how many keys had been read by then."""
 
     keys: list[int]
@@ -49,21 +49,21 @@ class CommitLog:
         connection.execute(f"CREATE PUBLICATION {_SLOT}")
         connection.execute(f"SELECT pg_create_logical_replication_slot('{_SLOT}', 'pgoutput')")
         self._keys: dict[int, None] = {}
-        self._branches: list[_Branch] = []
+        self._branches: list[Branch] = []
 
     def read(self, connection: psycopg.Connection[Any]) -> Commits:
         """All committed events, in commit order."""
         # A server that crashed may repeat what it had told already.
         self._keys.update(dict.fromkeys(_read(connection)))
-        return _merge(list(self._keys), self._branches)
+        return merge(list(self._keys), self._branches)
 
     def read_lost(self, connection: psycopg.Connection[Any]) -> int:
         """Read what a server has whose data were replaced since the last `read`; the number of that timeline."""
-        self._branches.append(_Branch(list(dict.fromkeys(_read(connection))), len(self._keys)))
+        self._branches.append(Branch(list(dict.fromkeys(_read(connection))), len(self._keys)))
         return len(self._branches) - 1
 
 
-def _merge(kept: list[int], branches: list[_Branch]) -> Commits:
+def merge(kept: list[int], branches: list[Branch]) -> Commits:
     """Put the keys of each branch that were not kept behind the last that was."""
     places = {key: place for place, key in enumerate(kept)}
     behind: dict[int, list[int]] = {}

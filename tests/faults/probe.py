@@ -69,4 +69,4 @@ class Probe:
 
     def _others(self, own: Sequence[Cause]) -> bool:
         causes = [cause for cause in self._world.causes if cause not in own and cause.until >= self._began]
-        return any(cause.topics is None for cause in causes)
+        return any(cause.topics is None and (cause.paths is None or _HUB in cause.paths) for cause in causes)

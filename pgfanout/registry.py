@@ -23,6 +23,9 @@ class Consumer(Protocol):
     def offer(self, event: Event) -> bool:
         """Take an event without waiting; False when a refresh had to replace a backlog."""
 
+    def skip(self, after: int, until: int) -> None:
+        """Everything after one number of the log, up to another, was not offered and has to be read there. Never waits."""
+
     def end(self) -> None:
         """Take the end without waiting."""
 

@@ -93,6 +93,11 @@ class Subscription:
         """Queue an event, never waiting. False when a `REFRESH_EVENT` replaced the backlog."""
         return self._backlog.offer(event)
 
+    def skip(self, after: int, until: int) -> None:
+        """Everything after one number of the log, up to another, was not offered: it is read there. Never waits."""
+        if self._log_backlog is not None:
+            self._log_backlog.skip(after, until)
+
     def end(self) -> None:
         """The hub's end: what is queued can still be read, `CLOSE_EVENT` comes after it."""
         self._backlog.end(drop=False)

@@ -205,7 +205,7 @@ class Pump:
 
     def _join(self, outlet: Outlet, audience: Audience) -> bool:
         """Go on with the feed if that has everything from here on; False when the log is asked instead."""
-        position, since = outlet.feed.join(outlet.number, outlet.position, outlet.passed)
+        position, since = outlet.feed.join(outlet.number, outlet.position, outlet.passed, known=outlet.known)
         if since > outlet.position:
             outlet.position = since
             outlet.feed.tell_refresh()
@@ -226,7 +226,13 @@ class Pump:
         if outlet.question or audience.ended:
             return
         question = outlet.question = object()
-        outlet.feed.ask(outlet.number, partial(self._answer, outlet, question), again=outlet.asks > 0)
+        outlet.feed.ask(
+            outlet.number,
+            partial(self._answer, outlet, question),
+            known=outlet.known,
+            again=outlet.asks,
+            wanted=lambda: outlet.question is question,
+        )
         outlet.asks += 1
 
     def _answer(self, outlet: Outlet, question: object, page: Page | None) -> None:
@@ -249,7 +255,7 @@ class Pump:
             outlet.put(sse.encode(REFRESH_EVENT))
             self._end_replay(outlet, audience, audience.position)
         else:
-            outlet.number = page.until
+            outlet.number, outlet.known = page.until, True
             if page.events:
                 outlet.put_framed(self._framed(page, outlet.chunked))
         self._advance(outlet)

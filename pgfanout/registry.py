@@ -24,7 +24,7 @@ class Consumer(Protocol):
         """Take an event without waiting; False when a refresh had to replace a backlog."""
 
     def skip(self, after: int, until: int) -> None:
-        """Everything after one number of the log, up to another, was not offered and has to be read there. Never waits."""
+        """What is after one number of the log, up to another, was not offered: it is to be read there. Never waits."""
 
     def end(self) -> None:
         """Take the end without waiting."""

@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,13 +17,11 @@ import pytest
 from pgfanout import (
     CLOSE_EVENT,
     REFRESH_EVENT,
-    Event,
     HubConfigurationError,
     HubTimeoutError,
     InvalidEventError,
     PostgresHub,
 )
-from pgfanout.topic import Topic
 
 from .support.postgres import PostgresServer
 from .support.wait import eventually
@@ -79,10 +77,11 @@ class SlowHub(PostgresHub):
         super().__init__(url)
         self.held, self.go_on = threading.Event(), threading.Event()
 
-    def _take(self, topic: Topic, event: Event) -> None:
-        self.held.set()
-        assert self.go_on.wait(LONG)
-        super()._take(topic, event)
+    def _receive(self, texts: Sequence[str]) -> None:
+        if texts:
+            self.held.set()
+            assert self.go_on.wait(LONG)
+        super()._receive(texts)
 
 
 def test_it_is_known_whether_something_was_not_read_yet(fresh_database_url: str) -> None:

@@ -282,7 +282,7 @@ class NotifyHub(ABC):
     def _heartbeat(self, queue_usage: float) -> None:
         self._queue_usage = queue_usage
 
-    def _receive(self, texts: Sequence[str]) -> None:
+    def _receive(self, texts: Iterable[str]) -> None:
         """Hand each text's event to those who follow its topic."""
         for text in texts:
             self._received += 1

@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -77,11 +77,11 @@ class SlowHub(PostgresHub):
         super().__init__(url)
         self.held, self.go_on = threading.Event(), threading.Event()
 
-    def _receive(self, texts: Sequence[str]) -> None:
-        if texts:
+    def _receive(self, texts: Iterable[str]) -> None:
+        if batch := list(texts):
             self.held.set()
             assert self.go_on.wait(LONG)
-        super()._receive(texts)
+        super()._receive(batch)
 
 
 def test_it_is_known_whether_something_was_not_read_yet(fresh_database_url: str) -> None:

@@ -290,7 +290,12 @@ def test_an_event_has_begun_before_its_payload_is_read(
     table.add(11)
     table.large.add(11)
     seen: list[tuple[int, int]] = []
-    monkeypatch.setattr(table, "one", lambda *given: seen.append((position.begun, position.offered)) or logged(11))
+
+    def look(*given: Any) -> Event:
+        seen.append((position.begun, position.offered))
+        return logged(11)
+
+    monkeypatch.setattr(table, "one", look)
     tail.receive([text(11)])
     assert seen == [(11, 10)]
 

@@ -43,6 +43,16 @@ class MemoryLog:
             self.events.append(event)
         return event
 
+    def knows(self, number: int) -> bool:
+        return number == self.pruned_to or (number > self.pruned_to and number in self.numbers)
+
+    def lose(self, count: int) -> None:
+        """The last numbers are gone, as after a fail-over."""
+        kept = sorted(self.numbers)[: max(0, len(self.numbers) - count)]
+        self.numbers = set(kept)
+        self.last = max([self.pruned_to, *kept])
+        self.events = [event for event in self.events if number_of(event) in self.numbers]
+
     def ask(
         self,
         topics: Sequence[Topic],
@@ -70,7 +80,7 @@ class MemoryLog:
         return False
 
     def page(self, after: int, *, known: bool = False) -> Page | None:
-        if not (self.pruned_to <= after <= self.last and (known or after in {self.pruned_to, *self.numbers})):
+        if not (self.pruned_to <= after <= self.last and (known or self.knows(after))):
             return None
         found = [event for event in self.events if after < number_of(event)]
         full = len(found) > self.page_size

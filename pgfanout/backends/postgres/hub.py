@@ -111,7 +111,7 @@ class PostgresHub(NotifyHub):
         return self._listener is not None and self._listener.has_unread
 
     def _new_listener(self) -> Listener:
-        sink = Sink(self._listening_to, self._not_listening, self._receive, self._heartbeat, self._pause)
+        sink = Sink(self._listening_to, self._not_listening, self._receive, self._heartbeat, pause=self._pause)
         self._listener = Listener(self._parameters, self._postgres_channel, sink, **self._timing)
         return self._listener
 
@@ -175,11 +175,12 @@ class PostgresHub(NotifyHub):
         if self._tail is not None:
             self._tail.check()  # whoever installs may give the log another channel, and all would be silence
 
-    def _receive(self, texts: Sequence[str]) -> None:
+    def _receive(self, texts: Iterable[str]) -> None:
         if self._tail is None or self._replayer is None:
             super()._receive(texts)
             return
-        self._received += len(texts)
-        self._tail.receive(texts)
+        batch = list(texts)
+        self._received += len(batch)
+        self._tail.receive(batch)
         self._settle()
         self._replayer.advanced()

@@ -21,6 +21,7 @@ Query = Callable[[str, Sequence[Any]], "list[tuple[Any, ...]]"]
 
 _PAGE_ROWS = 500
 _PAGE_BYTES = 256 * 1024
+_NEWS_ROWS = 250
 _LARGE = 8_000
 """Bytes of a payload from which on it is read only where somebody follows its topic."""
 _LARGEST = 2**63 - 1
@@ -60,17 +61,13 @@ SELECT FROM unnest(%s::text[]) AS wanted (channel) CROSS JOIN LATERAL (
 OFFSET %s LIMIT 1
 """
 
-# What is large is left out, and does not count.
+# What is large is left out, so that the rows bound the bytes as well.
 _NEWS = """
 SELECT log.pruned_to, number, channel, tenant::text, type, payload
 FROM {schema}.log LEFT JOIN (
-    SELECT *, sum(octets) OVER (ORDER BY number) AS bytes FROM (
-        SELECT
-            number, channel, tenant, type, CASE WHEN size <= %s THEN size ELSE 0 END AS octets,
-            CASE WHEN size <= %s THEN payload END AS payload
-        FROM {schema}.event WHERE number > %s AND number <= %s ORDER BY number LIMIT %s
-    ) AS first
-) AS part ON bytes - octets < %s
+    SELECT number, channel, tenant, type, CASE WHEN size <= %s THEN payload END AS payload
+    FROM {schema}.event WHERE number > %s AND number <= %s ORDER BY number LIMIT %s
+) AS part ON true
 ORDER BY number
 """
 
@@ -192,12 +189,11 @@ class LogTable:
 
     def news(self, query: Query, after: int, last: int = _LARGEST) -> News:
         """What came after a number, up to another, of all topics: the first part of it."""
-        rows = query(self._sql(_NEWS), (_LARGE, _LARGE, after, last, _PAGE_ROWS, _PAGE_BYTES))
+        rows = query(self._sql(_NEWS), (_LARGE, after, last, _NEWS_ROWS))
         if not rows:
             self.complain_of_lost_row()
         events = [(row[1], *_found(row[1:])) for row in rows if row[1] is not None]
-        full = len(events) == _PAGE_ROWS or sum(len(event.payload) for *_, event in events if event) >= _PAGE_BYTES
-        return News(rows[0][0], events, full)
+        return News(rows[0][0], events, len(events) == _NEWS_ROWS)
 
     def one(self, query: Query, number: int) -> Event | None:
         """The event of a number, if there is one."""

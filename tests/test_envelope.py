@@ -12,7 +12,15 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from pgfanout.envelope import NOTIFY_LIMIT, MalformedEnvelopeError, decode, encode, new_id, payload_json
+from pgfanout.envelope import (
+    NOTIFY_LIMIT,
+    MalformedEnvelopeError,
+    UnroutableEnvelopeError,
+    decode,
+    encode,
+    new_id,
+    payload_json,
+)
 from pgfanout.errors import InvalidEventError, PayloadTooLargeError
 from pgfanout.event import Event
 from pgfanout.topic import CHANNEL_LIMIT, Topic
@@ -329,3 +337,53 @@ def test_ids_differ_and_can_stand_in_an_event() -> None:
     ids = {new_id() for _ in range(1000)}
     assert len(ids) == 1000
     assert all(Event("orders", b"{}", id=name).id == name for name in ids)
+
+
+# What a text that is no event was about.
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"channel": channel} for channel in ("", "x" * 64, "ü" * 32, "a\tb", 7, None, [], {})),
+        *({"tenant_id": tenant} for tenant in ("", "me", 7, None, "7d0e")),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("payload", ["1", "NaN", '{"a":', "[" * 7000])
+def test_a_topic_that_nobody_can_follow_is_told_apart(fields: dict[str, Any], payload: str) -> None:
+    whole = {"channel": "orders", "tenant_id": TENANT, **fields}
+    start = json.dumps(whole, separators=(",", ":"), ensure_ascii=False)[:-1] + ',"payload":'
+    broken = payload != "1" and not all(isinstance(value, str) and "\t" not in value for value in whole.values())
+    with pytest.raises(MalformedEnvelopeError if broken else UnroutableEnvelopeError) as caught:
+        decode(f"{start}{payload}" + "}")
+    assert caught.value.topic is None
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        '"payload":{"id":4',
+        '"payload":NaN}',
+        '"payload":' + "[" * 7000,
+        '"payload":1,"type":"refresh"}',
+        '"payload":1,"type":7}',
+        '"payload":1,"id":"a\\n"}',
+        '"payload":1} and more',
+        '"id":"7"}',
+    ],
+    ids=lambda rest: rest[:20],
+)
+def test_a_text_that_is_no_event_tells_its_topic_where_it_can_be_read(rest: str) -> None:
+    with pytest.raises(MalformedEnvelopeError) as caught:
+        decode(f'{{"channel":"orders","tenant_id":"{TENANT}",{rest}')
+    assert caught.value.topic == Topic("orders", str(TENANT))
+    assert not isinstance(caught.value, UnroutableEnvelopeError)
+
+
+@pytest.mark.parametrize("text", ["", "hello", "{}", "[1]", '{"channel":"orders"}', '{"tenant_id":"7","payload":1}'])
+def test_a_text_without_a_topic_tells_none(text: str) -> None:
+    with pytest.raises(MalformedEnvelopeError) as caught:
+        decode(text)
+    assert caught.value.topic is None
+    assert not isinstance(caught.value, UnroutableEnvelopeError)

@@ -32,6 +32,7 @@ from pgfanout.errors import (
 )
 from pgfanout.event import Event
 from pgfanout.hub import live_hubs
+from pgfanout.topic import topics
 
 from .support.wait import eventually
 
@@ -528,6 +529,26 @@ def test_listening_again_is_a_gap_for_everyone() -> None:
         assert [waiting(one), waiting(other)] == [[REFRESH_EVENT], [REFRESH_EVENT]]
         stats = hub.stats()
         assert (stats.reconnects, stats.gaps, stats.last_error) == (1, 1, "the server is gone")
+
+
+def test_whoever_is_there_before_the_first_listening_refreshes_and_nobody_else() -> None:
+    go_on = threading.Event()
+
+    def listen_late(hub: NotifyHub) -> None:
+        assert go_on.wait(PATIENCE)
+        hub._listening()
+
+    with ScriptedHub(listen_late) as hub:
+        early = Subscription(8)
+        hub._dispatcher.registry.add(early, topics("orders", TENANT))
+        go_on.set()
+        late = hub.subscribe("orders", TENANT)
+        eventually(lambda: hub.stats().gaps == 1)
+        assert waiting(early) == [REFRESH_EVENT]
+        assert waiting(late) in ([], [REFRESH_EVENT])  # it came in the moment of listening, or after it
+    with ScriptedHub() as hub:
+        assert waiting(hub.subscribe("orders", TENANT)) == []
+        assert hub.stats().gaps == 0
 
 
 def test_an_outage_can_be_seen_before_it_is_over() -> None:

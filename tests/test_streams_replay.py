@@ -421,7 +421,7 @@ class Following(RuleBasedStateMachine):
     @rule(missed=st.integers(-2, 8), fresh=st.booleans(), small=st.booleans())
     def connect(self, missed: int, fresh: bool, small: bool) -> None:
         after = None if fresh else max(0, self.site.number - missed) if missed >= 0 else 10**9
-        begun, known = self.site.log.begun, after is None or self.site.log.knows(after)
+        begun, known = self.site.log.begun, after is None or self.site.log.had(after)
         self.site.connect(after, small=small)
         self.seen.append(begun - 1 if after is None else after if known else 0)  # what is on its way may come as well
         self.has.append(begun if after is None else after if known else 0)

@@ -214,6 +214,8 @@ class Pump:
             self._ask(outlet, audience)
             return False
         self._end_replay(outlet, audience, position)
+        # The log may have told it more than had been offered when the audience came to its position.
+        audience.number = max(audience.number, outlet.number)
         return True
 
     def _end_replay(self, outlet: Outlet, audience: Audience, position: int) -> None:

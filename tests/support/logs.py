@@ -46,6 +46,10 @@ class MemoryLog:
     def knows(self, number: int) -> bool:
         return number == self.pruned_to or (number > self.pruned_to and number in self.numbers)
 
+    def had(self, number: int) -> bool:
+        """Whether it knows a number, or knew it before that was pruned."""
+        return number == self.pruned_to or number in self.numbers
+
     def lose(self, count: int) -> None:
         """The last numbers are gone, as after a fail-over."""
         kept = sorted(self.numbers)[: max(0, len(self.numbers) - count)]

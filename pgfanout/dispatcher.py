@@ -76,7 +76,7 @@ class Dispatcher:
 
     def has_consumers(self) -> bool:
         """Whether anyone follows anything."""
-        return bool(self.registry.all())
+        return len(self.registry) > 0
 
     def gap(self) -> None:
         """Tell everyone, now, that events may have been lost here."""
@@ -117,7 +117,7 @@ class Dispatcher:
 
     def lose(self, topic: Topic | None) -> None:
         """Tell a topic's followers, or everyone, to refresh: now, or as soon as it may be told again."""
-        if self.has_consumers() and not self.fills_gaps if topic is None else self.has_followers(topic):
+        if self._is_missed(topic):
             self._lost.add(topic)
             self.tell_lost()
 
@@ -129,6 +129,12 @@ class Dispatcher:
     def pause(self) -> float | None:
         """Seconds until `tell_lost` has to be called; None when no gap waits to be told."""
         return max(0.0, self._tell_at - self._clock()) if self._lost else None
+
+    def _is_missed(self, topic: Topic | None) -> bool:
+        """Whether anybody has missed what was lost."""
+        if topic is None:
+            return self.has_consumers() and not self.fills_gaps
+        return self.has_followers(topic)
 
     def _is_lost(self, topic: Topic) -> bool:
         return not self.fills_gaps and (topic in self._lost or None in self._lost)

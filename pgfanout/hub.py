@@ -65,7 +65,10 @@ class NotifyHub(ABC):
 
     @abstractmethod
     def _new_listener(self) -> Listener:
-        """A listener that calls `_listening`, `_not_listening`, `_receive` and `_heartbeat`."""
+        """A listener that calls `_listening`, `_not_listening`, `_receive` and `_heartbeat`.
+
+        While it waits for something to arrive, it calls `_receive` after `_pause()` seconds, with nothing.
+        """
 
     @abstractmethod
     def _send(self, texts: Sequence[str], executor: Any) -> None:
@@ -302,8 +305,7 @@ class NotifyHub(ABC):
         self._dispatcher.wake()
 
     def _pause(self) -> float | None:
-        """Seconds until `_receive` has to be called even if nothing arrives; None when it need not. Any listener asks
-        before it waits."""
+        """Seconds until `_receive` has to be called even if nothing arrives; None when it need not."""
         return self._dispatcher.pause()
 
     def _renew(self) -> None:

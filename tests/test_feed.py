@@ -618,10 +618,10 @@ def test_what_the_hub_skips_is_gone_for_every_reader_that_has_not_read_it() -> N
         with pytest.raises(OverrunError):
             feed.read(position)
     assert feed.join(40, reader.position, reader.position) == (None, reader.position)
-    position, _ = feed.join(50, reader.position, reader.position)
-    assert position is not None
+    joined, _ = feed.join(50, reader.position, reader.position)
+    assert joined is not None
     offer_logged(feed, log, 51)
-    assert [event.id for event in feed.read(position)[0]] == ["51"]
+    assert [event.id for event in feed.read(joined)[0]] == ["51"]
 
 
 def test_a_refresh_that_nobody_has_read_stands_for_what_the_hub_skips_as_well() -> None:

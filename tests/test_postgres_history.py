@@ -542,10 +542,11 @@ def test_a_replay_works_on_both_sides_of_a_fork(hub: PostgresHub) -> None:
 def test_the_extension_uses_the_settings_and_gives_templates_a_cursor(url: str) -> None:
     app = flask.Flask(__name__)
     app.config.update(PGFANOUT_DATABASE_URL=url, PGFANOUT_HISTORY="yes", PGFANOUT_HISTORY_MAX_REPLAY="7")
+    app.config["PGFANOUT_HISTORY_LOG_ONLY"] = "no"
     fanout = PgFanout(app)
     with fanout.hub as hub, app.test_request_context():
         assert isinstance(hub, PostgresHub)
-        assert hub._history == History(max_replay=7)
+        assert hub._history == History(max_replay=7, log_only=False)
         publish(hub, 1)
         with hub.subscribe("orders", TENANT):
             rendered = flask.render_template_string("{{ pgfanout_cursor() }}")

@@ -318,6 +318,7 @@ def test_what_was_missed_is_offered_and_not_once_more(tail: Tail, table: Table, 
     table.add(*range(11, 20))
     assert tail.catch_up(query)
     assert audience.names == [str(number) for number in range(11, 20)]
+    assert audience.asleep == 0
     table.add(20)
     tail.receive([text(number) for number in range(15, 21)])
     assert audience.names == [str(number) for number in range(11, 21)]
@@ -466,6 +467,14 @@ def test_a_listener_that_was_given_up_does_not_move_the_position_back(
     with pytest.raises(RuntimeError):
         tail.catch_up(query)
     assert (position.begun, position.offered) == (14, 14)
+
+
+def test_nor_one_that_has_an_event_past_the_log_to_read(open_tail: Tail, table: Table, audience: Audience) -> None:
+    table.add(11)
+    table.fails = True
+    with pytest.raises(psycopg.OperationalError):
+        open_tail.receive([unnumbered("a"), text(11)])
+    assert (audience.names, audience.asleep) == (['"a"'], 0)
 
 
 @pytest.mark.parametrize("asks", ["one", "news", "among"])

@@ -70,6 +70,7 @@ class Tail:
         self._query: Query | None = None
         self._recent: set[int] = set()  # numbers that were offered last, in two generations
         self._older: set[int] = set()
+        self._asleep = False  # whether something was offered that nobody was woken for
         self._damaged = False  # whether something of this batch could not be read
         self._refreshes = 0
         self.fills = 0
@@ -104,6 +105,7 @@ class Tail:
         numbers = [_number_at_end(text) for text in texts]
         if all(map(self._was_offered, numbers)):
             return
+        self._asleep = False
         # With events past the log, the log is read as far as was notified, so that each comes in its turn.
         news = self._read(_LAST if self._log_only else max(numbers))
         doubtful: list[tuple[str, int]] = []
@@ -127,7 +129,7 @@ class Tail:
         if not doubtful:
             return
         assert self._query is not None
-        self._audience.wake()
+        self._wake()
         logged = self._table.among(self._query, [number for _, number in doubtful])
         for text, number in doubtful:
             if number not in logged:
@@ -135,6 +137,7 @@ class Tail:
 
     def _take_stray(self, text: str) -> None:
         """Take a notification that is no event of the log."""
+        self._asleep = True
         try:
             topic, event = decode(text)
         except UnroutableEnvelopeError:
@@ -153,6 +156,7 @@ class Tail:
         """Offer what comes after the position, up to a number; yields each number once it was offered."""
         while self._position.offered < last:
             assert self._query is not None
+            self._wake()
             news = self._table.news(self._query, self._position.offered, last)
             if news.pruned_to > self._position.offered:
                 self._refresh(self._table.ends(self._query).last)
@@ -162,7 +166,6 @@ class Tail:
                 yield number
             if not news.more:
                 return
-            self._audience.wake()
 
     def _fill(self, last: int) -> bool:
         self.fills += 1
@@ -171,6 +174,7 @@ class Tail:
             self.filled_events += 1
             if count >= self._table.max_replay or time.monotonic() > deadline:
                 return self._skip(last)
+        self._wake()
         if self._refreshes > gaps:
             return False
         self._position.begun = self._position.offered = max(self._position.offered, last)
@@ -205,16 +209,22 @@ class Tail:
             event = self._fetch(number)
         if event is not None:
             self._audience.offer(topic, event)
+            self._asleep = True
         self._position.offered = number
         self._remember(number)
 
     def _fetch(self, number: int) -> Event | None:
         assert self._query is not None
-        self._audience.wake()
+        self._wake()
         event = self._table.one(self._query, number)
         if event is None:  # it was pruned in this moment
             self._audience.gap()
         return event
+
+    def _wake(self) -> None:
+        if self._asleep:
+            self._asleep = False
+            self._audience.wake()
 
     def _remember(self, number: int) -> None:
         self._recent.add(number)

@@ -29,7 +29,9 @@ from pgfanout.backends.postgres.log import LogTable
 from pgfanout.flask import PgFanout
 
 from .support.child import FORKS, in_child
-from .support.postgres import PostgresServer, random_name
+from .support.need import need
+from .support.postgres import PostgresServer, missing_reason, random_name
+from .support.replication import REPLICATED, Standby
 from .support.wait import eventually
 
 pytestmark = pytest.mark.history
@@ -361,6 +363,43 @@ def test_a_hub_that_comes_back_to_a_log_without_its_position_tells_everyone(url:
         assert take(subscription, 1) == [REFRESH_EVENT]
         publish(hub, 3)
         assert payloads(take(subscription, 1)) == [3]
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[PostgresServer, Standby]]:
+    """A primary with the history, and a standby that has it and has stopped."""
+    reason = missing_reason()
+    need(reason is None, str(reason))
+    with PostgresServer(hba=REPLICATED) as primary:
+        PostgresHub(primary.url()).install_history()
+        with Standby(primary) as standby:
+            standby.wait_caught_up()
+            standby.stop()
+            yield primary, standby
+
+
+def test_a_fail_over_that_lost_commits_is_told_to_all_who_have_seen_them(pair: tuple[PostgresServer, Standby]) -> None:
+    primary, standby = pair
+    hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
+    both = primary.url().replace(f"127.0.0.1:{primary.port}", hosts)
+    with PostgresHub(both, history=True) as hub:
+        cursor = hub.cursor()
+        with hub.subscribe("orders", TENANT) as open_page:
+            publish(hub, 1, 2)
+            events = take(open_page, 2)
+            primary.kill()
+            standby.start()
+            standby.promote()
+            with standby.connect() as connection:  # before the hub is back
+                connection.execute("SELECT pgfanout.publish('orders', %s, '3')", [TENANT])
+            assert take(open_page, 1) == [REFRESH_EVENT]
+            publish(hub, 4)
+            assert payloads(take(open_page, 1)) == [4]
+        for seen in events:
+            with hub.subscribe("orders", TENANT, after=seen.id) as returning:
+                assert take(returning, 1) == [REFRESH_EVENT]
+        with hub.subscribe("orders", TENANT, after=cursor) as returning:  # it has seen nothing that was lost
+            assert payloads(take(returning, 2)) == [3, 4]
 
 
 def test_a_number_of_another_worker_that_is_ahead_waits_until_this_one_is_there(

@@ -115,6 +115,11 @@ class Feed:
         return 0 if self.log is None else self.log.offered
 
     @property
+    def gone(self) -> int:
+        """Everything up to this number was dropped, or left to the log: it is before what a reader finds here."""
+        return max(0, self._floor)
+
+    @property
     def end_position(self) -> int:
         """The position from which on a reader that comes now gets everything."""
         with self._lock:

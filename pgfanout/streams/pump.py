@@ -276,7 +276,8 @@ class Pump:
             audience.exclude(outlet)
             outlet.fall_behind()
             audience.replaying.add(outlet)
-        audience.number = audience.feed.offered
+        # What was dropped or skipped a moment ago may not count as offered yet.
+        audience.number = max(audience.feed.offered, audience.feed.gone)
         audience.position = audience.feed.end_position
         for outlet in outlets:
             self._advance(outlet)

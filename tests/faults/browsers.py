@@ -40,7 +40,7 @@ class StreamSubscriber(Subscriber):
         self._cut_allowed = cut_allowed
         self._history = hub.has_history
         self._hub = hub if self._history and self._random.random() < 0.3 else None
-        self._rendered: tuple[int | None, float] | None = None
+        self._rendered: tuple[str | None, float] | None = None
         self._last_event_id: str | None = None
         # Where a block without an id comes first, the standard's last event id buffer is empty, and so is then the last
         # event id. The engines keep the one that they had.

@@ -137,7 +137,7 @@ class HubSubscriber(Subscriber):
 
     def _begin_by_cursor(self) -> float:
         """What a page does that is rendered now, and follows later; the time from which on it misses nothing."""
-        self._after = self._hub.cursor()
+        self._after = int(self._hub.cursor() or 0)
         now = monotonic()
         self._stop.wait(self._random.uniform(0.0, 0.1))
         return now

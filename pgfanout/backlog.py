@@ -135,6 +135,10 @@ class Backlog(queue.Queue[Event]):
     def _tail(self) -> Event | None:
         return self.queue[-1] if self.queue else None
 
+    def skip(self, after: int, until: int) -> None:
+        """See `Consumer`: without a log that refills it, what was not offered is lost, so a refresh stands for it."""
+        self.offer(REFRESH_EVENT)
+
     def end(self, *, drop: bool = False) -> None:
         """Take nothing more, and `drop` what waits; every thread that waits wakes up. Idempotent, never waits."""
         with self.mutex:

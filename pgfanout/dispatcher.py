@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Iterable
 
+from .envelope import MalformedEnvelopeError
 from .event import REFRESH_EVENT, Event
 from .feed import Feed, NewsReader
-from .registry import Registry
+from .rate_limit import RateLimit
+from .registry import Consumer, Registry
 from .relay import Relay
 from .topic import Topic
 
@@ -15,21 +18,38 @@ __all__ = ["Dispatcher"]
 
 logger = logging.getLogger("pgfanout")
 
+_PERIOD = 1.0
+"""Seconds from one refresh that anybody can cause to the next."""
+
 
 class Dispatcher:
     """Offers events and gaps to the consumers of the registry, and wakes who reads them.
 
     For the listener's thread, which alone writes the counters; any thread may read them, and `wake`.
     Nothing here waits.
+
+    Any role that can connect can notify, and so cause a gap. The first such gap is told at once. Those of the next
+    second wait in `_lost` until the second is over; then one refresh for each consumer tells all of them. The events of
+    a topic in `_lost` are dropped: its followers are about to refresh anyway, and no event may come between a gap and
+    its refresh. `pause` says when `tell_lost` has to be called.
+
+    With `fills_gaps`, a log has every event that the hub promises. Then a notification that can't be read is no gap,
+    and nothing is dropped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.registry = Registry()
         self.relay = Relay()
         self.reader: NewsReader | None = None
         """Who reads the feeds, once there are some."""
-        self.undecodable = self.delivered = self.refreshes = self.gaps = 0
-        self._complain_at = 0.0
+        self.fills_gaps = False
+        self.undecodable = self.unroutable = self.unlogged = 0
+        self.delivered = self.refreshes = self.gaps = 0
+        self._clock = clock
+        self._lost: set[Topic | None] = set()  # None stands for all topics
+        self._tell_at = float("-inf")
+        self._malformed_lines = RateLimit(10.0)
+        self._unlogged_lines = RateLimit(60.0)
 
     def offer(self, topic: Topic, event: Event) -> None:
         """Hand an event to those who follow its topic; `wake` follows.
@@ -37,6 +57,8 @@ class Dispatcher:
         They are looked up for each event: one who comes meanwhile sees all its topics from the same
         event on, and no gap between two of them.
         """
+        if self._lost and self._is_lost(topic):
+            return
         for consumer in self.registry.of(topic):
             self.delivered += consumer.members
             if not consumer.offer(event):
@@ -52,11 +74,13 @@ class Dispatcher:
         """Whether anyone follows a topic."""
         return bool(self.registry.of(topic))
 
+    def has_consumers(self) -> bool:
+        """Whether anyone follows anything."""
+        return len(self.registry) > 0
+
     def gap(self) -> None:
-        """Tell everyone that events may have been lost here."""
-        self.gaps += 1
-        for consumer in self.registry.all():
-            consumer.offer(REFRESH_EVENT)
+        """Tell everyone, now, that events may have been lost here."""
+        self._tell({None})
         self.wake()
 
     def refresh_early(self) -> None:
@@ -66,17 +90,71 @@ class Dispatcher:
                 consumer.offer(REFRESH_EVENT)
         self.wake()
 
-    def malformed(self, problem: Exception) -> None:
-        """A notification that nobody can read may have been anyone's event: that's a gap."""
+    def skip(self, after: int, until: int) -> None:
+        """Send everyone to the log for what is after one number, up to another; `wake` follows."""
+        for consumer in self.registry.all():
+            consumer.skip(after, until)
+
+    def take_malformed(self, error: MalformedEnvelopeError) -> None:
+        """A notification that nobody can read may have been anyone's event, or any of its topic: that's a gap."""
         self.undecodable += 1
-        now = time.monotonic()
-        if now >= self._complain_at:
-            # Any role that can connect can notify: it must not be able to fill the log.
-            self._complain_at = now + 10.0
+        held_back = self._malformed_lines.take()
+        if held_back is not None:
             logger.warning(
-                "a notification was no event (%s), %d so far; everyone is told to refresh."
-                " Does something else notify this channel?",
-                problem,
+                "a notification was no event (%s), %d so far; %s. Does something else notify this channel?",
+                error,
                 self.undecodable,
+                "the history has every event all the same" if self.fills_gaps else "its followers are told to refresh",
             )
-        self.gap()
+        self.lose(error.topic)
+
+    def take_unlogged(self, topic: Topic) -> None:
+        """An event that the history does not have is not delivered; its followers are told to refresh."""
+        self.unlogged += 1
+        held_back = self._unlogged_lines.take()
+        if held_back is not None:
+            logger.warning(
+                "a notification was no event of the history (channel %r), %d so far: it is not delivered, and its"
+                " followers are told to refresh. Let its publisher use history, or SELECT pgfanout.publish(...); or"
+                " have such events delivered with log_only=False (PGFANOUT_HISTORY_LOG_ONLY)",
+                topic.channel,
+                self.unlogged,
+            )
+        self.lose(topic)
+
+    def lose(self, topic: Topic | None) -> None:
+        """Tell a topic's followers, or everyone, to refresh: now, or as soon as it may be told again."""
+        if self._is_missed(topic):
+            self._lost.add(topic)
+            self.tell_lost()
+
+    def tell_lost(self) -> None:
+        """Tell the gaps that wait, if it is time to; `wake` follows."""
+        if self._lost and self._clock() >= self._tell_at:
+            self._tell(self._lost)
+
+    def pause(self) -> float | None:
+        """Seconds until `tell_lost` has to be called; None when no gap waits to be told."""
+        return max(0.0, self._tell_at - self._clock()) if self._lost else None
+
+    def _is_missed(self, topic: Topic | None) -> bool:
+        """Whether anybody has missed what was lost."""
+        if topic is None:
+            return self.has_consumers() and not self.fills_gaps
+        return self.has_followers(topic)
+
+    def _is_lost(self, topic: Topic) -> bool:
+        return not self.fills_gaps and (topic in self._lost or None in self._lost)
+
+    def _tell(self, lost: set[Topic | None]) -> None:
+        self.gaps += 1
+        self._lost = set()
+        self._tell_at = self._clock() + _PERIOD
+        for consumer in self._followers(lost):
+            consumer.offer(REFRESH_EVENT)
+
+    def _followers(self, lost: Iterable[Topic | None]) -> Iterable[Consumer]:
+        """The consumers of these topics, each once."""
+        if None in lost:
+            return self.registry.all()
+        return dict.fromkeys(consumer for topic in lost if topic is not None for consumer in self.registry.of(topic))

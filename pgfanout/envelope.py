@@ -22,13 +22,13 @@ from .topic import Topic
 __all__ = [
     "NOTIFY_LIMIT",
     "MalformedEnvelopeError",
+    "UnroutableEnvelopeError",
     "compose",
     "compose_logged",
     "decode",
     "encode",
     "new_id",
     "payload_json",
-    "reference",
 ]
 
 NOTIFY_LIMIT: Final = 7999
@@ -36,7 +36,18 @@ NOTIFY_LIMIT: Final = 7999
 
 
 class MalformedEnvelopeError(PgFanoutError, ValueError):
-    """A notification that is no envelope. The message tells why and shows nothing of it."""
+    """A notification that is no envelope. The message tells why and shows nothing of it.
+
+    `topic` is what the event was about, where that can be read all the same.
+    """
+
+    def __init__(self, problem: str, topic: Topic | None = None) -> None:
+        super().__init__(problem)
+        self.topic = topic
+
+
+class UnroutableEnvelopeError(MalformedEnvelopeError):
+    """A JSON object with a channel and a tenant that nobody can follow here."""
 
 
 def encode(event: Event, tenant: str) -> str:
@@ -76,20 +87,9 @@ def compose_logged(limit: int, channel: str, tenant_id: str | uuid.UUID, payload
     return "\n".join((channel, topic.tenant, type, event.payload.decode()))
 
 
-def reference(text: str) -> tuple[Topic, str] | None:
-    """Of an envelope without a payload, which was too large to be notified: the topic, and the id that the
-    event has in the log. None when it is something else."""
-    try:
-        members = _members(text)
-        if "payload" in members:
-            return None
-        return Topic.of(_string(members, "channel"), _string(members, "tenant_id")), _string(members, "id")
-    except (InvalidEventError, RecursionError, ValueError, StopIteration, IndexError, KeyError):
-        return None
-
-
 def decode(text: str) -> tuple[Topic, Event]:
-    """The event of a NOTIFY text and the topic it goes to. Raises `MalformedEnvelopeError`.
+    """The event of a NOTIFY text and the topic it goes to. Raises `MalformedEnvelopeError`,
+    and `UnroutableEnvelopeError` where its topic is one that nobody can follow.
 
     The payload's bytes are those that were sent, so no number loses a digit on the way. In a text of the form that
     `encode` makes, blanks around the payload are the payload's; elsewhere they are the envelope's, and left out.
@@ -98,8 +98,13 @@ def decode(text: str) -> tuple[Topic, Event]:
         return _decode_own(text)
     except (InvalidEventError, ValueError, StopIteration, IndexError, RecursionError):
         pass  # it is another's, which may be right all the same, or it is wrong, and the careful way tells why
+    topic = None
     try:
-        topic, event = _event(text)
+        members = _members(text)
+        topic = _routed(members)
+        return topic, _event(topic, members, text)
+    except UnroutableEnvelopeError:
+        raise
     except InvalidEventError as error:
         problem = f"invalid {error.field}"
     except RecursionError:
@@ -108,10 +113,8 @@ def decode(text: str) -> tuple[Topic, Event]:
         problem = "not a JSON object"
     except KeyError as error:
         problem = f"{error.args[0]} is missing or of the wrong kind"
-    else:
-        return topic, event
     # Raised outside the handler: a JSON error carries the whole text.
-    raise MalformedEnvelopeError(problem)
+    raise MalformedEnvelopeError(problem, topic or _beginning(text))
 
 
 def payload_json(payload: object) -> bytes:
@@ -183,14 +186,43 @@ _last: tuple[str, Topic] = ("\0", Topic("", ""))
 _quick_scan = json.JSONDecoder(parse_constant=refuse_constant).scan_once  # type: ignore[attr-defined]
 
 
-def _event(text: str) -> tuple[Topic, Event]:
-    """What any envelope has. Raises `KeyError` and what a JSON parser does, too."""
-    members = _members(text)
-    topic = Topic.of(_string(members, "channel"), _string(members, "tenant_id"))
+def _routed(members: Mapping[str, str]) -> Topic:
+    """The topic. Raises `KeyError` where it is missing, `UnroutableEnvelopeError` where nobody can follow it."""
+    for name in ("channel", "tenant_id"):
+        if name not in members:
+            raise KeyError(name)
+    try:
+        names = _string(members, "channel"), _string(members, "tenant_id")
+    except KeyError as error:
+        problem = f"{error.args[0]} is missing or of the wrong kind"
+    else:
+        return _followed(*names)
+    raise UnroutableEnvelopeError(problem)
+
+
+def _beginning(text: str) -> Topic | None:
+    """The topic of a text that can't be read as a whole, if it begins like an envelope.
+
+    Raises `UnroutableEnvelopeError`.
+    """
+    found = _head(text)
+    return None if found is None else _followed(*found.groups())
+
+
+def _followed(channel: str, tenant: str) -> Topic:
+    try:
+        return Topic.of(channel, tenant)
+    except InvalidEventError as error:
+        problem = f"invalid {error.field}"
+    raise UnroutableEnvelopeError(problem)
+
+
+def _event(topic: Topic, members: Mapping[str, str], text: str) -> Event:
+    """What any envelope has beside its topic. Raises `KeyError` and what a JSON parser does, too."""
     kind = check_type(_string(members, "type", default=""))
     name = check_label("id", _string(members, "id", default=""))
     payload = members["payload"] if (own := _own_payload(text)) is None else own
-    return topic, Event.checked(topic.channel, payload.encode(), kind, name)
+    return Event.checked(topic.channel, payload.encode(), kind, name)
 
 
 def _own_payload(text: str) -> str | None:

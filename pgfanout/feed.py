@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Protocol
 
 from .event import REFRESH_EVENT, Event
-from .log import Answer, Log, number_of
+from .log import Answer, Log, always, number_of
 from .topic import Topic
 
 __all__ = ["Feed", "NewsReader", "OverrunError"]
@@ -119,6 +119,11 @@ class Feed:
         return 0 if self.log is None or self.early else self.log.offered
 
     @property
+    def gone(self) -> int:
+        """Everything up to this number was dropped, or left to the log: it is before what a reader finds here."""
+        return max(0, self._floor)
+
+    @property
     def end_position(self) -> int:
         """The position from which on a reader that comes now gets everything."""
         with self._lock:
@@ -141,6 +146,19 @@ class Feed:
         if not told:
             self._reader.news(self)
         return True
+
+    def skip(self, after: int, until: int) -> None:
+        """Everything after one number of the log, up to another, was not offered: every reader gets what it has not
+        read yet from the log. Never waits."""
+        with self._lock:
+            if self._ended:
+                return
+            self._drop(0)
+            self._end += 1  # in the place of what was not offered: nobody has read it, and it is gone
+            self._floor = until
+            told, self._told = self._told, True
+        if not told:
+            self._reader.news(self)
 
     def end(self) -> None:
         """Take no further event; readers get what is there, and see `ended`."""
@@ -175,11 +193,11 @@ class Feed:
             self._owner.count_refreshes(max(1, overflows) * readers)
         return _without_repeated_refreshes(events) if refreshed else events, until
 
-    def join(self, after: int, since: int, passed: int) -> tuple[int | None, int]:
+    def join(self, after: int, since: int, passed: int, *, known: bool = True) -> tuple[int | None, int]:
         """The position from which on a reader that has read the log up to a number gets the rest; None as
-        long as that is not here. `since` is the position where it came, or fell behind; `passed` what
-        it has read of the feed itself.
+        long as that is not here, or the log has to be asked first whether it knows the number.
 
+        `since` is the position where the reader came, or fell behind; `passed` what it has read of the feed itself.
         What is returned second is to be the next `since`: if it's greater, there was a refresh that the
         reader is to be told first, since it has read beyond that.
         """
@@ -192,10 +210,21 @@ class Feed:
                 since = passed = max(self._refreshed_at + 1, self._lost_at)
             if not 0 <= self._floor <= after <= offered:
                 return None, since
+            if not known and not self._vouches_for(after, offered):
+                return None, since
             position = max(self._position_after(after), passed)
             if self._has_unnumbered(since, position):
                 since = position  # the log had them not, and here they are passed by
             return position, since
+
+    def _vouches_for(self, number: int, offered: int) -> bool:
+        """Whether the log has that very number, as far as can be seen here."""
+        assert self.log is not None
+        if not self.log.complete:
+            return False
+        first = self._end - len(self._events)
+        here = self._events[max(0, self._refreshed_at + 1 - first) :]  # a refresh may mean another log
+        return number in (self._floor, offered) or any(number_of(event) == number for event in here)
 
     def _has_unnumbered(self, start: int, end: int) -> bool:
         first = self._end - len(self._events)
@@ -207,10 +236,12 @@ class Feed:
                 return self._end - back
         return self._end - len(self._events)
 
-    def ask(self, after: int, answer: Answer, *, again: bool = False) -> None:
+    def ask(
+        self, after: int, answer: Answer, *, known: bool = False, again: int = 0, wanted: Callable[[], bool] = always
+    ) -> None:
         """Ask the log for what came after a number; see there."""
         assert self.log is not None
-        self.log.ask(self._topics, after, answer, again=again)
+        self.log.ask(self._topics, after, answer, known=known, again=again, wanted=wanted)
 
     def tell_refresh(self) -> None:
         """Count a reader that is told to refresh, since the log can't help it."""

@@ -155,18 +155,23 @@ class PgFanout:
         )
         return flask.Response(body, 200 if stats.listening else 503, content_type="application/json")
 
-    def cursor(self) -> str:
+    def cursor(self, *, executor: Any = None) -> str:
         """What a page puts after `?last_event_id=` of its stream's URL, to get what is committed from now on.
 
         To be called before the page's state is read from the database. Templates have it as
         `pgfanout_cursor()`, for those that read the state themselves. Empty without history, and while the
         hub isn't listening: the page has to load its state when its stream opens then. Only the first thread of a
         process that needs the hub may wait for it, `PGFANOUT_START_TIMEOUT` seconds at most.
+
+        With an `executor`, as for `publish`, the cursor is that of its transaction's snapshot, which counts under
+        REPEATABLE READ: `NotifyHub.cursor` has more. That asks the database, and raises the executor's errors.
         """
         hub = self.hub
+        if executor is not None:
+            return hub.cursor(executor=executor) or ""
         try:
             if hub.has_history and hub.await_first_start(self._endpoint.start_timeout):
-                return str(hub.cursor() or "")
+                return hub.cursor() or ""
         except (HubClosedError, HubTimeoutError):
             pass
         return ""

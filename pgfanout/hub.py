@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 from . import envelope
 from .dispatcher import Dispatcher
-from .event import Event
 from .feed import Feed, NewsReader
 from .fork import renew_in_children
 from .lifecycle import Lifecycle, Listener
@@ -66,7 +65,10 @@ class NotifyHub(ABC):
 
     @abstractmethod
     def _new_listener(self) -> Listener:
-        """A listener that calls `_listening`, `_not_listening`, `_receive` and `_heartbeat`."""
+        """A listener that calls `_listening`, `_not_listening`, `_receive` and `_heartbeat`.
+
+        While it waits for something to arrive, it calls `_receive` after `_pause()` seconds, with nothing.
+        """
 
     @abstractmethod
     def _send(self, texts: Sequence[str], executor: Any) -> None:
@@ -75,6 +77,10 @@ class NotifyHub(ABC):
     def _new_log(self) -> Log | None:
         """Where events can be read again, if the backend has something like that."""
         return None
+
+    def _read_cursor(self, executor: Any) -> str | None:
+        """Where the log ends for the executor's transaction."""
+        raise NotImplementedError(f"{type(self).__name__} has no log to read a cursor from")
 
     def _compose(self, *event: Any) -> str:
         """The text to send for the arguments of a publish. Raises `InvalidEventError`, `PayloadTooLargeError`."""
@@ -163,18 +169,24 @@ class NotifyHub(ABC):
         """Whether events are kept for those who missed them."""
         return self._log is not None
 
-    def cursor(self, *, start_timeout: float = 10.0) -> int | None:
+    def cursor(self, *, executor: Any = None, start_timeout: float = 10.0) -> str | None:
         """Where the history ends, as far as this process knows; None without history.
 
         What was committed up to there is seen by whoever queries the database from now on. So a
         page that gets the cursor before it reads its state, and opens its stream with
         `?last_event_id=` and the cursor, misses nothing. Starts the hub when nobody did, and raises
         what `start` raises; otherwise it never waits.
+
+        A transaction of REPEATABLE READ or SERIALIZABLE has its snapshot from its first query on: what counts is what
+        that sees. With the page's `executor` (as for `publish`) the cursor is read in its transaction, by a role that
+        may read the history. That blocks for a round trip, needs no listener, and raises the executor's errors.
         """
         if self._log is None:
             return None
+        if executor is not None:
+            return self._read_cursor(executor)
         self.start(start_timeout)
-        return self._log.offered
+        return str(self._log.offered)
 
     def follow(self, topics: Iterable[Topic], reader: NewsReader) -> tuple[Feed, int]:
         """A feed that all who follow the same topics share, and the position to read it from: what
@@ -234,6 +246,8 @@ class NotifyHub(ABC):
             last_error=lifecycle.last_error,
             received=self._received,
             undecodable=dispatcher.undecodable,
+            unroutable=dispatcher.unroutable,
+            unlogged=dispatcher.unlogged,
             delivered=dispatcher.delivered,
             refreshes=dispatcher.refreshes + registry.refreshes,
             gaps=dispatcher.gaps,
@@ -300,19 +314,22 @@ class NotifyHub(ABC):
             self._received += 1
             try:
                 topic, event = envelope.decode(text)
+            except envelope.UnroutableEnvelopeError:
+                self._dispatcher.unroutable += 1
             except envelope.MalformedEnvelopeError as error:
-                self._unreadable(text, error)
+                self._dispatcher.take_malformed(error)
             else:
-                self._take(topic, event)
+                self._dispatcher.offer(topic, event)
+        self._settle()
+
+    def _settle(self) -> None:
+        """The end of a batch: tell the gaps that are due, and wake who has something to read."""
+        self._dispatcher.tell_lost()
         self._dispatcher.wake()
 
-    def _take(self, topic: Topic, event: Event) -> None:
-        """Take an event that has arrived."""
-        self._dispatcher.offer(topic, event)
-
-    def _unreadable(self, text: str, error: envelope.MalformedEnvelopeError) -> None:
-        """Take a text that is no event."""
-        self._dispatcher.malformed(error)
+    def _pause(self) -> float | None:
+        """Seconds until `_receive` has to be called even if nothing arrives; None when it need not."""
+        return self._dispatcher.pause()
 
     def _renew(self) -> None:
         self._dispatcher = Dispatcher()

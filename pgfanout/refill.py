@@ -43,6 +43,7 @@ class RefillingBacklog(Backlog):
         self._floor = 0
         self._refreshed = 0  # what a refresh stands for ends there
         self._next = 0
+        self._known = False  # whether the log has vouched for `_next`
         self._behind = False
         self._question: object = None
         self._asks = 0  # since it is behind
@@ -57,10 +58,10 @@ class RefillingBacklog(Backlog):
             self._number = self._next = begun if after is None else after
             if after is None:
                 return
-            if self._floor <= after <= offered:
+            if self._log.complete and self._floor <= after <= offered:  # it is this process's own position
                 self._join()
             else:
-                self._behind = True
+                self._behind, self._known = True, False
 
     @property
     def cursor(self) -> int:
@@ -111,9 +112,16 @@ class RefillingBacklog(Backlog):
             if not self._behind or self._replayed or self._question or self.ended:
                 return
             question = self._question = object()
-            after, again = self._next, self._asks > 0
+            after, known, again = self._next, self._known, self._asks
             self._asks += 1
-        self._log.ask(self._topics, after, partial(self._answer, question), again=again)
+        self._log.ask(
+            self._topics,
+            after,
+            partial(self._answer, question),
+            known=known,
+            again=again,
+            wanted=lambda: question is self._question and not self.ended,
+        )
 
     def take_rest(self) -> list[Event]:
         """Everything that is there now, the end included."""
@@ -154,11 +162,33 @@ class RefillingBacklog(Backlog):
         if not number or not (self._behind or self._log.refill):
             return False
         if not self._behind:
-            self._behind, self._next = True, number - 1  # the reader has, or had, everything before
-            self._asks = self._fruitless = 0
+            self._fall_behind(number - 1)  # the reader has, or had, everything before
         self._pop()
         self._floor = number
         return True
+
+    def _fall_behind(self, number: int) -> None:
+        self._behind, self._next, self._known = True, number, True
+        self._asks = self._fruitless = 0
+
+    def skip(self, after: int, until: int) -> None:
+        """Everything after one number, up to another, was not offered: the reader gets it, and what is queued, from the
+        log. Never waits."""
+        with self.mutex:
+            if self.ended:
+                return
+            self._skip(after, until)
+        if self._behind and self._getting:
+            self._ask()  # a reader that waits can't
+
+    def _skip(self, after: int, until: int) -> None:
+        if not all(map(number_of, self.queue)):  # a refresh, or what can't be read again
+            self._start_over()
+            return
+        if not self._behind:
+            self._fall_behind(number_of(self.queue[0]) - 1 if self.queue else max(after, self._number))
+        self._clear()
+        self._floor = until
 
     def _start_over(self) -> None:
         """One refresh stands for everything that was to come."""
@@ -194,7 +224,7 @@ class RefillingBacklog(Backlog):
             self._refresh_first()
             return
         self._replayed.extend(page.events)
-        self._next = page.until
+        self._next, self._known = page.until, True
         if self._next >= self._floor:
             self._join()
         elif self._fruitless >= PATIENCE:

@@ -24,6 +24,9 @@ class Consumer(Protocol):
     def offer(self, event: Event) -> bool:
         """Take an event without waiting; False when a refresh had to replace a backlog."""
 
+    def skip(self, after: int, until: int) -> None:
+        """What is after one number of the log, up to another, was not offered: it is to be read there. Never waits."""
+
     def end(self) -> None:
         """Take the end without waiting."""
 

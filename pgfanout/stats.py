@@ -26,13 +26,13 @@ class HubStats:
     received: int
     """Notifications that arrived while the hub listened, the undecodable ones included."""
     undecodable: int
-    """Notifications that were no envelope; each is told as a gap."""
+    """Notifications that were no envelope. Without history each is a gap, told at most once a second."""
     delivered: int
     """Events offered to subscriptions: one event to ten subscriptions counts ten."""
     refreshes: int
     """Times that a full subscription's backlog was replaced by a refresh."""
     gaps: int
-    """Times that every subscription was told to refresh."""
+    """Times that every subscription, or every one of some topics, was told to refresh."""
     stalled_readers: int
     """Streams that were let go because their client took nothing for too long."""
     queue_usage: float
@@ -55,5 +55,10 @@ class HubStats:
     """Events that these brought, whoever follows them."""
     pruned: int = 0
     """Events that this process removed from the history, for their age or for being too many."""
+    unroutable: int = 0
+    """Envelopes of topics that nobody can follow, such as a channel of more than 63 bytes; they are passed over."""
+    unlogged: int = 0
+    """With a history that has every event (`log_only`): notifications that are none of its events. They are not
+    delivered, and their topic's followers are told to refresh."""
     kept_in_thread: Mapping[str, int] = field(default_factory=dict)
     """Why streams kept a thread of the server, and how many have done so for each reason."""

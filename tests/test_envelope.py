@@ -13,7 +13,15 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from pgfanout.envelope import NOTIFY_LIMIT, MalformedEnvelopeError, decode, encode, new_id, payload_json
+from pgfanout.envelope import (
+    NOTIFY_LIMIT,
+    MalformedEnvelopeError,
+    UnroutableEnvelopeError,
+    decode,
+    encode,
+    new_id,
+    payload_json,
+)
 from pgfanout.errors import InvalidEventError, PayloadTooLargeError
 from pgfanout.event import Event
 from pgfanout.topic import CHANNEL_LIMIT, Topic
@@ -360,3 +368,55 @@ def test_ids_differ_and_can_stand_in_an_event() -> None:
     ids = {new_id() for _ in range(1000)}
     assert len(ids) == 1000
     assert all(Event("orders", b"{}", id=name).id == name for name in ids)
+
+
+# What a text that is no event was about.
+
+
+NOT_TEXT: list[Any] = [7, None, [], {}]
+UNROUTABLE: list[dict[str, Any]] = [
+    *({"channel": channel} for channel in ("", "x" * 64, "ü" * 32, "a\tb", *NOT_TEXT)),
+    *({"tenant_id": tenant} for tenant in ("", "me", "7d0e", *NOT_TEXT)),
+]
+
+
+@pytest.mark.parametrize("fields", UNROUTABLE, ids=str)
+def test_a_topic_that_nobody_can_follow_is_told_apart(fields: dict[str, Any]) -> None:
+    with pytest.raises(UnroutableEnvelopeError) as caught:
+        decode(json.dumps({"channel": "orders", "tenant_id": TENANT, **fields, "payload": 1}))
+    assert caught.value.topic is None
+
+
+@pytest.mark.parametrize("payload", ["NaN", '{"a":', "[" * 7000])
+def test_so_it_is_where_the_rest_can_not_be_read(payload: str) -> None:
+    with pytest.raises(UnroutableEnvelopeError):
+        decode(f'{{"channel":"{"x" * 64}","tenant_id":"{TENANT}","payload":{payload}' + "}")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        '"payload":{"id":4',
+        '"payload":NaN}',
+        '"payload":' + "[" * 7000,
+        '"payload":1,"type":"refresh"}',
+        '"payload":1,"type":7}',
+        '"payload":1,"id":"a\\n"}',
+        '"payload":1} and more',
+        '"id":"7"}',
+    ],
+    ids=lambda rest: rest[:20],
+)
+def test_a_text_that_is_no_event_tells_its_topic_where_it_can_be_read(rest: str) -> None:
+    with pytest.raises(MalformedEnvelopeError) as caught:
+        decode(f'{{"channel":"orders","tenant_id":"{TENANT}",{rest}')
+    assert caught.value.topic == Topic("orders", str(TENANT))
+    assert not isinstance(caught.value, UnroutableEnvelopeError)
+
+
+@pytest.mark.parametrize("text", ["", "hello", "{}", "[1]", '{"channel":"orders"}', '{"tenant_id":"7","payload":1}'])
+def test_a_text_without_a_topic_tells_none(text: str) -> None:
+    with pytest.raises(MalformedEnvelopeError) as caught:
+        decode(text)
+    assert caught.value.topic is None
+    assert not isinstance(caught.value, UnroutableEnvelopeError)

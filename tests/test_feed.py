@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pgfanout import REFRESH_EVENT, Event, Subscription
-from pgfanout.feed import Feed
+from pgfanout.feed import Feed, OverrunError
 
 from .support.logs import ManualLog
 
@@ -605,3 +605,52 @@ def test_a_reader_that_is_ahead_of_a_feed_is_told_its_refresh_and_waits() -> Non
     offer_logged(feed, log, 11, 12, 13)
     position, _ = feed.join(12, 1, 0)
     assert rest(feed, position) == ["13"]
+
+
+def test_what_the_hub_skips_is_gone_for_every_reader_that_has_not_read_it() -> None:
+    log = ManualLog(10)
+    feed = logged_feed(log)
+    offer_logged(feed, log, 11, 12)
+    reader = Reader(feed)
+    feed.skip(12, 50)
+    log.reach(50)
+    for position in (0, 1, reader.position):
+        with pytest.raises(OverrunError):
+            feed.read(position)
+    assert feed.join(40, reader.position, reader.position) == (None, reader.position)
+    joined, _ = feed.join(50, reader.position, reader.position)
+    assert joined is not None
+    offer_logged(feed, log, 51)
+    assert [event.id for event in feed.read(joined)[0]] == ["51"]
+
+
+def test_a_refresh_that_nobody_has_read_stands_for_what_the_hub_skips_as_well() -> None:
+    log = ManualLog(10)
+    feed = logged_feed(log)
+    feed.offer(REFRESH_EVENT)
+    feed.skip(10, 50)
+    log.reach(50)
+    offer_logged(feed, log, 51)
+    assert names(feed.read(0)[0]) == ["refresh", "51"]
+
+
+def test_the_streamer_hears_of_what_the_hub_skips_unless_the_feed_has_ended() -> None:
+    log, reader = ManualLog(10), NewsReader()
+    feed = Feed(4, reader, Owner(), (), log)
+    feed.skip(10, 50)
+    feed.end()
+    assert len(reader.told) == 2
+    position = feed.end_position
+    feed.skip(50, 60)
+    assert (len(reader.told), feed.end_position) == (2, position)
+
+
+@pytest.mark.parametrize(("after", "joins"), [(10, True), (11, True), (12, False), (13, True), (14, False), (15, True)])
+def test_a_number_from_outside_joins_where_the_feed_can_vouch_for_it(after: int, joins: bool) -> None:
+    log = ManualLog(10)
+    feed = logged_feed(log)
+    offer_logged(feed, log, 11, 13)
+    log.reach(15)  # of another topic
+    assert (feed.join(after, 0, 0, known=False)[0] is not None) is joins
+    log.complete = False
+    assert feed.join(after, 0, 0, known=False) == (None, 0)

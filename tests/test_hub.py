@@ -31,7 +31,9 @@ from pgfanout.errors import (
     PgFanoutError,
 )
 from pgfanout.event import Event
+from pgfanout.feed import Feed
 from pgfanout.hub import live_hubs
+from pgfanout.topic import topics
 
 from .support.wait import eventually
 
@@ -528,6 +530,36 @@ def test_listening_again_is_a_gap_for_everyone() -> None:
         assert [waiting(one), waiting(other)] == [[REFRESH_EVENT], [REFRESH_EVENT]]
         stats = hub.stats()
         assert (stats.reconnects, stats.gaps, stats.last_error) == (1, 1, "the server is gone")
+
+
+def test_whoever_is_there_before_the_first_listening_refreshes_and_nobody_else() -> None:
+    go_on = threading.Event()
+
+    def listen_late(hub: NotifyHub) -> None:
+        assert go_on.wait(PATIENCE)
+        hub._listening()
+
+    with ScriptedHub(listen_late) as hub:
+        hub.start_in_background()
+        feed, position = hub.follow(topics("orders", TENANT), NobodyReads())
+        assert feed.early
+        go_on.set()
+        late = hub.subscribe("orders", TENANT)
+        eventually(lambda: not feed.early)
+        assert feed.read(position)[0] == [REFRESH_EVENT]
+        later, position = hub.follow(topics("stock", TENANT), NobodyReads())
+        assert not later.early
+        assert (later.read(position)[0], waiting(late)) == ([], [])
+
+
+class NobodyReads:
+    """A reader of feeds that leaves them to the test."""
+
+    def news(self, feed: Feed) -> None:
+        pass
+
+    def wake(self) -> None:
+        pass
 
 
 def test_an_outage_can_be_seen_before_it_is_over() -> None:

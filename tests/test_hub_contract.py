@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from itertools import pairwise
 from typing import Any, Protocol
 
 import pytest
@@ -76,13 +77,13 @@ def postgres(request: pytest.FixtureRequest) -> MakeHub:
     return make
 
 
-def history(request: pytest.FixtureRequest) -> MakeHub:
+def history(request: pytest.FixtureRequest, *, log_only: bool = True) -> MakeHub:
     url: str = request.getfixturevalue("database_url")
     name = uuid.uuid4().hex
 
     def make(*, buffer_size: int = 32) -> NotifyHub:
         # Each test has a log of its own. A reader that is too slow is told to, since that is what is tested here.
-        settings = History(schema=f"history_{name}", refill=False, max_payload=NOTIFY_LIMIT)
+        settings = History(schema=f"history_{name}", refill=False, max_payload=NOTIFY_LIMIT, log_only=log_only)
         hub = PostgresHub(url, buffer_size=buffer_size, postgres_channel=f"contract_{name}", history=settings)
         hub.install_history()
         return hub
@@ -90,11 +91,22 @@ def history(request: pytest.FixtureRequest) -> MakeHub:
     return make
 
 
+def history_beside_others(request: pytest.FixtureRequest) -> MakeHub:
+    return history(request, log_only=False)
+
+
 BACKENDS = [
     pytest.param(memory, id="memory"),
     pytest.param(postgres, id="postgres"),
     pytest.param(history, id="history", marks=pytest.mark.history),
 ]
+
+# Those that deliver what others notify.
+OPEN_TO_OTHERS = pytest.mark.parametrize(
+    "make_hub",
+    [*BACKENDS[:2], pytest.param(history_beside_others, id="history_beside_others", marks=pytest.mark.history)],
+    indirect=True,
+)
 
 
 @pytest.fixture(params=BACKENDS)
@@ -381,6 +393,29 @@ def test_a_wrong_subscription_is_refused(hub: NotifyHub, channels: Any, tenant: 
 
 # What others notify.
 
+UNROUTABLE: list[dict[str, Any]] = [
+    *({"channel": channel} for channel in ("", "x" * 64, "ü" * 32, "a\tb", 7, None)),
+    *({"tenant_id": tenant} for tenant in ("", "me", 7, None)),
+]
+# What follows the tenant in an envelope.
+BROKEN = [
+    '"payload":{"id":4',
+    '"payload":' + "[" * 7000,
+    '"payload":NaN}',
+    '"payload":1,"type":"close"}',
+    '"payload":1,"type":"a\\nb"}',
+    '"payload":1,"id":"a\\u0000"}',
+    '"type":"without a payload"}',
+]
+
+
+def until_last(subscriber: Subscriber) -> list[Any]:
+    """The payloads up to "last", with "refresh" for a refresh."""
+    got: list[Any] = []
+    while (event := subscriber.get(PATIENCE)) is REFRESH_EVENT or event.json() != "last":
+        got.append("refresh" if event is REFRESH_EVENT else event.json())
+    return got
+
 
 def notify(hub: NotifyHub, text: str) -> None:
     """As somebody else who knows the channel would."""
@@ -391,6 +426,7 @@ def notify(hub: NotifyHub, text: str) -> None:
         hub._send([text], None)
 
 
+@OPEN_TO_OTHERS
 def test_an_envelope_of_the_go_hub_is_an_event(hub: NotifyHub, subscribe: Subscribe) -> None:
     subscription = subscribe(hub, "orders", TENANT)
     fields = {"channel": "orders", "tenant_id": str(TENANT), "payload": {"id": 42}, "type": "x", "version": [2]}
@@ -398,9 +434,8 @@ def test_an_envelope_of_the_go_hub_is_an_event(hub: NotifyHub, subscribe: Subscr
     assert subscription.get(PATIENCE) == Event("orders", b'{"id": 42}', "x")
 
 
-@pytest.mark.parametrize(
-    "text", ["", "hello", "{}", "[" * 7000, '{"channel":"orders","tenant_id":7,"payload":1}'], ids=lambda text: text[:9]
-)
+@OPEN_TO_OTHERS
+@pytest.mark.parametrize("text", ["", "hello", "{}", "[" * 7000], ids=lambda text: text[:9])
 def test_what_is_no_envelope_is_told_as_a_gap_and_the_hub_goes_on(
     hub: NotifyHub, subscribe: Subscribe, text: str
 ) -> None:
@@ -413,6 +448,64 @@ def test_what_is_no_envelope_is_told_as_a_gap_and_the_hub_goes_on(
     assert hub.listening
 
 
+@pytest.mark.parametrize("fields", UNROUTABLE, ids=lambda fields: ", ".join(map(str, fields))[:20])
+def test_what_nobody_can_follow_is_no_gap(hub: NotifyHub, subscribe: Subscribe, fields: dict[str, Any]) -> None:
+    subscription = subscribe(hub, "orders", TENANT)
+    notify(hub, json.dumps({"channel": "orders", "tenant_id": str(TENANT), "payload": {}, **fields}))
+    hub.publish("orders", TENANT, 1)
+    assert payloads(subscription, 1) == [1]
+    assert (hub.stats().unroutable, hub.stats().undecodable, hub.stats().gaps) == (1, 0, 0)
+
+
+@OPEN_TO_OTHERS
+@pytest.mark.parametrize("rest", BROKEN, ids=lambda rest: rest[:12])
+def test_a_broken_event_is_a_gap_of_its_topic_alone(hub: NotifyHub, subscribe: Subscribe, rest: str) -> None:
+    one, other = subscribe(hub, "orders", TENANT), subscribe(hub, "orders", OTHER)
+    notify(hub, f'{{"channel":"orders","tenant_id":"{TENANT}",{rest}')
+    hub.publish_many([("orders", TENANT, 1), ("orders", OTHER, 2)])
+    assert one.get(PATIENCE) is REFRESH_EVENT
+    assert [payloads(one, 1), payloads(other, 1)] == [[1], [2]]
+
+
+@OPEN_TO_OTHERS
+def test_gaps_that_anybody_can_cause_are_told_at_a_bounded_rate(hub: NotifyHub, subscribe: Subscribe) -> None:
+    one, other = subscribe(hub, "orders", TENANT), subscribe(hub, "stock", OTHER)
+    for number in range(50):
+        notify(hub, "no envelope")
+        hub.publish_many([("orders", TENANT, number), ("stock", OTHER, number)])
+    eventually(lambda: hub.stats().undecodable == 50 and hub._pause() is None)
+    hub.publish_many([("orders", TENANT, "last"), ("stock", OTHER, "last")])
+    for subscriber in (one, other):
+        got = until_last(subscriber)
+        assert got[0] == "refresh"
+        assert 2 <= got.count("refresh") <= hub.stats().gaps < 25
+        numbers = [each for each in got if isinstance(each, int)]
+        assert numbers == sorted(numbers)
+        for before, after in pairwise([-1, *numbers]):
+            between = got[got.index(before) if before >= 0 else 0 : got.index(after)]
+            assert after == before + 1 or "refresh" in between
+
+
+@pytest.mark.history
+@pytest.mark.parametrize("make_hub", [pytest.param(history, id="history")], indirect=True)
+def test_a_hub_whose_history_has_every_event_loses_none_to_what_others_notify(
+    hub: NotifyHub, subscribe: Subscribe
+) -> None:
+    one, other = subscribe(hub, "orders", TENANT), subscribe(hub, "stock", OTHER)
+    envelope = json.dumps({"channel": "orders", "tenant_id": str(TENANT), "payload": "forged"})
+    for number in range(20):
+        notify(hub, "no envelope")
+        notify(hub, envelope)
+        hub.publish_many([("orders", TENANT, number), ("stock", OTHER, number)])
+    hub.publish_many([("orders", TENANT, "last"), ("stock", OTHER, "last")])
+    got = until_last(one)
+    assert [each for each in got if each != "refresh"] == list(range(20))
+    assert 1 <= got.count("refresh") < 15
+    assert until_last(other) == list(range(20))
+    assert (hub.stats().undecodable, hub.stats().unlogged) == (20, 20)
+
+
+@OPEN_TO_OTHERS
 @pytest.mark.parametrize("kind", ["close", "refresh", "pgfanout.cursor"])
 def test_a_control_event_cannot_be_forged(hub: NotifyHub, subscribe: Subscribe, kind: str) -> None:
     subscription = subscribe(hub, "orders", TENANT)
@@ -446,11 +539,11 @@ def test_who_does_not_read_costs_nobody_else_anything(make_hub: MakeHub, subscri
     assert stalled.get(0) is REFRESH_EVENT
 
 
+@OPEN_TO_OTHERS
 def test_a_gap_stands_where_it_was_among_what_waits(hub: NotifyHub, subscribe: Subscribe) -> None:
     subscription = subscribe(hub, "orders", TENANT, reads=False)
     hub.publish("orders", TENANT, 1)
-    for _ in range(2):
-        notify(hub, "no envelope")
+    notify(hub, "no envelope")
     hub.publish("orders", TENANT, 2)
     settle(hub)
     first, gap, second = rest(subscription)

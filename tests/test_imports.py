@@ -49,6 +49,7 @@ ORDER = [
     "backends.postgres.script",
     "backends.postgres.trigger",
     "backends.postgres.listener",
+    "backends.postgres.questions",
     "backends.postgres.replayer",
     "backends.postgres.tail",
     "backends.postgres.hub",

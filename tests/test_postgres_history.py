@@ -12,6 +12,8 @@ from typing import Any
 import flask
 import psycopg
 import pytest
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool
 
 from pgfanout import (
     CLOSE_EVENT,
@@ -27,7 +29,9 @@ from pgfanout.backends.postgres.log import LogTable
 from pgfanout.flask import PgFanout
 
 from .support.child import FORKS, in_child
-from .support.postgres import PostgresServer, random_name
+from .support.need import need
+from .support.postgres import PostgresServer, missing_reason, random_name
+from .support.replication import REPLICATED, Standby
 from .support.wait import eventually
 
 pytestmark = pytest.mark.history
@@ -169,7 +173,7 @@ def have_all(url: str, hub: PostgresHub) -> None:
     """What was published before is behind who follows from now on."""
     with psycopg.connect(url) as connection:
         [(last,)] = connection.execute("SELECT max(number) FROM pgfanout.event").fetchall()
-    eventually(lambda: (hub.cursor() or 0) >= last)
+    eventually(lambda: int(hub.cursor() or 0) >= last)
 
 
 @pytest.mark.parametrize("after", [1, 9_000_000_000_000_000])
@@ -307,15 +311,245 @@ def test_what_any_language_publishes_is_an_event(url: str, hub: PostgresHub) -> 
     assert (event.channel, event.json(), event.type) == ("orders", {"id": 42}, "order.created")
 
 
-def test_a_number_out_of_its_turn_makes_everyone_refresh(url: str, hub: PostgresHub) -> None:
-    forged = f'{{"channel":"orders","tenant_id":"{TENANT}","payload":"forged","id":"9000000000000000"}}'
-    with hub.subscribe("orders", TENANT) as subscription, psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("SELECT pg_notify('pgfanout_events', %s)", [forged])
-        assert payloads(take(subscription, 1)) == ["forged"]
-        publish(hub, "true")
+def notify(url: str, text: str) -> None:
+    """As any role that can connect may."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT pg_notify('pgfanout_events', %s)", [text])
+
+
+def forged(id: int | str, payload: str = "forged") -> str:
+    return f'{{"channel":"orders","tenant_id":"{TENANT}","payload":"{payload}","id":"{id}"}}'
+
+
+@pytest.mark.parametrize("ahead", [-1, 3_000_000, 10**15])
+def test_an_invented_number_is_no_event_and_hides_none(url: str, hub: PostgresHub, ahead: int) -> None:
+    with hub.subscribe("orders", TENANT) as subscription, hub.subscribe("stock", TENANT) as other:
+        publish(hub, 1)
+        [event] = take(subscription, 1)
+        notify(url, forged(int(event.id) + ahead))
         assert take(subscription, 1) == [REFRESH_EVENT]
-        publish(hub, "next")
-        assert payloads(take(subscription, 1)) == ["next"]
+        publish(hub, 2, 3)
+        publish(hub, 4, channel="stock")
+        assert payloads(take(subscription, 2)) == [2, 3]
+        assert payloads(take(other, 1)) == [4]
+    with hub.subscribe("orders", TENANT, after=int(event.id) + ahead) as subscription:
+        assert take(subscription, 1) == [REFRESH_EVENT]
+    with hub.subscribe("orders", TENANT, after=event.id) as subscription:
+        assert payloads(take(subscription, 2)) == [2, 3]
+    assert (hub.stats().unlogged, hub.stats().undecodable) == (1, 0)
+
+
+@pytest.mark.parametrize("after", [0, -1, 7, "-1", "x", "1e9", "9" * 18, "9" * 40, 2**63, 10**40])
+def test_what_is_no_number_of_the_log_is_a_refresh_at_once(hub: PostgresHub, after: int | str) -> None:
+    publish(hub, 1)
+    with hub.subscribe("orders", TENANT, after=after) as subscription:
+        assert take(subscription, 1) == [REFRESH_EVENT]
+        publish(hub, 2)
+        assert payloads(take(subscription, 1)) == [2]
+
+
+def test_a_number_that_was_deleted_from_the_middle_of_the_log_is_not_known(url: str, hub: PostgresHub) -> None:
+    with hub.subscribe("orders", TENANT) as subscription:
+        publish(hub, 1, 2, 3)
+        _, second, _ = take(subscription, 3)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DELETE FROM pgfanout.event WHERE number = %s", [int(second.id)])
+    with hub.subscribe("orders", TENANT, after=second.id) as subscription:
+        assert take(subscription, 1) == [REFRESH_EVENT]
+
+
+def test_an_emptied_log_knows_no_number_of_before(url: str, hub: PostgresHub) -> None:
+    with hub.subscribe("orders", TENANT) as subscription:
+        publish(hub, 1, 2)
+        first, _ = take(subscription, 2)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("TRUNCATE pgfanout.event")
+        publish(hub, 3)
+        eventually(lambda: REFRESH_EVENT in (event := take(subscription, 1)) or payloads(event) == [3])
+    with hub.subscribe("orders", TENANT, after=first.id) as subscription:
+        assert take(subscription, 1) == [REFRESH_EVENT]
+
+
+def test_a_hub_that_comes_back_to_a_log_without_its_position_tells_everyone(url: str, hub: PostgresHub) -> None:
+    with hub.subscribe("orders", TENANT) as subscription:
+        publish(hub, 1, 2)
+        _, last = take(subscription, 2)
+        with psycopg.connect(url, autocommit=True) as connection:
+            # As after a fail-over that lost the last commit, and one that was made since.
+            connection.execute("UPDATE pgfanout.event SET number = number + 7 WHERE number = %s", [int(last.id)])
+        assert cut(url) > 0
+        assert take(subscription, 1) == [REFRESH_EVENT]
+        publish(hub, 3)
+        assert payloads(take(subscription, 1)) == [3]
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[PostgresServer, Standby]]:
+    """A primary with the history, and a standby that has it and has stopped."""
+    reason = missing_reason()
+    need(reason is None, str(reason))
+    with PostgresServer(hba=REPLICATED) as primary:
+        PostgresHub(primary.url()).install_history()
+        standby = Standby(primary)
+        with standby:
+            standby.wait_caught_up()
+            standby.stop()
+            yield primary, standby
+
+
+def test_a_fail_over_that_lost_commits_is_told_to_all_who_have_seen_them(pair: tuple[PostgresServer, Standby]) -> None:
+    primary, standby = pair
+    hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
+    both = primary.url().replace(f"127.0.0.1:{primary.port}", hosts)
+    with PostgresHub(both, history=True) as hub:
+        cursor = hub.cursor()
+        with hub.subscribe("orders", TENANT) as open_page:
+            publish(hub, 1, 2)
+            events = take(open_page, 2)
+            primary.kill()
+            standby.start()
+            standby.promote()
+            with standby.connect() as connection:  # before the hub is back
+                connection.execute("SELECT pgfanout.publish('orders', %s, '3')", [TENANT])
+            assert take(open_page, 1) == [REFRESH_EVENT]
+            publish(hub, 4)
+            assert payloads(take(open_page, 1)) == [4]
+        for seen in events:
+            with hub.subscribe("orders", TENANT, after=seen.id) as returning:
+                assert take(returning, 1) == [REFRESH_EVENT]
+        with hub.subscribe("orders", TENANT, after=cursor) as returning:  # it has seen nothing that was lost
+            assert payloads(take(returning, 2)) == [3, 4]
+
+
+def test_a_number_of_another_worker_that_is_ahead_waits_until_this_one_is_there(
+    url: str, make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, other = make_hub(), make_hub()
+    hub.start()
+    go_on, news = threading.Event(), LogTable.news
+    slow = hub._table
+
+    def wait_and_read(table: LogTable, *given: Any) -> Any:
+        assert table is not slow or go_on.wait(PATIENCE)
+        return news(table, *given)
+
+    monkeypatch.setattr(LogTable, "news", wait_and_read)
+    with other.subscribe("orders", TENANT) as subscription:
+        publish(other, 1, 2, 3)
+        _, second, _ = take(subscription, 3)
+    with hub.subscribe("orders", TENANT, after=second.id) as ahead:
+        with pytest.raises(queue.Empty):
+            ahead.get(timeout=0.5)
+        go_on.set()
+        assert payloads(take(ahead, 1)) == [3]
+
+
+def test_one_tenants_import_in_an_outage_costs_another_tenant_no_event_and_no_refresh(
+    url: str, make_hub: MakeHub
+) -> None:
+    hub, other = make_hub(history=History(max_replay=50), heartbeat=60.0), make_hub()
+    with hub.subscribe("orders", TENANT) as ours, hub.subscribe("orders", OTHER) as theirs:
+        publish(hub, "before")
+        assert payloads(take(ours, 1)) == ["before"]
+        with psycopg.connect(url) as connection:
+            other.publish_many([("orders", TENANT, 1)], executor=connection)
+            other.publish_many([("orders", OTHER, number) for number in range(1000)], executor=connection)
+            other.publish_many([("orders", TENANT, 2)], executor=connection)
+            assert cut(url) > 0
+            connection.commit()
+        assert payloads(take(ours, 2)) == [1, 2]
+        publish(other, 3)
+        assert payloads(take(ours, 1)) == [3]
+        publish(other, "theirs", tenant=OTHER)
+        got = [theirs.get(timeout=PATIENCE)]
+        while got[-1] is REFRESH_EVENT or got[-1].json() != "theirs":
+            got.append(theirs.get(timeout=PATIENCE))
+    assert hub.stats().gaps == 0
+
+
+def test_a_log_that_has_lost_its_row_is_repaired_by_an_installation_and_says_so(url: str, make_hub: MakeHub) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("TRUNCATE pgfanout.log, pgfanout.event")
+    hub = make_hub()
+    with pytest.raises(HubConfigurationError, match=r"lost its row.* sql install --apply"):
+        hub.start()
+    with psycopg.connect(url) as connection, pytest.raises(HubConfigurationError, match="lost its row"):
+        hub.cursor(executor=connection)
+
+
+# Beside publishers past the log.
+
+
+@pytest.fixture
+def open_hub(make_hub: MakeHub) -> PostgresHub:
+    return make_hub(history=History(log_only=False))
+
+
+def test_an_event_past_the_log_is_delivered_if_wanted_and_what_was_missed_of_such_is_told(
+    url: str, open_hub: PostgresHub
+) -> None:
+    with open_hub.subscribe("orders", TENANT) as subscription:
+        publish(open_hub, 1)
+        notify(url, forged("somebody's", "past"))
+        publish(open_hub, 2)
+        events = take(subscription, 3)
+        assert payloads(events) == [1, "past", 2]
+        assert cut(url) > 0
+        assert take(subscription, 1) == [REFRESH_EVENT]
+    for after in (events[0].id, events[2].id, open_hub.cursor()):
+        with open_hub.subscribe("orders", TENANT, after=after) as subscription:
+            assert take(subscription, 1) == [REFRESH_EVENT]
+
+
+def test_an_invented_number_is_delivered_without_it_where_others_are_heard(url: str, open_hub: PostgresHub) -> None:
+    with open_hub.subscribe("orders", TENANT) as subscription:
+        notify(url, forged(9_000_000_000_000_000))
+        [event] = take(subscription, 1)
+        assert (event.json(), event.id) == ("forged", "")
+        publish(open_hub, 1)
+        assert payloads(take(subscription, 1)) == [1]
+
+
+def test_a_slow_reader_is_refilled_all_the_same(make_hub: MakeHub) -> None:
+    hub = make_hub(buffer_size=2, history=History(log_only=False))
+    with hub.subscribe("orders", TENANT) as subscription:
+        publish(hub, *range(100))
+        eventually(lambda: hub.stats().received >= 100)
+        assert payloads(take(subscription, 100)) == list(range(100))
+
+
+# The cursor of a page's own transaction.
+
+
+@pytest.mark.parametrize("isolation", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_a_cursor_is_of_the_snapshot_that_the_page_has(url: str, hub: PostgresHub, isolation: str) -> None:
+    hub.start()
+    with psycopg.connect(url) as page:
+        page.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}".encode())
+        page.execute("SELECT 1")
+        publish(hub, "after the snapshot")
+        have_all(url, hub)
+        cursor = hub.cursor(executor=page)
+    assert cursor != hub.cursor()
+    with hub.subscribe("orders", TENANT, after=cursor) as subscription:
+        assert payloads(take(subscription, 1)) == ["after the snapshot"]
+
+
+def test_a_cursor_is_read_through_whatever_publishes_without_a_listener(url: str, hub: PostgresHub) -> None:
+    publish(hub, 1)
+    with psycopg.connect(url) as connection, connection.cursor(row_factory=dict_row) as own:
+        expected = str(connection.execute("SELECT max(number) FROM pgfanout.event").fetchall()[0][0])
+        with connection.transaction() as block:
+            assert [hub.cursor(executor=way) for way in (connection, own, block)] == [expected] * 3
+    with ConnectionPool(url, min_size=1, max_size=1) as pool:
+        assert hub.cursor(executor=pool) == hub.cursor(executor=pool) == expected
+    assert not hub.listening
+
+
+def test_without_history_there_is_no_cursor(fresh_database_url: str) -> None:
+    with PostgresHub(fresh_database_url) as hub, psycopg.connect(fresh_database_url) as connection:
+        assert hub.cursor() is None
+        assert hub.cursor(executor=connection) is None
 
 
 def test_without_the_schema_the_hub_says_what_to_do(fresh_database_url: str) -> None:
@@ -366,10 +600,11 @@ def test_a_replay_works_on_both_sides_of_a_fork(hub: PostgresHub) -> None:
 def test_the_extension_uses_the_settings_and_gives_templates_a_cursor(url: str) -> None:
     app = flask.Flask(__name__)
     app.config.update(PGFANOUT_DATABASE_URL=url, PGFANOUT_HISTORY="yes", PGFANOUT_HISTORY_MAX_REPLAY="7")
+    app.config["PGFANOUT_HISTORY_LOG_ONLY"] = "no"
     fanout = PgFanout(app)
     with fanout.hub as hub, app.test_request_context():
         assert isinstance(hub, PostgresHub)
-        assert hub._history == History(max_replay=7)
+        assert hub._history == History(max_replay=7, log_only=False)
         publish(hub, 1)
         with hub.subscribe("orders", TENANT):
             rendered = flask.render_template_string("{{ pgfanout_cursor() }}")

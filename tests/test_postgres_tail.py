@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 import pytest
 
 from pgfanout import Event
-from pgfanout.backends.postgres.log import Ends, LogTable, Query
+from pgfanout.backends.postgres import tail as module
+from pgfanout.backends.postgres.log import Ends, LogTable, News, Query
 from pgfanout.backends.postgres.tail import Tail
+from pgfanout.envelope import MalformedEnvelopeError, encode
 from pgfanout.topic import Topic
 
 from .support.logs import ManualLog, logged
 
-TOPIC = Topic("orders", "11111111-1111-4111-8111-111111111111")
+TENANT = "11111111-1111-4111-8111-111111111111"
+TOPIC = Topic("orders", TENANT)
+PART = 4
 
 
 def query(statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -23,26 +27,44 @@ def query(statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
 
 
 class Table(LogTable):
-    """One that has all the numbers between two."""
+    """One that has some numbers, and reads four at once; the payloads of some are large."""
 
     def __init__(self) -> None:
         super().__init__("pgfanout", "pgfanout_events", 100)
-        self.found = Ends(0, 10, 10)
+        self.pruned_to = 0
+        self.numbers = list(range(1, 11))
+        self.large: set[int] = set()
         self.fails = False
+        self.asked: list[str] = []
 
-    def ends(self, query: Query) -> Ends:
-        return self.found
+    def add(self, *numbers: int) -> None:
+        self.numbers += numbers
 
-    def is_too_much(self, query: Query, after: int) -> bool:
-        return False
-
-    def one(self, query: Query, number: int) -> tuple[Topic, Event] | None:
+    def ask(self, what: str) -> None:
+        self.asked.append(what)
         if self.fails:
             raise psycopg.OperationalError("the connection is lost")
-        return (TOPIC, logged(number)) if number <= self.found.last else None
 
-    def missed(self, query: Query, after: int, last: int) -> Iterator[list[tuple[Topic, Event]]]:
-        yield [(TOPIC, logged(number)) for number in range(after + 1, last + 1)]
+    def ends(self, query: Query) -> Ends:
+        self.ask("ends")
+        return Ends(self.pruned_to, max([self.pruned_to, *self.numbers]), len(self.numbers))
+
+    def knows(self, query: Query, number: int) -> bool:
+        return number == self.pruned_to or number in self.numbers
+
+    def among(self, query: Query, numbers: Sequence[int]) -> set[int]:
+        self.ask("among")
+        return set(numbers).intersection(self.numbers)
+
+    def news(self, query: Query, after: int, last: int = 2**63 - 1) -> News:
+        self.ask("news")
+        found = [number for number in self.numbers if after < number <= last]
+        part = [(number, TOPIC, None if number in self.large else logged(number)) for number in found[:PART]]
+        return News(self.pruned_to, part, len(found) >= PART)
+
+    def one(self, query: Query, number: int) -> Event | None:
+        self.ask("one")
+        return logged(number) if number in self.numbers else None
 
 
 class Audience:
@@ -52,21 +74,41 @@ class Audience:
         self.position = position
         self.told: list[tuple[str, int, int]] = []
         self.follows = True
+        self.exists = False
         self.asleep = 0  # how many were offered something that nobody was woken for
+        self.unroutable = 0
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _, _ in self.told]
+
+    def note(self, what: str) -> None:
+        self.told.append((what, self.position.begun, self.position.offered))
 
     def offer(self, topic: Topic, event: Event) -> None:
         self.asleep += 1
-        self.told.append((event.id, self.position.begun, self.position.offered))
+        self.note(event.id or event.payload.decode())
 
     def gap(self) -> None:
-        self.told.append(("gap", self.position.begun, self.position.offered))
+        self.note("gap")
+
+    def skip(self, after: int, until: int) -> None:
+        self.note(f"skip {after} to {until}")
 
     def wake(self) -> None:
         self.asleep = 0
 
     def has_followers(self, topic: Topic) -> bool:
-        self.told.append(("followers?", self.position.begun, self.position.offered))
         return self.follows
+
+    def has_consumers(self) -> bool:
+        return self.exists
+
+    def take_malformed(self, error: MalformedEnvelopeError) -> None:
+        self.note("malformed")
+
+    def take_unlogged(self, topic: Topic) -> None:
+        self.note("unlogged")
 
 
 @pytest.fixture
@@ -87,95 +129,333 @@ def audience(position: ManualLog) -> Audience:
 @pytest.fixture
 def tail(table: Table, position: ManualLog, audience: Audience) -> Tail:
     """One that has begun, after number 10."""
-    tail = Tail(table, position, audience)
+    return begun(table, position, audience)
+
+
+@pytest.fixture
+def open_tail(table: Table, position: ManualLog, audience: Audience) -> Tail:
+    """The same, of a hub that delivers what others notify as well."""
+    return begun(table, position, audience, log_only=False)
+
+
+def begun(table: Table, position: ManualLog, audience: Audience, *, log_only: bool = True) -> Tail:
+    tail = Tail(table, position, audience, log_only=log_only)
     assert tail.catch_up(query)
     assert (position.begun, position.offered, audience.told) == (10, 10, [])
+    table.asked.clear()
     return tail
 
 
+def text(number: int | str, payload: bytes = b"1") -> str:
+    """What is notified of an event; its id is the number."""
+    return encode(Event("orders", payload, id=str(number)), TENANT)
+
+
+def unnumbered(name: str) -> str:
+    """An event of somebody else's."""
+    return encode(Event("orders", b'"%b"' % name.encode()), TENANT)
+
+
+# Notifications.
+
+
 def test_an_event_has_begun_before_it_is_offered_and_was_offered_after_that(
-    tail: Tail, position: ManualLog, audience: Audience
+    tail: Tail, table: Table, position: ManualLog, audience: Audience
 ) -> None:
-    tail.take(TOPIC, logged(11))
+    table.add(11)
+    tail.receive([text(11)])
     assert audience.told == [("11", 11, 10)]
     assert position.offered == 11
 
 
+def test_a_batch_costs_one_question(tail: Tail, table: Table, audience: Audience) -> None:
+    table.add(11, 12, 13)
+    tail.receive([text(11), text(12), text(13)])
+    assert audience.names == ["11", "12", "13"]
+    assert table.asked == ["news"]
+
+
+def test_what_was_read_before_its_notification_came_is_offered_once(
+    tail: Tail, table: Table, audience: Audience
+) -> None:
+    table.add(11, 12, 13)
+    tail.receive([text(11)])
+    tail.receive([text(12), text(13)])
+    assert audience.names == ["11", "12", "13"]
+    assert table.asked == ["news"]
+
+
+def test_no_notifications_are_no_question(tail: Tail, table: Table) -> None:
+    tail.receive([])
+    assert table.asked == []
+
+
+def test_what_is_offered_is_what_the_log_has_and_not_what_was_notified(
+    tail: Tail, table: Table, audience: Audience, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered: list[Event] = []
+    monkeypatch.setattr(audience, "offer", lambda topic, event: offered.append(event))
+    table.add(11)
+    tail.receive([text(11, b'"forged"')])
+    assert offered == [logged(11)]
+
+
+@pytest.mark.parametrize("forged", [5, 12, 999_999_999_999_999_999])
+def test_an_invented_number_is_no_event_moves_nothing_and_hides_nothing(
+    tail: Tail, table: Table, position: ManualLog, audience: Audience, forged: int
+) -> None:
+    table.numbers.remove(5)
+    tail.receive([text(forged)])
+    assert audience.names == ["unlogged"]
+    assert (position.begun, position.offered) == (10, 10)
+    table.add(13)
+    tail.receive([text(13)])
+    assert audience.names == ["unlogged", "13"]
+
+
+def test_an_event_comes_whatever_its_notification_has_become(tail: Tail, table: Table, audience: Audience) -> None:
+    table.add(11, 12, 13)
+    tail.receive(["", "damaged"])
+    assert audience.names == ["malformed", "malformed", "11", "12", "13"]
+
+
+def test_an_event_that_was_passed_long_ago_is_asked_for(
+    tail: Tail, table: Table, audience: Audience, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_REMEMBERED", 2)
+    table.add(*range(11, 18))
+    tail.receive([text(17)])
+    table.asked.clear()
+    tail.receive([text(11), text(12)])
+    assert audience.names == [str(number) for number in range(11, 18)]
+    assert table.asked == ["news", "among"]
+
+
+def test_what_nobody_can_follow_is_counted_and_passed_over(tail: Tail, audience: Audience) -> None:
+    tail.receive([encode(Event.checked("x" * 64, b"1", "", ""), TENANT)])
+    assert (audience.unroutable, audience.told) == (1, [])
+
+
+# Events past the log.
+
+
+def test_what_is_past_the_log_is_not_delivered_where_the_log_has_everything(tail: Tail, audience: Audience) -> None:
+    tail.receive([unnumbered("a"), text("somebody's own"), text(3 * 10**17)])
+    assert audience.names == ["unlogged"] * 3
+
+
+def test_what_is_past_the_log_comes_in_its_turn_and_without_a_number(
+    open_tail: Tail, table: Table, audience: Audience
+) -> None:
+    table.add(11, 12, 13)
+    table.numbers.remove(7)
+    open_tail.receive([unnumbered("a"), text(11), text(7, b'"b"'), unnumbered("c"), text(12)])
+    assert audience.names == ['"a"', "11", '"c"', "12", '"b"']
+    open_tail.receive([unnumbered("d"), text(13)])
+    assert audience.names[5:] == ['"d"', "13"]
+
+
+def test_a_damaged_notification_has_the_log_read_to_its_end(open_tail: Tail, table: Table, audience: Audience) -> None:
+    table.add(11, 12, 13)
+    open_tail.receive([text(11), "damaged"])
+    assert audience.names == ["11", "malformed", "12", "13"]
+
+
+def test_an_unnumbered_event_alone_asks_nothing(open_tail: Tail, table: Table, audience: Audience) -> None:
+    table.add(11)
+    open_tail.receive([unnumbered("a")])
+    assert audience.names == ['"a"']
+    assert table.asked == []
+
+
+# Large payloads.
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_a_large_payload_is_read_where_somebody_follows(
+    tail: Tail, table: Table, position: ManualLog, audience: Audience, follows: bool
+) -> None:
+    audience.follows = follows
+    table.add(11)
+    table.large.add(11)
+    tail.receive([text(11)])
+    assert table.asked == ["news", "one"][: 1 + follows]
+    assert audience.told == [("11", 11, 10)][:follows]
+    assert (position.begun, position.offered) == (11, 11)
+
+
+def test_an_event_has_begun_before_its_payload_is_read(
+    tail: Tail, table: Table, position: ManualLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.add(11)
+    table.large.add(11)
+    seen: list[tuple[int, int]] = []
+
+    def look(*given: Any) -> Event:
+        seen.append((position.begun, position.offered))
+        return logged(11)
+
+    monkeypatch.setattr(table, "one", look)
+    tail.receive([text(11)])
+    assert seen == [(11, 10)]
+
+
+def test_an_event_whose_payload_was_pruned_in_this_moment_is_a_gap(
+    tail: Tail, table: Table, position: ManualLog, audience: Audience, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.add(11)
+    table.large.add(11)
+    monkeypatch.setattr(table, "one", lambda *given: None)
+    tail.receive([text(11)])
+    assert audience.told == [("gap", 11, 10)]
+    assert position.offered == 11
+
+
+# A new session.
+
+
 def test_what_was_missed_is_offered_and_not_once_more(tail: Tail, table: Table, audience: Audience) -> None:
-    table.found = Ends(0, 12, 12)
+    table.add(*range(11, 20))
     assert tail.catch_up(query)
-    for number in (11, 12, 13):
-        tail.take(TOPIC, logged(number))
-    assert [name for name, _, _ in audience.told] == ["11", "12", "13"]
+    assert audience.names == [str(number) for number in range(11, 20)]
+    assert audience.asleep == 0
+    table.add(20)
+    tail.receive([text(number) for number in range(15, 21)])
+    assert audience.names == [str(number) for number in range(11, 21)]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pytest.param([*range(1, 10), 15, 16], id="the last commits were lost"),
+        pytest.param([15], id="the log was emptied"),
+        pytest.param([*range(1, 9)], id="it ends before"),
+        pytest.param([], id="nothing is left"),
+    ],
+)
+def test_a_position_that_the_log_does_not_know_is_a_gap(
+    tail: Tail, table: Table, position: ManualLog, audience: Audience, numbers: list[int]
+) -> None:
+    table.numbers = numbers
+    assert not tail.catch_up(query)
+    last = max(numbers, default=0)
+    assert audience.told == [("gap", last, 10)]
+    assert (position.begun, position.offered) == (last, last)
+
+
+def test_a_position_where_the_log_begins_is_known(tail: Tail, table: Table, audience: Audience) -> None:
+    table.pruned_to, table.numbers = 10, [11]
+    assert tail.catch_up(query)
+    assert audience.names == ["11"]
 
 
 def test_nobody_is_believed_to_be_beyond_a_gap_before_it_was_told(
     tail: Tail, table: Table, position: ManualLog, audience: Audience
 ) -> None:
-    table.found = Ends(15, 20, 5)
+    table.pruned_to, table.numbers = 15, [20]
     assert not tail.catch_up(query)
     assert audience.told == [("gap", 20, 10)]
     assert position.offered == 20
 
 
-def test_nor_beyond_numbers_that_contradict_each_other(
+def test_what_was_pruned_while_it_was_filled_in_is_a_gap(
+    tail: Tail, table: Table, position: ManualLog, audience: Audience, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.add(*range(11, 21))
+    news = table.news
+
+    def prune_after_it(*given: Any) -> News:
+        found = news(*given)
+        table.pruned_to, table.numbers = 17, [18, 19, 20]
+        return found
+
+    monkeypatch.setattr(table, "news", prune_after_it)
+    assert not tail.catch_up(query)
+    assert audience.names == ["11", "12", "13", "14", "gap"]
+    assert position.offered == 20
+
+
+def test_what_was_pruned_before_it_was_read_is_a_gap(
     tail: Tail, table: Table, position: ManualLog, audience: Audience
 ) -> None:
-    tail.take(TOPIC, logged(1000))
-    table.found = Ends(0, 20, 20)
-    tail.take(TOPIC, logged(20))
-    assert audience.told[1:] == [("gap", 20, 1000)]
+    table.add(20)
+    table.pruned_to = 15
+    tail.receive([text(20)])
+    assert audience.told == [("gap", 20, 10)]
     assert position.offered == 20
 
 
-@pytest.mark.parametrize("follows", [True, False])
-def test_an_event_that_has_to_be_fetched_has_begun_before_its_followers_are_looked_up(
-    tail: Tail, table: Table, position: ManualLog, audience: Audience, follows: bool
+def test_when_too_much_was_missed_each_reader_is_sent_to_the_log(
+    tail: Tail, table: Table, position: ManualLog, audience: Audience
 ) -> None:
-    audience.follows = follows
-    table.found = Ends(0, 11, 11)
-    assert tail.fetch(TOPIC, "11")
-    assert audience.told == [("followers?", 11, 10), ("11", 11, 10)][: 1 + follows]
-    assert (position.begun, position.offered) == (11, 11)
-
-
-def test_an_event_that_could_not_be_fetched_is_filled_in_later(tail: Tail, table: Table, audience: Audience) -> None:
-    table.found, table.fails = Ends(0, 11, 11), True
-    with pytest.raises(psycopg.OperationalError):
-        tail.fetch(TOPIC, "11")
+    table.max_replay = 6
+    table.add(*range(11, 101))
     assert tail.catch_up(query)
-    assert [name for name, _, _ in audience.told] == ["followers?", "11"]
+    assert audience.names == ["11", "12", "13", "14", "15", "16", "skip 16 to 100"]
+    assert audience.told[-1] == ("skip 16 to 100", 100, 16)
+    assert (position.offered, audience.asleep) == (100, 0)
 
 
-def test_a_reference_to_nothing_changes_nothing(tail: Tail, position: ManualLog) -> None:
-    assert not tail.fetch(TOPIC, "11")
-    assert (position.begun, position.offered) == (10, 10)
-
-
-def test_what_was_pruned_while_it_was_filled_in_is_a_gap(
-    table: Table, position: ManualLog, audience: Audience, tail: Tail
+def test_when_too_much_was_missed_everyone_refreshes_where_nobody_refills(
+    tail: Tail, table: Table, position: ManualLog, audience: Audience, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tail.catch_up(query)
-    table.found = Ends(15, 20, 5)
-    read = iter([Ends(5, 20, 15)])
-    table.ends = lambda query: next(read, table.found)  # type: ignore[method-assign]
+    monkeypatch.setattr(position, "refill", False)
+    table.max_replay = 2
+    table.add(*range(11, 101))
     assert not tail.catch_up(query)
-    assert audience.told[-1][0] == "gap"
-    assert position.offered == 20
+    assert audience.told[-1] == ("gap", 100, 12)
 
 
-def test_a_small_number_is_somebodys_own_id(table: Table, position: ManualLog, audience: Audience) -> None:
-    table.found = Ends(100, 110, 10)
-    tail = Tail(table, position, audience)
+def test_filling_takes_no_longer_than_it_may(
+    tail: Tail, table: Table, audience: Audience, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FILL_TIME", -1.0)
+    table.add(*range(11, 101))
     assert tail.catch_up(query)
-    tail.take(TOPIC, logged(17))
-    assert audience.told == [("", 110, 110)]
+    assert audience.names == ["11", "skip 11 to 100"]
+
+
+def test_every_new_session_is_a_gap_where_others_notify_as_well(
+    open_tail: Tail, position: ManualLog, audience: Audience
+) -> None:
+    assert not open_tail.catch_up(query)
+    assert audience.told == [("gap", 10, 10)]
+
+
+def test_readers_that_are_there_before_the_first_session_refresh(
+    table: Table, position: ManualLog, audience: Audience
+) -> None:
+    audience.exists = True
+    assert not Tail(table, position, audience).catch_up(query)
+    assert audience.told == [("gap", 10, 0)]
+    assert position.offered == 10
+
+
+# Failures.
+
+
+@pytest.mark.parametrize("large", [set(), {11}, {12}])
+def test_what_could_not_be_read_is_filled_in_later(
+    tail: Tail, table: Table, audience: Audience, monkeypatch: pytest.MonkeyPatch, large: set[int]
+) -> None:
+    table.add(11, 12)
+    table.large = large
+    with monkeypatch.context() as patch:
+        patch.setattr(table, "one", lost)
+        patch.setattr(table, "news", table.news if large else lost)
+        with pytest.raises(psycopg.OperationalError):
+            tail.receive([text(11)])
+    assert tail.catch_up(query)
+    assert audience.names == ["11", "12"]
+
+
+def lost(*given: object) -> Any:
+    raise psycopg.OperationalError("the connection is lost")
 
 
 def test_a_listener_that_was_given_up_does_not_move_the_position_back(
     table: Table, position: ManualLog, audience: Audience, tail: Tail
 ) -> None:
-    tail.catch_up(query)
     ends = table.ends
 
     def slow(query: Query) -> Ends:
@@ -189,20 +469,27 @@ def test_a_listener_that_was_given_up_does_not_move_the_position_back(
     assert (position.begun, position.offered) == (14, 14)
 
 
-@pytest.mark.parametrize("asks", ["fetch", "contradiction"])
+def test_nor_one_that_has_an_event_past_the_log_to_read(open_tail: Tail, table: Table, audience: Audience) -> None:
+    table.add(11)
+    table.fails = True
+    with pytest.raises(psycopg.OperationalError):
+        open_tail.receive([unnumbered("a"), text(11)])
+    assert (audience.names, audience.asleep) == (['"a"'], 0)
+
+
+@pytest.mark.parametrize("asks", ["one", "news", "among"])
 def test_nobody_sleeps_who_has_something_to_read_while_the_server_is_asked(
     tail: Tail, table: Table, audience: Audience, monkeypatch: pytest.MonkeyPatch, asks: str
 ) -> None:
-    seen: list[int] = []
+    table.add(*range(11, 16))
+    table.large = {12} if asks == "one" else set()
+    ask, seen = getattr(table, asks), []
 
-    def lost(*given: object) -> None:
+    def look(*given: Any) -> Any:
         seen.append(audience.asleep)
-        raise psycopg.OperationalError("the connection is lost")
+        return ask(*given)
 
-    tail.take(TOPIC, logged(12))
-    assert audience.asleep == 1
-    for name in ("one", "ends"):
-        monkeypatch.setattr(table, name, lost)
-    with pytest.raises(psycopg.OperationalError):
-        tail.fetch(TOPIC, "13") if asks == "fetch" else tail.take(TOPIC, logged(11))
-    assert seen == [0]
+    monkeypatch.setattr(table, asks, look)
+    tail.receive([text(11), text(3)])
+    assert seen
+    assert set(seen) == {0}

@@ -182,6 +182,94 @@ def test_an_event_without_a_number_can_not_be_read_again() -> None:
     assert reader.drain() == [REFRESH_EVENT]
 
 
+def skip(reader: Reader, *numbers: int) -> None:
+    """Events that are in the log, and that the process goes past without offering them."""
+    for number in numbers:
+        reader.log.commit(number)
+    before, reader.log.begun = reader.log.offered, numbers[-1]
+    reader.backlog.skip(before, numbers[-1])
+    reader.log.offered = numbers[-1]
+
+
+@pytest.mark.parametrize("queued", [0, 1, 2, 5])
+def test_what_the_hub_skips_is_read_in_the_log(queued: int) -> None:
+    reader = Reader(2)
+    reader.offer(*range(1, queued + 1))
+    skip(reader, *range(queued + 1, 20))
+    reader.offer(20)
+    assert reader.drain() == [logged(number) for number in range(1, 21)]
+
+
+def test_a_refresh_that_waits_stands_for_what_the_hub_skips_as_well() -> None:
+    reader = Reader(4)
+    reader.offer(1)
+    reader.backlog.offer(REFRESH_EVENT)
+    reader.offer(2)
+    skip(reader, 3, 4)
+    reader.offer(5)
+    assert reader.drain() == [REFRESH_EVENT, logged(5)]
+
+
+def test_one_that_waits_asks_for_what_the_hub_skips() -> None:
+    reader = Reader(2)
+    got: list[Event] = []
+    thread = threading.Thread(target=lambda: got.append(reader.backlog.get(timeout=PATIENCE)))
+    thread.start()
+    eventually(lambda: reader.backlog._waiting == 1)
+    skip(reader, 1, 2, 3)
+    while thread.is_alive():
+        reader.log.answer()
+        thread.join(0.001)
+    assert got == [logged(1)]
+
+
+def test_what_the_hub_skips_is_nothing_to_one_that_has_ended() -> None:
+    reader = Reader(2)
+    reader.backlog.end(drop=False)
+    skip(reader, 1, 2, 3)
+    assert reader.backlog.get(timeout=0) is CLOSE_EVENT
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_one_that_has_ended_wants_no_answer(drop: bool) -> None:
+    reader = Reader(after=4, known=10)
+    with pytest.raises(queue.Empty):
+        reader.backlog.get(timeout=0)
+    [(*_, wanted)] = reader.log.asked
+    assert wanted()
+    reader.backlog.end(drop=drop)
+    assert not wanted()
+
+
+def test_a_number_from_outside_is_looked_up_and_one_of_the_log_is_not() -> None:
+    reader = Reader(2, after=4, known=10)
+    reader.log.page_size = 1
+    with pytest.raises(queue.Empty):
+        reader.backlog.get(timeout=0)
+    assert [known for _, known, *_ in reader.log.asked] == [False]
+    reader.log.answer()
+    assert reader.backlog.get(timeout=0) == logged(5)
+    with pytest.raises(queue.Empty):
+        reader.backlog.get(timeout=0)
+    assert [(after, known) for after, known, *_ in reader.log.asked] == [(5, True)]
+    slow = Reader(1)
+    slow.offer(1, 2)
+    with pytest.raises(queue.Empty):
+        slow.backlog.get(timeout=0)
+    assert [(after, known) for after, known, *_ in slow.log.asked] == [(0, True)]
+
+
+def test_where_the_log_lacks_some_events_also_the_last_number_is_a_question() -> None:
+    log = MemoryLog(complete=False)
+    log.commit(1)
+    log.begun = log.offered = 1
+    backlog = RefillingBacklog(2, None, log, TOPICS)
+    backlog.begin(1)
+    with pytest.raises(queue.Empty):
+        backlog.get(timeout=0)
+    assert [(after, known) for after, known, *_ in log.asked] == [(1, False)]
+
+
 def test_a_refresh_stands_for_everything_that_was_to_come() -> None:
     reader = Reader(2)
     reader.offer(*range(1, 10))
@@ -322,6 +410,11 @@ class Following(RuleBasedStateMachine):
     @rule()
     def gap(self) -> None:
         self.reader.backlog.offer(REFRESH_EVENT)
+
+    @rule(count=st.integers(1, 7))
+    def skip(self, count: int) -> None:
+        skip(self.reader, *range(self.number + 1, self.number + count + 1))
+        self.number += count
 
     @rule(kept=st.integers(0, 8))
     def prune(self, kept: int) -> None:

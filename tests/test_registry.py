@@ -34,6 +34,9 @@ class Shared:
     def offer(self, event: Event) -> bool:
         return True
 
+    def skip(self, after: int, until: int) -> None:
+        pass
+
     def end(self) -> None:
         pass
 

@@ -145,6 +145,25 @@ class Site:
         for consumer in self.registry.all():
             consumer.offer(REFRESH_EVENT)
 
+    def skip(self, count: int, *, ours: bool = True, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Events are in the log that this process does not read: it goes on after them."""
+        self.commit(count, ours=ours)
+        self.coming.clear()
+        before, self.log.begun = self.log.offered, self.number
+        meanwhile()
+        for consumer in self.registry.all():
+            consumer.skip(before, self.number)
+        meanwhile()
+        self.log.offered = self.number
+
+    def lose(self, count: int) -> None:
+        """A fail-over loses the last commits, and the listener finds out."""
+        self.log.lose(count)
+        self.coming.clear()
+        self.log.begun = self.log.last
+        self.gap()
+        self.log.offered = self.log.last
+
     def turn(self) -> None:
         """What the streamer's thread does when it is woken."""
         self.pump.handle(self.pump.wait(0))
@@ -321,6 +340,69 @@ def test_an_event_without_a_number_that_came_amid_a_replay_is_told(site: Site) -
     assert shown(site.settle()[0]) == [*numbers(3, 12), "refresh"]
 
 
+@pytest.mark.parametrize("after", [3, 12, 20])
+def test_a_number_that_the_log_does_not_have_is_a_refresh_at_once(site: Site, after: int) -> None:
+    waiting = site.join()  # somebody on the way, for whom the feed holds what comes
+    site.log.numbers.discard(3)
+    site.publish(1)
+    site.number += 3
+    site.publish(1)
+    site.connect(after=after)
+    assert shown(site.settle()[0]) == ["refresh"]
+    site.publish(1)
+    assert shown(site.settle()[0]) == ["16"]
+    waiting.leave()
+
+
+def test_a_number_that_a_fail_over_has_lost_is_a_refresh_though_the_feed_still_has_its_event(site: Site) -> None:
+    waiting = site.join()
+    site.publish(3)
+    site.lose(2)
+    site.publish(2)
+    site.connect(after=13)
+    assert shown(site.settle()[0]) == ["refresh"]
+    waiting.leave()
+
+
+def test_where_others_notify_as_well_whoever_comes_back_refreshes(site: Site) -> None:
+    site.log.complete = False
+    site.connect(after=10)
+    site.turn()
+    assert [known for _, known, *_ in site.log.asked] == [False]
+
+
+def test_what_the_hub_skips_is_read_in_the_log(site: Site) -> None:
+    site.connect()
+    waiting = site.join()
+    site.publish(2)
+    site.skip(30)
+    site.publish(1)
+    assert shown(site.settle()[0]) == numbers(11, 43)
+    site.skip(2, ours=False)
+    site.publish(1)
+    assert shown(site.settle()[0]) == numbers(46, 46)
+    assert site.registry.refreshes == 0
+    waiting.leave()
+
+
+def test_a_client_that_has_left_wants_no_answer(site: Site) -> None:
+    client = site.connect(after=2)
+    site.turn()
+    [(*_, wanted)] = site.log.asked
+    assert wanted()
+    client.connection.close()
+    site.turn()
+    assert not wanted()
+
+
+def test_streams_that_are_cut_want_no_answer(site: Site) -> None:
+    site.connect(after=2)
+    site.turn()
+    [(*_, wanted)] = site.log.asked
+    site.pump.cut()
+    assert not wanted()
+
+
 class Following(RuleBasedStateMachine):
     """Clients come, stall and read; events, gaps and answers come: each client gets all, once, or a refresh."""
 
@@ -356,11 +438,11 @@ class Following(RuleBasedStateMachine):
     @precondition(lambda self: len(self.seen) < 4)
     @rule(missed=st.integers(-2, 8), fresh=st.booleans(), small=st.booleans())
     def connect(self, missed: int, fresh: bool, small: bool) -> None:
-        after = None if fresh else max(0, self.site.number - missed)
-        begun = self.site.log.begun
+        after = None if fresh else max(0, self.site.number - missed) if missed >= 0 else 10**9
+        begun, known = self.site.log.begun, after is None or self.site.log.had(after)
         self.site.connect(after, small=small)
-        self.seen.append(begun - 1 if after is None else after)  # what is on its way may come as well
-        self.has.append(begun if after is None else after)
+        self.seen.append(begun - 1 if after is None else after if known else 0)  # what is on its way may come as well
+        self.has.append(begun if after is None else after if known else 0)
 
     @rule(count=st.integers(1, 9), ours=st.booleans())
     def publish(self, count: int, ours: bool) -> None:
@@ -369,6 +451,15 @@ class Following(RuleBasedStateMachine):
     @rule()
     def gap(self) -> None:
         self.site.gap()
+
+    @rule(count=st.integers(1, 9), ours=st.booleans(), what=st.sampled_from(["turn", "answer", "nothing"]))
+    def skip(self, count: int, ours: bool, what: str) -> None:
+        meanwhile = {"turn": self.site.turn, "answer": self.site.log.answer}
+        self.site.skip(count, ours=ours, meanwhile=meanwhile.get(what, lambda: None))
+
+    @rule(count=st.integers(1, 4))
+    def lose(self, count: int) -> None:
+        self.site.lose(count)
 
     @rule(kept=st.integers(0, 8))
     def prune(self, kept: int) -> None:
@@ -404,7 +495,7 @@ class Following(RuleBasedStateMachine):
             self.seen[which] = number
             self.has[which] = max(self.has[which], number)
         shown = self.site.clients[which].parser.last_event_id
-        if shown and shown.isdigit() and int(shown):
+        if shown and shown.isdigit() and self.site.log.knows(int(shown)):  # another is a refresh when it comes back
             self.nothing_is_missing(which, int(shown))
 
     def nothing_is_missing(self, which: int, until: int) -> None:

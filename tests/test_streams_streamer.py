@@ -275,6 +275,7 @@ def test_a_client_that_reads_nothing_gets_one_refresh_and_what_came_later(
 def test_a_gap_is_told_to_everyone_who_has_left_nothing_unread_once(hub: MemoryHub, open_stream: Open) -> None:
     streams = [open_stream(), open_stream("stock"), open_stream(reads=False)]
     hub._send(["no envelope", "nor is this"], None)
+    eventually(lambda: hub.stats().gaps == 2)
     settle(hub)
     hub.publish_many([("orders", TENANT, 1), ("stock", TENANT, 1)])
     for stream in streams:

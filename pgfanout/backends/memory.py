@@ -22,7 +22,7 @@ class MemoryHub(NotifyHub):
 
     def _new_listener(self) -> _Listener:
         self._inbox: queue.SimpleQueue[Sequence[str] | None] = queue.SimpleQueue()
-        return _Listener(self._inbox, self._listening, self._receive)
+        return _Listener(self._inbox, self._listening, self._receive, self._pause)
 
     def _send(self, texts: Sequence[str], executor: Any) -> None:
         if self.listening:  # nobody has ever heard a notification that came before LISTEN
@@ -37,15 +37,23 @@ class _Listener:
         inbox: queue.SimpleQueue[Sequence[str] | None],
         listening: Callable[[], None],
         receive: Callable[[Sequence[str]], None],
+        pause: Callable[[], float | None],
     ) -> None:
         self._inbox = inbox
         self._listening = listening
         self._receive = receive
+        self._pause = pause
 
     def run(self) -> None:
         self._listening()
-        while (texts := self._inbox.get()) is not None:
+        while (texts := self._next()) is not None:
             self._receive(texts)
 
     def stop(self) -> None:
         self._inbox.put(None)
+
+    def _next(self) -> Sequence[str] | None:
+        try:
+            return self._inbox.get(timeout=self._pause())
+        except queue.Empty:
+            return ()

@@ -45,6 +45,7 @@ class Outlet(Ticking):
         "feed",
         "fruitless",
         "keepalive",
+        "known",
         "number",
         "on_close",
         "passed",
@@ -89,6 +90,8 @@ class Outlet(Ticking):
         """Everything up to it was put; kept up while the outlet is not current."""
         self.told = number
         """The number that its client was told last, other than by an event."""
+        self.known = not replay
+        """Whether the log has vouched for the number; one that a client has sent may be anything."""
         self.replaying = replay
         """Whether it reads the feed's log, and will join the feed."""
         self.passed = 0
@@ -118,7 +121,7 @@ class Outlet(Ticking):
 
     def fall_behind(self) -> None:
         """Its feed has no longer what comes next; the log has."""
-        self.replaying, self.passed, self.asks = True, self.position, 0
+        self.replaying, self.known, self.passed, self.asks = True, True, self.position, 0
 
     def put_keepalive(self, number: int) -> None:
         """Have a keepalive written next, with the number (0: none) unless its client was told that one last."""
@@ -144,6 +147,7 @@ class Outlet(Ticking):
 
     def close(self, *, stalled: bool) -> None:
         """End the connection, leave the feed and give the stream's place back. Never waits."""
+        self.question = None  # the log need not answer
         # A forked child may have the descriptor, too: a shutdown ends the connection all the same.
         with socket.socket(fileno=self.descriptor) as connection:
             connection.setblocking(False)  # it has the default time-out of sockets otherwise

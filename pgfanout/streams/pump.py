@@ -205,7 +205,7 @@ class Pump:
 
     def _join(self, outlet: Outlet, audience: Audience) -> bool:
         """Go on with the feed if that has everything from here on; False when the log is asked instead."""
-        position, since = outlet.feed.join(outlet.number, outlet.position, outlet.passed)
+        position, since = outlet.feed.join(outlet.number, outlet.position, outlet.passed, known=outlet.known)
         if since > outlet.position:
             outlet.position = since
             outlet.feed.tell_refresh()
@@ -214,6 +214,8 @@ class Pump:
             self._ask(outlet, audience)
             return False
         self._end_replay(outlet, audience, position)
+        # The log may have told it more than had been offered when the audience came to its position.
+        audience.number = max(audience.number, outlet.number)
         return True
 
     def _end_replay(self, outlet: Outlet, audience: Audience, position: int) -> None:
@@ -226,7 +228,13 @@ class Pump:
         if outlet.question or audience.ended:
             return
         question = outlet.question = object()
-        outlet.feed.ask(outlet.number, partial(self._answer, outlet, question), again=outlet.asks > 0)
+        outlet.feed.ask(
+            outlet.number,
+            partial(self._answer, outlet, question),
+            known=outlet.known,
+            again=outlet.asks,
+            wanted=lambda: outlet.question is question,
+        )
         outlet.asks += 1
 
     def _answer(self, outlet: Outlet, question: object, page: Page | None) -> None:
@@ -249,7 +257,7 @@ class Pump:
             outlet.put(sse.encode(REFRESH_EVENT))
             self._end_replay(outlet, audience, audience.position)
         else:
-            outlet.number = page.until
+            outlet.number, outlet.known = page.until, True
             if page.events:
                 outlet.put_framed(self._framed(page, outlet.chunked))
         self._advance(outlet)
@@ -268,7 +276,8 @@ class Pump:
             audience.exclude(outlet)
             outlet.fall_behind()
             audience.replaying.add(outlet)
-        audience.number = audience.feed.offered
+        # What was dropped or skipped a moment ago may not count as offered yet.
+        audience.number = max(audience.feed.offered, audience.feed.gone)
         audience.position = audience.feed.end_position
         for outlet in outlets:
             self._advance(outlet)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pgfanout.event import Event
-from pgfanout.log import Answer, Page, number_of
+from pgfanout.log import Answer, Page, always, number_of
 from pgfanout.topic import Topic
 
 TENANT = "11111111-1111-4111-8111-111111111111"
@@ -22,42 +22,69 @@ def logged(number: int) -> Event:
 class MemoryLog:
     """Has what was committed to it; `page_size` events are answered at once, and none up to `pruned_to`."""
 
-    def __init__(self, *, refill: bool = True, page_size: int = 3) -> None:
+    def __init__(self, *, refill: bool = True, page_size: int = 3, complete: bool = True) -> None:
         self.refill = refill
+        self.complete = complete
         self.page_size = page_size
         self.begun = self.offered = self.pruned_to = 0
         self.last = 0
         self.events: list[Event] = []
-        self.asked: deque[tuple[int, Answer]] = deque()
+        self.numbers: set[int] = set()
+        self.asked: deque[tuple[int, bool, Answer, Callable[[], bool]]] = deque()
         self.replays = 0
 
     def commit(self, number: int, *, ours: bool = True) -> Event:
         """The next event; of another topic unless it is `ours`."""
         assert number > self.last
         self.last = number
+        self.numbers.add(number)
         event = logged(number)
         if ours:
             self.events.append(event)
         return event
 
-    def ask(self, topics: Sequence[Topic], after: int, answer: Answer, *, again: bool = False) -> None:
+    def knows(self, number: int) -> bool:
+        return number == self.pruned_to or (number > self.pruned_to and number in self.numbers)
+
+    def had(self, number: int) -> bool:
+        """Whether it knows a number, or knew it before that was pruned."""
+        return number == self.pruned_to or number in self.numbers
+
+    def lose(self, count: int) -> None:
+        """The last numbers are gone, as after a fail-over."""
+        kept = sorted(self.numbers)[: max(0, len(self.numbers) - count)]
+        self.numbers = set(kept)
+        self.last = max([self.pruned_to, *kept])
+        self.events = [event for event in self.events if number_of(event) in self.numbers]
+
+    def ask(
+        self,
+        topics: Sequence[Topic],
+        after: int,
+        answer: Answer,
+        *,
+        known: bool = False,
+        again: int = 0,
+        wanted: Callable[[], bool] = always,
+    ) -> None:
         assert tuple(topics) == TOPICS
         self.replays += not again
-        self.asked.append((after, answer))
+        self.asked.append((after, known, answer, wanted))
 
     def answer(self) -> bool:
         """Answer the oldest question, if there is one that can be answered yet."""
         for _ in range(len(self.asked)):
-            after, answer = self.asked.popleft()
-            if self.pruned_to <= after <= self.last and after > self.offered:
-                self.asked.append((after, answer))
+            after, known, answer, wanted = self.asked.popleft()
+            page = self.page(after, known=known)
+            if page is not None and after > self.offered:
+                self.asked.append((after, known, answer, wanted))
                 continue
-            answer(self.page(after))
+            answer(page)
             return True
         return False
 
-    def page(self, after: int) -> Page | None:
-        if not self.pruned_to <= after <= self.last:
+    def page(self, after: int, *, known: bool = False) -> Page | None:
+        if not (self.pruned_to <= after <= self.last and (known or self.knows(after))):
             return None
         found = [event for event in self.events if after < number_of(event)]
         full = len(found) > self.page_size
@@ -68,6 +95,8 @@ class MemoryLog:
 class Question(NamedTuple):
     after: int
     answer: Answer
+    known: bool = False
+    wanted: Callable[[], bool] = always
 
     def until(self, last: int) -> None:
         """Answer with all the numbers up to the last."""
@@ -78,13 +107,23 @@ class ManualLog:
     """A `Log` that notes what it is asked."""
 
     refill = True
+    complete = True
 
     def __init__(self, last: int = 0) -> None:
         self.begun = self.offered = last
         self.questions: list[Question] = []
 
-    def ask(self, topics: Sequence[Topic], after: int, answer: Answer, *, again: bool = False) -> None:
-        self.questions.append(Question(after, answer))
+    def ask(
+        self,
+        topics: Sequence[Topic],
+        after: int,
+        answer: Answer,
+        *,
+        known: bool = False,
+        again: int = 0,
+        wanted: Callable[[], bool] = always,
+    ) -> None:
+        self.questions.append(Question(after, answer, known, wanted))
 
     def reach(self, number: int) -> Event:
         """The event of a number, which is offered next."""

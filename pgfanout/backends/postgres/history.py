@@ -19,6 +19,12 @@ class History:
 
     A reader who missed more than `max_replay` events is told to refresh instead. With `refill`, one
     that is too slow gets from the log what its buffer had no room for; without, it is told to refresh.
+
+    With `log_only`, the log has every event: a notification that is none of its events is counted and not
+    delivered, and its topic's followers are told to refresh. Without, such an event is delivered. But nobody can
+    know which of them was missed, so a reader that comes back, or whose hub has lost its connection, is always told
+    to refresh.
+
     Every `prune_every` seconds, roughly, one of the processes removes what is too old or too much.
     """
 
@@ -28,6 +34,7 @@ class History:
     max_payload: int = MAX_PAYLOAD
     max_replay: int = 10_000
     refill: bool = True
+    log_only: bool = True
     prune_every: float = 60.0
 
     def __post_init__(self) -> None:

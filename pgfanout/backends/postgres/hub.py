@@ -8,11 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from ... import envelope
-from ...event import Event
 from ...hub import NotifyHub
 from ...log import Log
 from ...stats import HubStats
-from ...topic import Topic, check_channel
+from ...topic import check_channel
 from .conninfo import connect, parse
 from .history import History
 from .listener import Listener, Sink
@@ -107,7 +106,7 @@ class PostgresHub(NotifyHub):
         )
 
     def _new_listener(self) -> Listener:
-        sink = Sink(self._listening_to, self._not_listening, self._receive, self._heartbeat)
+        sink = Sink(self._listening_to, self._not_listening, self._receive, self._heartbeat, pause=self._pause)
         self._listener = Listener(self._parameters, self._postgres_channel, sink, **self._timing)
         return self._listener
 
@@ -142,15 +141,24 @@ class PostgresHub(NotifyHub):
         history = self._history
         if history is None:
             return None
-        table = LogTable(history.schema, self._postgres_channel, history.max_replay)
+        table = self._table = LogTable(history.schema, self._postgres_channel, history.max_replay)
         self._replayer = Replayer(self._parameters, table, history, self._timing["heartbeat_timeout"])
-        self._tail = Tail(table, self._replayer, self._dispatcher)
+        self._dispatcher.fills_gaps = history.log_only
+        self._tail = Tail(table, self._replayer, self._dispatcher, log_only=history.log_only)
         return self._replayer
+
+    def _read_cursor(self, executor: Any) -> str | None:
+        assert self._publisher is not None
+        rows = self._publisher.fetch(self._table.cursor_statement, executor)
+        if not rows:
+            self._table.complain_of_lost_row()
+        return str(rows[0][0])
 
     def _listening_to(self, query: Query) -> bool:
         if self._tail is None or self._replayer is None:
             self._listening()
             return False
+        self._replayer.renew()
         complete = self._tail.catch_up(query)
         if not self._lifecycle.now_listening():
             self._dispatcher.refresh_early()
@@ -164,17 +172,11 @@ class PostgresHub(NotifyHub):
             self._tail.check()  # whoever installs may give the log another channel, and all would be silence
 
     def _receive(self, texts: Iterable[str]) -> None:
-        super()._receive(texts)
-        if self._replayer is not None:
-            self._replayer.advanced()
-
-    def _take(self, topic: Topic, event: Event) -> None:
-        if self._tail is None:
-            super()._take(topic, event)
-        else:
-            self._tail.take(topic, event)
-
-    def _unreadable(self, text: str, error: envelope.MalformedEnvelopeError) -> None:
-        found = envelope.reference(text) if self._tail is not None else None
-        if found is None or self._tail is None or not self._tail.fetch(*found):
-            super()._unreadable(text, error)
+        if self._tail is None or self._replayer is None:
+            super()._receive(texts)
+            return
+        batch = list(texts)
+        self._received += len(batch)
+        self._tail.receive(batch)
+        self._settle()
+        self._replayer.advanced()

@@ -51,6 +51,8 @@ class Sink:
     receive: Callable[[Sequence[str]], None]
     heartbeat: Callable[[float], None]
     """How full the server's notification queue is, from 0 to 1."""
+    pause: Callable[[], float | None] = lambda: None
+    """Seconds until `receive` has to be called even if nothing arrives; None when it need not."""
 
 
 class Listener:
@@ -168,7 +170,8 @@ class Listener:
         """Hand on what arrives until the next heartbeat is due."""
         deadline = time.monotonic() + self._heartbeat
         while (left := deadline - time.monotonic()) > 0 and not self._watchdog.stopped:
-            self._sink.receive(self._take(connection, left)[0])
+            pause = self._sink.pause()
+            self._sink.receive(self._take(connection, left if pause is None else min(left, pause))[0])
         self._beat(connection)
 
     def _beat(self, connection: psycopg.Connection[Any]) -> None:

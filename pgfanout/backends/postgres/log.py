@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import psycopg
 from psycopg.adapt import Buffer, Loader
@@ -21,6 +21,10 @@ Query = Callable[[str, Sequence[Any]], "list[tuple[Any, ...]]"]
 
 _PAGE_ROWS = 500
 _PAGE_BYTES = 256 * 1024
+_NEWS_ROWS = 250
+_LARGE = 8_000
+"""Bytes of a payload from which on it is read only where somebody follows its topic."""
+_LARGEST = 2**63 - 1
 
 _STATE = """
 SELECT version, postgres_channel, pruned_to, greatest(pruned_to, (SELECT max(number) FROM {schema}.event)), rows
@@ -30,7 +34,10 @@ FROM {schema}.log
 # In one statement, and so of one moment. For each channel the index has the events in their order.
 _PAGE = """
 WITH ends AS (
-    SELECT pruned_to, greatest(pruned_to, (SELECT max(number) FROM {schema}.event)) AS last FROM {schema}.log
+    SELECT
+        pruned_to, greatest(pruned_to, (SELECT max(number) FROM {schema}.event)) AS last,
+        pruned_to = %s OR EXISTS (SELECT FROM {schema}.event WHERE number = %s) AS known
+    FROM {schema}.log
 ), found AS (
     SELECT *, count(*) OVER () AS available, sum(size) OVER (ORDER BY number) AS bytes
     FROM (
@@ -41,7 +48,7 @@ WITH ends AS (
         ORDER BY number LIMIT %s
     ) AS first
 )
-SELECT ends.pruned_to, ends.last, number, channel, type, payload, available
+SELECT ends.pruned_to, ends.last, ends.known, number, channel, type, payload, available
 FROM ends LEFT JOIN found ON bytes - size < %s
 ORDER BY number
 """
@@ -54,17 +61,27 @@ SELECT FROM unnest(%s::text[]) AS wanted (channel) CROSS JOIN LATERAL (
 OFFSET %s LIMIT 1
 """
 
-_MISSED = """
-SELECT number, channel, tenant::text, type, payload FROM (
-    SELECT *, sum(size) OVER (ORDER BY number) AS bytes FROM {schema}.event
-    WHERE number > %s AND number <= %s ORDER BY number LIMIT %s
-) AS first
-WHERE bytes - size < %s ORDER BY number
+# What is large is left out, so that the rows bound the bytes as well.
+_NEWS = """
+SELECT log.pruned_to, number, channel, tenant::text, type, payload
+FROM {schema}.log LEFT JOIN (
+    SELECT number, channel, tenant, type, CASE WHEN size <= %s THEN payload END AS payload
+    FROM {schema}.event WHERE number > %s AND number <= %s ORDER BY number LIMIT %s
+) AS part ON true
+ORDER BY number
 """
 
-_MISSED_MORE_THAN = "SELECT FROM {schema}.event WHERE number > %s ORDER BY number OFFSET %s LIMIT 1"
-
 _ONE = "SELECT number, channel, tenant::text, type, payload FROM {schema}.event WHERE number = %s"
+
+_AMONG = "SELECT number FROM {schema}.event WHERE number = ANY(%s::bigint[])"
+
+_KNOWN = """
+SELECT FROM {schema}.log WHERE pruned_to = %s OR EXISTS (SELECT FROM {schema}.event WHERE number = %s)
+"""
+
+_CURSOR = """
+SELECT greatest(pruned_to, (SELECT max(number) FROM {schema}.event)) AS cursor FROM {schema}.log
+"""
 
 _PRUNE = "SELECT {schema}.prune(%s, %s)"
 
@@ -77,23 +94,40 @@ class Ends(NamedTuple):
     rows: int
     """How many events there are, as of the last time that somebody counted them."""
 
-    def include(self, number: int) -> bool:
-        """Whether it is known what came after a number."""
-        return self.pruned_to <= number <= self.last
+
+class Found(NamedTuple):
+    """A page, and whether there may be more after it."""
+
+    page: Page
+    more: bool
+
+
+class News(NamedTuple):
+    """A part of the log: what came after a number, of all topics."""
+
+    pruned_to: int
+    """The number after which the log had everything when the part was read."""
+    events: list[tuple[int, Topic, Event | None]]
+    """With their numbers, in their order. An event with a large payload is None; see `LogTable.one`."""
+    more: bool
+    """Whether there may be more after it."""
 
 
 class LogTable:
-    """Where it is and how much may be read at once. It holds no connection."""
+    """Where it is and how much may be read at once. It holds no connection.
+
+    A number is known if the log has an event with that number, or begins after it: `pruned_to`.
+    """
 
     def __init__(self, schema: str, postgres_channel: str, max_replay: int) -> None:
         self._schema = schema
         self._postgres_channel = postgres_channel
-        self._max_replay = max_replay
+        self.max_replay = max_replay
 
     def ends(self, query: Query) -> Ends:
         """What the log has. Raises `HubConfigurationError` unless it is there, and this hub's."""
         try:
-            [(version, channel, *ends)] = query(self._sql(_STATE), ())
+            rows = query(self._sql(_STATE), ())
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             problem = (
                 f"the history is not installed in the schema {self._schema}: call hub.install_history(), or run"
@@ -105,6 +139,9 @@ class LogTable:
                 f" {self._install('--reader ROLE --publisher ROLE')} with this role's name"
             )
         else:
+            if not rows:
+                self.complain_of_lost_row()
+            [(version, channel, *ends)] = rows
             if version < VERSION:
                 problem = f"the history is of version {version}, {VERSION} is needed: run {self._install()}"
             elif channel != self._postgres_channel:
@@ -116,42 +153,69 @@ class LogTable:
                 return Ends(*ends)
         raise HubConfigurationError(problem)
 
-    def page(self, query: Query, topics: Sequence[Topic], after: int) -> Page | None:
-        """The first part of what came after a number, of topics of one tenant; None when that is not known,
-        or too much."""
+    def page(self, query: Query, topics: Sequence[Topic], after: int, *, known: bool) -> Found | None:
+        """The first part of what came after a number, of topics of one tenant.
+
+        None when that is not known: part of it was pruned, or the number is not `known` and the log does not know it.
+        """
+        if not 0 <= after <= _LARGEST:
+            return None
         where = [topic.channel for topic in topics], topics[0].tenant, after
-        rows = query(self._sql(_PAGE), (*where, _PAGE_ROWS, _PAGE_ROWS, _PAGE_BYTES))
-        pruned_to, last, first = rows[0][:3]
-        if not pruned_to <= after <= last:
+        rows = query(self._sql(_PAGE), (after, after, *where, _PAGE_ROWS, _PAGE_ROWS, _PAGE_BYTES))
+        if not rows:
+            self.complain_of_lost_row()
+        pruned_to, last, vouched, first = rows[0][:4]
+        if not (pruned_to <= after <= last and (known or vouched)):
             return None
         if first is None:
-            return Page([], last)
-        events = [Event.checked(row[3], row[5], row[4], str(row[2])) for row in rows]
-        if len(rows) == rows[0][6] < _PAGE_ROWS:
-            return Page(events, last)
-        if query(self._sql(_MORE_THAN), (*where, self._max_replay + 1, self._max_replay)):
-            return None
-        return Page(events, rows[-1][2])
+            return Found(Page([], last), False)
+        events = [Event.checked(row[4], row[6], row[5], str(row[3])) for row in rows]
+        if len(rows) == rows[0][7] < _PAGE_ROWS:
+            return Found(Page(events, last), False)
+        return Found(Page(events, rows[-1][3]), True)
 
-    def missed(self, query: Query, after: int, last: int) -> Iterator[list[tuple[Topic, Event]]]:
-        """Everything after a number, up to another, in parts."""
-        while rows := query(self._sql(_MISSED), (after, last, _PAGE_ROWS, _PAGE_BYTES)):
-            yield [_found(row) for row in rows]
-            after = rows[-1][0]
+    def is_too_much(self, query: Query, topics: Sequence[Topic], after: int) -> bool:
+        """Whether there are more events after a number than may be replayed. It looks at that many at most."""
+        where = [topic.channel for topic in topics], topics[0].tenant, after
+        return bool(query(self._sql(_MORE_THAN), (*where, self.max_replay + 1, self.max_replay)))
 
-    def is_too_much(self, query: Query, after: int) -> bool:
-        """Whether there are more events after a number than may be replayed."""
-        return bool(query(self._sql(_MISSED_MORE_THAN), (after, self._max_replay)))
+    def knows(self, query: Query, number: int) -> bool:
+        """Whether the log knows a number."""
+        return bool(query(self._sql(_KNOWN), (number, number)))
 
-    def one(self, query: Query, number: int) -> tuple[Topic, Event] | None:
+    def among(self, query: Query, numbers: Sequence[int]) -> set[int]:
+        """Those of some numbers that events of the log have."""
+        return {number for (number,) in query(self._sql(_AMONG), (list(numbers),))}
+
+    def news(self, query: Query, after: int, last: int = _LARGEST) -> News:
+        """What came after a number, up to another, of all topics: the first part of it."""
+        rows = query(self._sql(_NEWS), (_LARGE, after, last, _NEWS_ROWS))
+        if not rows:
+            self.complain_of_lost_row()
+        events = [(row[1], *_found(row[1:])) for row in rows if row[1] is not None]
+        return News(rows[0][0], events, len(events) == _NEWS_ROWS)
+
+    def one(self, query: Query, number: int) -> Event | None:
         """The event of a number, if there is one."""
         rows = query(self._sql(_ONE), (number,))
-        return _found(rows[0]) if rows else None
+        return _found(rows[0])[1] if rows else None
+
+    @property
+    def cursor_statement(self) -> str:
+        """Asks for the number that the log ends with, as the asking transaction sees it."""
+        return self._sql(_CURSOR)
 
     def prune(self, query: Query, batch: int, every: float) -> int | None:
         """Remove some of the events that may go; how many, or None while another session does."""
         [(gone,)] = query(self._sql(_PRUNE), (batch, every))
         return None if gone is None else int(gone)
+
+    def complain_of_lost_row(self) -> NoReturn:
+        """Raises `HubConfigurationError`: a query of the log's one row has found none."""
+        raise HubConfigurationError(
+            f"the table {self._schema}.log has lost its row, as after a dump without data or a TRUNCATE of all tables:"
+            f" run {self._install()}, or call hub.install_history()"
+        )
 
     def _install(self, options: str = "") -> str:
         schema = "" if self._schema == "pgfanout" else f"--schema {self._schema}"
@@ -173,6 +237,7 @@ def prepare(connection: psycopg.Connection[Any]) -> None:
     connection.adapters.register_loader("json", _JsonBytes)
 
 
-def _found(row: tuple[Any, ...]) -> tuple[Topic, Event]:
+def _found(row: tuple[Any, ...]) -> tuple[Topic, Event | None]:
     number, channel, tenant, type, payload = row
-    return Topic(channel, tenant), Event.checked(channel, payload, type, str(number))
+    event = None if payload is None else Event.checked(channel, payload, type, str(number))
+    return Topic(channel, tenant), event

@@ -7,10 +7,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
+from psycopg.rows import tuple_row
 
 from . import conninfo
 
@@ -65,21 +66,17 @@ class Publisher:
     def send(self, texts: Sequence[str], executor: Any) -> None:
         """Send each text, in one statement. Blocks for a round trip, raises psycopg's errors."""
         call = self._logged(texts) if self._schema else _Call(_NOTIFY, (self._channel, _encoded(texts)))
-        connection = getattr(executor, "connection", executor)  # a cursor's, a transaction's
         if executor is None:
             self._send_by_own_connection(call)
-        elif isinstance(connection, psycopg.Connection):
-            # A cursor of our own: the caller's may be in use, on the server's side, or raw.
-            psycopg.Cursor(connection).execute(call.statement.encode(), call.params)
-        elif hasattr(executor, "execute"):
-            _execute(executor, call)
-        elif callable(connection):  # a pool's
-            with connection() as borrowed:
-                self.send(texts, borrowed)
         else:
-            raise TypeError(
-                f"an executor is a psycopg connection, cursor, pool or transaction, not {type(executor).__name__}"
-            )
+            _run(call, executor)
+
+    def fetch(self, statement: str, executor: Any) -> list[Any]:
+        """The rows of a statement that is executed in the executor's transaction, if it has one. Blocks for a round
+        trip, raises psycopg's errors."""
+        rows: list[Any] = []
+        _run(_Call(statement, ()), executor, rows.extend)
+        return rows
 
     def close(self, timeout: float) -> None:
         """Close the own connection, if there is one.
@@ -157,12 +154,35 @@ def _encoded(texts: Iterable[str]) -> list[bytes]:
     return [text.encode() for text in texts]
 
 
-def _execute(executor: Executor, call: _Call) -> None:
+def _nothing(rows: Iterable[Any]) -> None:
+    pass
+
+
+def _run(call: _Call, executor: Any, take: Callable[[Any], object] = _nothing) -> None:
+    """Execute through what the application gave; `take` gets the result while its connection is still ours."""
+    connection = getattr(executor, "connection", executor)  # a cursor's, a transaction's
+    if isinstance(connection, psycopg.Connection):
+        # A cursor of our own: the caller's may be in use, on the server's side, or raw.
+        cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+        take(cursor.execute(call.statement.encode(), call.params))
+    elif hasattr(executor, "execute"):
+        take(_execute(executor, call))
+    elif callable(connection):  # a pool's
+        with connection() as borrowed:
+            _run(call, borrowed, take)
+    else:
+        raise TypeError(
+            f"an executor is a psycopg connection, cursor, pool or transaction, not {type(executor).__name__}"
+        )
+
+
+def _execute(executor: Executor, call: _Call) -> Any:
     result = executor.execute(call.statement, call.params)
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
         raise TypeError("an executor has to be synchronous; this one needs to be awaited")
+    return result
 
 
 def _hung_up(connection: psycopg.Connection[Any]) -> bool:

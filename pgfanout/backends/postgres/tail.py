@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-import logging
+import re
 import time
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from ...envelope import MalformedEnvelopeError, UnroutableEnvelopeError, decode
 from ...event import Event
-from ...log import number_of, numbered
+from ...log import number_of
 from ...topic import Topic
 from .log import LogTable, Query
 
 __all__ = ["Tail"]
 
-logger = logging.getLogger("pgfanout")
+_FILL_TIME = 1.0
+"""Seconds for which the listener reads on what was missed, before readers are sent to the log."""
+_REMEMBERED = 5_000
+"""Numbers that are remembered, at least: a notification may come long after its event was read."""
+_LAST = 2**63 - 1
+
+# The last member of what the log notifies. A text that is JSON and ends like this has this id.
+_number = re.compile(r'"id":"([0-9]{1,18})"\}\Z').search
 
 
 class Audience(Protocol):
     """Who follows: see `Dispatcher`."""
 
+    unroutable: int
+
     def offer(self, topic: Topic, event: Event) -> None: ...
     def wake(self) -> None: ...
     def has_followers(self, topic: Topic) -> bool: ...
+    def has_consumers(self) -> bool: ...
     def gap(self) -> None: ...
+    def skip(self, after: int, until: int) -> None: ...
+    def take_malformed(self, error: MalformedEnvelopeError) -> None: ...
+    def take_unlogged(self, topic: Topic) -> None: ...
 
 
 class Position(Protocol):
@@ -30,24 +45,34 @@ class Position(Protocol):
 
     begun: int
     offered: int
+    refill: bool
 
 
 class Tail:
-    """Offers events in the order of their numbers, each once, and reads what no notification has brought.
+    """Offers the log's events in the order of their numbers, each once.
 
-    For the listener's thread. What arrives up to `_read_until` was read before, or is covered by a refresh. Whoever has
-    something to read is woken before the server is asked, whose answer may take its time, or never come.
+    A notification only says that there is something to read. Any role that can connect can notify, so what the text
+    says is believed of no event of the log: each batch of notifications makes the hub read the log from its position
+    on. So no text can forge an event, hide one, or move the position, and one that was damaged costs nothing. A text
+    whose number the log does not have is an event of its own, or none. With `log_only` it is not delivered; otherwise
+    it is, without a number, in its turn.
+
+    For the listener's thread. Nobody knows what was missed of events past the log, so without `log_only` each new
+    session is a gap. Whoever has something to read is woken before the server is asked, whose answer may take its time,
+    or never come.
     """
 
-    def __init__(self, table: LogTable, position: Position, audience: Audience) -> None:
+    def __init__(self, table: LogTable, position: Position, audience: Audience, *, log_only: bool = True) -> None:
         self._table = table
         self._position = position
         self._audience = audience
+        self._log_only = log_only
         self._query: Query | None = None
-        self._read_until = 0
-        self._pruned_to = 0  # nothing up to it is notified any more
-        self._has_unnumbered = False
-        self._complain_at = 0.0
+        self._recent: set[int] = set()  # numbers that were offered last, in two generations
+        self._older: set[int] = set()
+        self._asleep = False  # whether something was offered that nobody was woken for
+        self._damaged = False  # whether something of this batch could not be read
+        self._refreshes = 0
         self.fills = 0
         self.filled_events = 0
 
@@ -57,19 +82,16 @@ class Tail:
         """
         before = self._position.offered
         ends = self._table.ends(query)
+        known = self._log_only and before > 0 and self._table.knows(query, before)
         if self._position.offered != before:
             raise RuntimeError("another listener has gone on meanwhile")  # `start` gave up on this one
         self._query = query
-        first = not before
-        complete = ends.include(before) and not self._has_unnumbered and not self._table.is_too_much(query, before)
-        if not (complete or first):
+        if known:
+            return self._fill(ends.last)
+        if before or self._audience.has_consumers():
             self._refresh(ends.last)
             return False
-        self._pruned_to = self._pruned_to or ends.pruned_to
-        if not first and not self._fill(query, before, ends.last):
-            self._refresh(ends.last)
-            return False
-        self._position.begun = self._position.offered = self._read_until = ends.last
+        self._position.begun = self._position.offered = ends.last
         return True
 
     def check(self) -> None:
@@ -77,79 +99,142 @@ class Tail:
         if self._query is not None:
             self._table.ends(self._query)
 
-    def take(self, topic: Topic, event: Event) -> None:
-        """Offer an event that was notified, unless it was offered before."""
-        number = number_of(event)
-        if 0 < number <= self._pruned_to:  # somebody's own id, and no number
-            event, number = Event.checked(event.channel, event.payload, event.type, ""), 0
-        if not number:
-            self._has_unnumbered = True
-            self._audience.offer(topic, event)
-        elif self._is_next(number):
-            self._offer(number, topic, event)
+    def receive(self, texts: Sequence[str]) -> None:
+        """Take a batch of notifications: offer what the log has after the position. Raises psycopg's errors; the
+        position is right then, and the next session goes on from there."""
+        numbers = [_number_at_end(text) for text in texts]
+        if all(map(self._was_offered, numbers)):
+            return
+        self._asleep = False
+        # With events past the log, the log is read as far as was notified, so that each comes in its turn.
+        news = self._read(_LAST if self._log_only else max(numbers))
+        doubtful: list[tuple[str, int]] = []
+        for text, number in zip(texts, numbers, strict=True):
+            while self._position.offered < number and next(news, 0):
+                pass
+            if not number or number > self._position.offered:
+                self._take_stray(text)
+            elif not self._was_offered(number):
+                doubtful.append((text, number))
+        for _ in news:
+            pass
+        if self._damaged:  # it may have been of the log
+            self._damaged = False
+            for _ in self._read(_LAST):
+                pass
+        self._take_doubtful(doubtful)
 
-    def fetch(self, topic: Topic, id: str) -> bool:
-        """Offer an event whose notification has nothing but its topic and its number; False when there is none."""
-        number = numbered(id)
-        if not number or not self._is_next(number):
-            return number > 0
-        # First, as with every event: who follows from here on is not to wait for one that was looked up without them.
-        before, self._position.begun = self._position.begun, number
-        found = None
-        if self._audience.has_followers(topic):
+    def _take_doubtful(self, doubtful: list[tuple[str, int]]) -> None:
+        """Take texts with numbers that were passed, by events that nobody remembers or by somebody's invention."""
+        if not doubtful:
+            return
+        assert self._query is not None
+        self._wake()
+        logged = self._table.among(self._query, [number for _, number in doubtful])
+        for text, number in doubtful:
+            if number not in logged:
+                self._take_stray(text)
+
+    def _take_stray(self, text: str) -> None:
+        """Take a notification that is no event of the log."""
+        self._asleep = True
+        try:
+            topic, event = decode(text)
+        except UnroutableEnvelopeError:
+            self._audience.unroutable += 1
+        except MalformedEnvelopeError as error:
+            self._damaged = True
+            self._audience.take_malformed(error)
+        else:
+            if self._log_only:
+                self._audience.take_unlogged(topic)
+            else:
+                unnumbered = Event.checked(event.channel, event.payload, event.type, "")
+                self._audience.offer(topic, unnumbered if number_of(event) else event)
+
+    def _read(self, last: int) -> Iterator[int]:
+        """Offer what comes after the position, up to a number; yields each number once it was offered."""
+        while self._position.offered < last:
             assert self._query is not None
-            self._audience.wake()
-            found = self._table.one(self._query, number)
-            if found is None:
-                self._position.begun = before
-                return False
-        self._offer(number, *(found or (topic, None)))
+            self._wake()
+            news = self._table.news(self._query, self._position.offered, last)
+            if news.pruned_to > self._position.offered:
+                self._refresh(self._table.ends(self._query).last)
+                return
+            for number, topic, event in news.events:
+                self._offer(number, topic, event)
+                yield number
+            if not news.more:
+                return
+
+    def _fill(self, last: int) -> bool:
+        self.fills += 1
+        gaps, deadline = self._refreshes, time.monotonic() + _FILL_TIME
+        for count, _ in enumerate(self._read(last), 1):
+            self.filled_events += 1
+            if count >= self._table.max_replay or time.monotonic() > deadline:
+                return self._skip(last)
+        self._wake()
+        if self._refreshes > gaps:
+            return False
+        self._position.begun = self._position.offered = max(self._position.offered, last)
         return True
 
-    def _fill(self, query: Query, after: int, last: int) -> bool:
-        self.fills += 1
-        for part in self._table.missed(query, after, last):
-            if self._table.ends(query).pruned_to > after:  # after the part was read, so it may lack some
-                return False
-            for topic, event in part:
-                self._offer(number_of(event), topic, event)
-                after = number_of(event)
-            self.filled_events += len(part)
-            self._audience.wake()
-        return self._table.ends(query).pruned_to <= after
+    def _skip(self, last: int) -> bool:
+        """Go on after a number, and have each reader get from the log what it has missed up to there."""
+        before = self._position.offered
+        if before >= last:
+            return True
+        if not self._position.refill:
+            self._refresh(last)
+            return False
+        self._position.begun = last
+        self._audience.skip(before, last)
+        self._position.offered = last
+        self._audience.wake()
+        return True
 
     def _refresh(self, last: int) -> None:
         """Tell everyone to, and go on after a number. That is everyone's cursor when they were told, and not before:
         who got it and lost the connection then would never hear of what was before it."""
-        self._position.begun = self._read_until = last
+        self._refreshes += 1
+        self._position.begun = last
         self._audience.gap()
         self._position.offered = last
 
-    def _is_next(self, number: int) -> bool:
-        if number > self._position.begun:
-            return True
-        if number > self._read_until:
-            self._contradiction()
-        return False
-
     def _offer(self, number: int, topic: Topic, event: Event | None) -> None:
+        # First, as with every event: who follows from here on is not to wait for one that was looked up without them.
         self._position.begun = number
+        if event is None and self._audience.has_followers(topic):
+            event = self._fetch(number)
         if event is not None:
             self._audience.offer(topic, event)
+            self._asleep = True
         self._position.offered = number
+        self._remember(number)
 
-    def _contradiction(self) -> None:
-        """Numbers come in their order. One that does not, or one before it, is somebody's invention, and what
-        it has hidden nobody knows: everyone is to refresh, and it goes on from what the log says.
-        """
+    def _fetch(self, number: int) -> Event | None:
         assert self._query is not None
-        self._audience.wake()
-        last = self._table.ends(self._query).last
-        now = time.monotonic()
-        if now >= self._complain_at:
-            self._complain_at = now + 10.0
-            logger.warning(
-                "a notification had a number out of its turn; everyone is told to refresh. Does somebody else than the"
-                " history notify this channel?"
-            )
-        self._refresh(last)
+        self._wake()
+        event = self._table.one(self._query, number)
+        if event is None:  # it was pruned in this moment
+            self._audience.gap()
+        return event
+
+    def _wake(self) -> None:
+        if self._asleep:
+            self._asleep = False
+            self._audience.wake()
+
+    def _remember(self, number: int) -> None:
+        self._recent.add(number)
+        if len(self._recent) >= _REMEMBERED:
+            self._older, self._recent = self._recent, set()
+
+    def _was_offered(self, number: int) -> bool:
+        return number in self._recent or number in self._older
+
+
+def _number_at_end(text: str) -> int:
+    found = _number(text, max(0, len(text) - 32))
+    return int(found.group(1)) if found else 0

@@ -1,0 +1,104 @@
+"""Questions: what the log is to be asked, in a fair order."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ...log import Answer, always
+from ...topic import Topic
+
+__all__ = ["Question", "Questions"]
+
+_SWEPT_FROM = 64
+
+
+class Question(NamedTuple):
+    """See `Log.ask`."""
+
+    topics: tuple[Topic, ...]
+    after: int
+    answer: Answer
+    known: bool = False
+    again: int = 0
+    wanted: Callable[[], bool] = always
+    tries: int = 0
+    """How often it has failed."""
+
+
+_Same = OrderedDict[tuple[int, bool], "list[Question]"]
+_Sets = OrderedDict[tuple[Topic, ...], _Same]
+
+
+class Questions:
+    """A queue that tenants take turns in, and within a tenant its sets of topics.
+
+    So a tenant with a thousand questions delays the question of another tenant by one. Questions that have failed come
+    when there are no others. A question that is not wanted any more is not taken. Such questions are also removed as
+    soon as they may be half of the queue, so it has at most twice as many as there are readers.
+
+    It has no lock: its owner's guards it.
+    """
+
+    def __init__(self) -> None:
+        self._tenants: OrderedDict[str, _Sets] = OrderedDict()
+        self._failed: deque[Question] = deque()
+        self._size = 0
+        self._sweep_at = _SWEPT_FROM
+
+    def __len__(self) -> int:
+        return self._size + len(self._failed)
+
+    def add(self, question: Question) -> None:
+        """Have a question asked when it's its turn."""
+        if len(self) >= self._sweep_at:
+            self._sweep()
+        if question.tries:
+            self._failed.append(question)
+        else:
+            self._put(question)
+
+    def take(self) -> list[Question]:
+        """The next that is wanted, with all that ask the same; empty when there is none."""
+        while self._tenants:
+            if questions := [question for question in self._next() if question.wanted()]:
+                return questions
+        while self._failed:
+            question = self._failed.popleft()
+            if question.wanted():
+                return [question]
+        return []
+
+    def _next(self) -> list[Question]:
+        tenant, sets = self._tenants.popitem(last=False)
+        topics, waiting = sets.popitem(last=False)
+        _, same = waiting.popitem(last=False)
+        if waiting:
+            sets[topics] = waiting
+        if sets:
+            self._tenants[tenant] = sets
+        self._size -= len(same)
+        return same
+
+    def _put(self, question: Question) -> None:
+        sets = self._tenants.setdefault(question.topics[0].tenant, OrderedDict())
+        waiting = sets.setdefault(question.topics, OrderedDict())
+        waiting.setdefault((question.after, question.known), []).append(question)
+        self._size += 1
+
+    def _sweep(self) -> None:
+        wanted = [
+            question
+            for sets in self._tenants.values()
+            for waiting in sets.values()
+            for same in waiting.values()
+            for question in same
+            if question.wanted()
+        ]
+        self._tenants.clear()
+        self._size = 0
+        for question in wanted:
+            self._put(question)
+        self._failed = deque(question for question in self._failed if question.wanted())
+        self._sweep_at = max(_SWEPT_FROM, 2 * len(self))

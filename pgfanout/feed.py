@@ -11,7 +11,10 @@ from .event import REFRESH_EVENT, Event
 from .log import Answer, Log, number_of
 from .topic import Topic
 
-__all__ = ["Feed", "NewsReader", "OverrunError"]
+__all__ = ["BUFFER_BYTES", "Feed", "NewsReader", "OverrunError"]
+
+BUFFER_BYTES = 262_144
+"""Bytes of payload that wait for a reader, unless a hub is told otherwise."""
 
 
 class Owner(Protocol):

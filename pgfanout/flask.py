@@ -12,6 +12,7 @@ import flask
 
 from .backends.postgres import History, PostgresHub
 from .errors import HubClosedError, HubConfigurationError, HubTimeoutError, PgFanoutError
+from .feed import BUFFER_BYTES
 from .hub import NotifyHub
 from .streams import StreamEndpoint, StreamLimiter
 from .streams.endpoint import check_detach
@@ -22,6 +23,7 @@ _DEFAULTS: dict[str, Any] = {
     "PGFANOUT_DATABASE_URL": None,
     "PGFANOUT_POSTGRES_CHANNEL": "pgfanout_events",
     "PGFANOUT_BUFFER_SIZE": 32,
+    "PGFANOUT_BUFFER_BYTES": BUFFER_BYTES,
     "PGFANOUT_HISTORY": False,
     **{f"PGFANOUT_HISTORY_{field.name.upper()}": field.default for field in fields(History)},
     "PGFANOUT_HEARTBEAT": 5.0,
@@ -211,6 +213,7 @@ def _hub(config: flask.Config) -> NotifyHub:
     return PostgresHub(
         url,
         buffer_size=config["PGFANOUT_BUFFER_SIZE"],
+        buffer_bytes=config["PGFANOUT_BUFFER_BYTES"],
         postgres_channel=config["PGFANOUT_POSTGRES_CHANNEL"],
         history=_history(config),
         heartbeat=config["PGFANOUT_HEARTBEAT"],

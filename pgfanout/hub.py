@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from . import envelope
 from .dispatcher import Dispatcher
 from .event import Event
-from .feed import Feed, NewsReader
+from .feed import BUFFER_BYTES, Feed, NewsReader
 from .fork import renew_in_children
 from .lifecycle import Lifecycle, Listener
 from .log import Log, numbered
@@ -54,10 +54,12 @@ class NotifyHub(ABC):
 
     _log: Log | None
 
-    def __init__(self, *, buffer_size: int = 32) -> None:
-        if buffer_size < 1:
-            raise ValueError(f"buffer_size has to be at least 1, not {buffer_size}")
+    def __init__(self, *, buffer_size: int = 32, buffer_bytes: int = BUFFER_BYTES) -> None:
+        for name, value in (("buffer_size", buffer_size), ("buffer_bytes", buffer_bytes)):
+            if value < 1:
+                raise ValueError(f"{name} has to be at least 1, not {value}")
         self._buffer_size = buffer_size
+        self._buffer_bytes = buffer_bytes
         self._renew()
         _live[self] = None
         renew_in_children(self._renew)

@@ -26,6 +26,9 @@ class Owner(Protocol):
     def count_refreshes(self, count: int) -> None:
         """So many readers were too slow."""
 
+    def count_failure(self) -> None:
+        """A reader ends because of an error of ours."""
+
 
 class NewsReader(Protocol):
     """Who reads feeds, in a thread of its own."""
@@ -49,6 +52,9 @@ class Feed:
     in the place of all of them, and later events follow it. So an event costs the listener one
     append, however many read it, and a reader that stalls holds nothing that others don't.
 
+    The events together have at most `buffer_bytes` bytes of payload, or there is one event alone. A reader
+    that is further behind gets a refresh in the place of what is gone.
+
     Positions count the events that were ever offered. `members` is how many readers there are;
     the registry that the feed is in writes it.
 
@@ -61,6 +67,7 @@ class Feed:
     """
 
     __slots__ = (
+        "_bytes",
         "_end",
         "_ended",
         "_events",
@@ -72,15 +79,24 @@ class Feed:
         "_refreshed_at",
         "_told",
         "_topics",
+        "buffer_bytes",
         "log",
         "members",
         "size",
     )
 
     def __init__(
-        self, size: int, reader: NewsReader, owner: Owner, topics: Sequence[Topic] = (), log: Log | None = None
+        self,
+        size: int,
+        reader: NewsReader,
+        owner: Owner,
+        topics: Sequence[Topic] = (),
+        log: Log | None = None,
+        *,
+        buffer_bytes: int = BUFFER_BYTES,
     ) -> None:
         self.size = size
+        self.buffer_bytes = buffer_bytes
         self.members = 0
         self.log = log
         self._topics = topics
@@ -88,6 +104,7 @@ class Feed:
         self._owner = owner
         self._lock = threading.Lock()
         self._events: list[Event] = []
+        self._bytes = 0
         self._end = 0
         self._refreshed_at = -1
         self._ended = False
@@ -132,9 +149,12 @@ class Feed:
                 self._refreshed_at = self._end
                 self._floor = self.begun
             self._events.append(event)
+            self._bytes += len(event.payload)
             self._end += 1
             if len(self._events) >= 2 * self.size:  # seldom, so that it costs next to nothing
-                self._drop(self.size)
+                self._drop(len(self._events) - self.size)
+            if self._bytes > self.buffer_bytes:
+                self._drop(self._too_many())
             told, self._told = self._told, True
         if not told:
             self._reader.news(self)
@@ -218,18 +238,28 @@ class Feed:
         """Let go of what comes before a position: every reader has passed it."""
         with self._lock:
             lost_at = self._lost_at
-            self._drop(self._end - position)
+            self._drop(len(self._events) - (self._end - position))
             self._lost_at = lost_at
 
     def _has_to_refresh(self, position: int) -> bool:
         return self._refreshed_at >= position or self._lost_at > position
 
-    def _drop(self, kept: int) -> None:
-        """Keep only so many events."""
-        count = max(0, len(self._events) - kept)
+    def _too_many(self) -> int:
+        """How many of the oldest events are too many for `buffer_bytes`; the last one is never."""
+        excess = self._bytes - self.buffer_bytes
+        for count, event in enumerate(self._events[:-1]):
+            if excess <= 0:
+                return count
+            excess -= len(event.payload)
+        return len(self._events) - 1
+
+    def _drop(self, count: int) -> None:
+        """Drop so many of the oldest events; none when the count is negative."""
+        dropped = self._events[: max(0, count)]
         if self.log is not None:
-            self._note_dropped(self._events[:count], self._end - len(self._events))
-        del self._events[:count]
+            self._note_dropped(dropped, self._end - len(self._events))
+        self._bytes -= sum(len(event.payload) for event in dropped)
+        del self._events[: len(dropped)]
 
     def _note_dropped(self, dropped: list[Event], position: int) -> None:
         for place, event in enumerate(dropped, position):
@@ -238,6 +268,10 @@ class Feed:
                 self._floor = number
             elif not number and event is not REFRESH_EVENT:
                 self._lost_at = place + 1
+
+    def count_failure(self) -> None:
+        """Count a reader that ends because of an error of ours."""
+        self._owner.count_failure()
 
     def leave(self, *, stalled: bool = False) -> None:
         """Be no reader any more; `stalled` when it took nothing for too long. Once for each reader."""

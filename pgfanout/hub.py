@@ -176,9 +176,13 @@ class NotifyHub(ABC):
         """
         self._dispatcher.reader = reader
         registry, wanted = self._dispatcher.registry, tuple(topics)
-        feed = registry.join(wanted, lambda: Feed(self._buffer_size, reader, registry, wanted, self._log))
+        feed = registry.join(wanted, lambda: self._new_feed(reader, wanted))
         feed.begin()
         return feed, feed.end_position
+
+    def _new_feed(self, reader: NewsReader, topics: tuple[Topic, ...]) -> Feed:
+        registry = self._dispatcher.registry
+        return Feed(self._buffer_size, reader, registry, topics, self._log, buffer_bytes=self._buffer_bytes)
 
     def publish(
         self,
@@ -226,6 +230,7 @@ class NotifyHub(ABC):
             dead_connections=self._dead_connections,
             queue_usage=self._queue_usage,
             stalled_readers=registry.stalled,
+            failed_streams=registry.failed,
             subscriptions=len(registry),
             detached=registry.shared_members,
             kept_in_thread=dict(self._kept_in_thread),

@@ -45,7 +45,7 @@ class Registry:
     leave, and thousands that come cost one tuple.
 
     `stalled` counts the consumers that were removed for having stalled, `refreshes` what readers
-    of feeds were told for having been too slow.
+    of feeds were told for having been too slow, `failed` the readers that ended because of an error of ours.
     """
 
     def __init__(self) -> None:
@@ -59,6 +59,7 @@ class Registry:
         self.shared_members = 0
         self.stalled = 0
         self.refreshes = 0
+        self.failed = 0
 
     def add(self, consumer: Consumer, topics: Iterable[Topic]) -> None:
         """Route the topics' events to a consumer. Raises `HubClosedError` once sealed."""
@@ -107,6 +108,11 @@ class Registry:
         """Count what readers of a feed were told."""
         with self._lock:
             self.refreshes += count
+
+    def count_failure(self) -> None:
+        """Count a reader of a feed that ends because of an error of ours."""
+        with self._lock:
+            self.failed += 1
 
     def of(self, topic: Topic) -> tuple[Consumer, ...]:
         """The consumers of a topic.

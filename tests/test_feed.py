@@ -32,6 +32,9 @@ class Owner:
     def count_refreshes(self, count: int) -> None:
         self.refreshes += count
 
+    def count_failure(self) -> None:
+        raise AssertionError("nothing fails here")
+
 
 class NewsReader:
     """Notes what it is told, or does something about it."""

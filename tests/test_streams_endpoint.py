@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pgfanout import MemoryHub, StreamLimiter, Subscription
+from pgfanout import MemoryHub, StreamLimiter
 from pgfanout.errors import HubConfigurationError, InvalidEventError
 from pgfanout.streams import Answer, EventStream, StreamEndpoint, sse
 from pgfanout.streams import endpoint as endpoint_module
@@ -44,23 +44,6 @@ class MisconfiguredHub(MemoryHub):
 
     def _listening(self) -> None:
         raise HubConfigurationError("wrong password")
-
-
-class BusyHub(MemoryHub):
-    """A hub whose listener has not read something yet, for as many questions as that."""
-
-    def __init__(self, questions: int) -> None:
-        super().__init__()
-        self.questions = questions
-
-    @property
-    def has_unread(self) -> bool:
-        self.questions -= 1
-        return self.questions >= 0
-
-    def subscribe(self, *args: Any, **options: Any) -> Subscription:
-        self.left = self.questions
-        return super().subscribe(*args, **options)
 
 
 @pytest.fixture
@@ -100,15 +83,6 @@ def test_a_stream_carries_what_is_published_from_the_answer_on(endpoint: StreamE
     (event,) = parse(next(stream))
     assert (event.type, event.data) == ("moved", "1")
     close(answer)
-
-
-@pytest.mark.parametrize(("questions", "left"), [(0, -1), (3, -1), (1000, 995)])
-def test_what_has_arrived_is_read_before_a_stream_is_opened_or_it_is_waited_for_no_longer(
-    questions: int, left: int
-) -> None:
-    with BusyHub(questions) as hub:
-        close(StreamEndpoint(hub, StreamLimiter(2, 1)).answer(BROWSER, "orders", TENANT))
-        assert hub.left == left
 
 
 def test_any_client_gets_a_stream_whatever_it_accepts(endpoint: StreamEndpoint) -> None:
@@ -442,21 +416,12 @@ def test_where_it_is_safe_a_stream_leaves_its_thread(
     assert not endpoint.limiter._open_by_user
 
 
-@pytest.mark.parametrize("turn", [1, 2])
-def test_a_request_that_is_given_up_while_it_lets_others_go_first_leaves_nothing(
-    server: socket.socket, turn: int
-) -> None:
+def test_a_request_that_is_given_up_in_the_middle_leaves_nothing(server: socket.socket) -> None:
     """As an application's alarm may do."""
 
     class AlarmHub(MemoryHub):
-        asked = 0
-
-        @property
-        def has_unread(self) -> bool:
-            self.asked += 1
-            if self.asked == turn:
-                raise TimeoutError("alarm")
-            return False
+        def follow(self, *arguments: Any) -> Any:
+            raise TimeoutError("alarm")
 
     with AlarmHub() as hub:
         endpoint = StreamEndpoint(hub)

@@ -7,7 +7,6 @@ import logging
 import math
 import random
 import socket
-import time
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -31,9 +30,6 @@ logger = logging.getLogger("pgfanout")
 
 _CONFIGURED = "it is configured so"
 _SETTLE_TIME = 0.5
-_COURTESY = 5
-_PAUSE = 0.001
-_LONGEST_WRITE = 0.05
 
 _Taken = TypeVar("_Taken")
 
@@ -118,25 +114,12 @@ class StreamEndpoint:
         if environ.get("REQUEST_METHOD") == "HEAD":
             return Answer("200 OK", list(sse.HEADERS), [])
         _warn_without_hooks(environ)
-        self._give_way()
         try:
             body = self._open(environ, topics(channels, tenant_id), user_id, mode)
         except (TooManyStreamsError, HubTimeoutError, HubClosedError) as error:
             logger.warning("a stream was refused: %s", error)
             return self._refusal(environ, error)
         return Answer("200 OK", list(sse.HEADERS), body)
-
-    def _give_way(self) -> None:
-        """Let events that have arrived be written to the streams that are there, before one more is opened.
-
-        When many clients come at once, the listener's thread and the streamer's wait long for the interpreter, and for
-        a processor: threads that open streams would have both nearly all the time. Blocks for 55 ms at most.
-        """
-        for _ in range(_COURTESY):
-            if not self.hub.has_unread:
-                break
-            time.sleep(_PAUSE)
-        streamer.wait_for_news(_LONGEST_WRITE)
 
     def _open(
         self, environ: Mapping[str, Any], wanted: list[Topic], user_id: Hashable, mode: str
@@ -182,7 +165,6 @@ class StreamEndpoint:
             late = replace(start, after=number or None, resumed=start.resumed or not number)
             return self._stream_in_thread(environ, wanted, place, reason, late)
 
-        self._give_way()
         feed, position = self.hub.follow(wanted, streamer)
         number = start.after or feed.begun
         return DetachingStream(

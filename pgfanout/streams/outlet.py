@@ -220,7 +220,7 @@ class Audience:
         self.current: tuple[dict[int, Outlet], dict[int, Outlet]] = ({}, {})
         self.number = number
         """Everything up to it is before `position`."""
-        self.replaying: set[Outlet] = set()
+        self.replaying: dict[Outlet, None] = {}  # a set that keeps the order
         """Those that read the log."""
         self.size = 0
         """With those that are behind."""
@@ -262,12 +262,12 @@ class Audience:
         outlet.audience = self
         self.size += 1
         if outlet.replaying:
-            self.replaying.add(outlet)
+            self.replaying[outlet] = None
 
     def leave(self, outlet: Outlet) -> None:
         """It does not belong here any more. Before it is closed, since it is known by its descriptor."""
         self.exclude(outlet)
-        self.replaying.discard(outlet)
+        self.replaying.pop(outlet, None)
         self.size -= 1
         outlet.audience = None
 

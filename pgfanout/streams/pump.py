@@ -265,7 +265,7 @@ class Pump:
                 frames = list(map(sse.encode, events))
         except OverrunError:
             outlet.fall_behind()
-            audience.replaying.add(outlet)
+            audience.replaying[outlet] = None
             self._ask(outlet, audience)
             return False
         outlet.number = audience.number
@@ -296,7 +296,7 @@ class Pump:
 
     def _end_replay(self, outlet: Outlet, audience: Audience, position: int) -> None:
         outlet.replaying, outlet.position, outlet.question, outlet.fruitless = False, position, None, 0
-        audience.replaying.discard(outlet)
+        audience.replaying.pop(outlet, None)
 
     def _ask(self, outlet: Outlet, audience: Audience) -> None:
         if outlet.question or audience.ended:
@@ -378,7 +378,7 @@ class Pump:
         for outlet in audience.all_current():
             audience.exclude(outlet)
             outlet.fall_behind()
-            audience.replaying.add(outlet)
+            audience.replaying[outlet] = None
             self._due[outlet] = None
         audience.number = audience.feed.offered
         audience.position = audience.feed.end_position

@@ -152,9 +152,9 @@ class Feed:
             self._bytes += len(event.payload)
             self._end += 1
             if len(self._events) >= 2 * self.size:  # seldom, so that it costs next to nothing
-                self._drop(len(self._events) - self.size)
+                self._drop(self.size)
             if self._bytes > self.buffer_bytes:
-                self._drop(self._too_many())
+                self._drop(self._fitting())
             told, self._told = self._told, True
         if not told:
             self._reader.news(self)
@@ -238,28 +238,28 @@ class Feed:
         """Let go of what comes before a position: every reader has passed it."""
         with self._lock:
             lost_at = self._lost_at
-            self._drop(len(self._events) - (self._end - position))
+            self._drop(self._end - position)
             self._lost_at = lost_at
 
     def _has_to_refresh(self, position: int) -> bool:
         return self._refreshed_at >= position or self._lost_at > position
 
-    def _too_many(self) -> int:
-        """How many of the oldest events are too many for `buffer_bytes`; the last one is never."""
-        excess = self._bytes - self.buffer_bytes
-        for count, event in enumerate(self._events[:-1]):
-            if excess <= 0:
-                return count
-            excess -= len(event.payload)
-        return len(self._events) - 1
+    def _fitting(self) -> int:
+        """How many of the newest events fit into `buffer_bytes`; the last one does in any case."""
+        kept, excess = len(self._events), self._bytes - self.buffer_bytes
+        while excess > 0 and kept > 1:  # each event is looked at once, when it is dropped
+            excess -= len(self._events[-kept].payload)
+            kept -= 1
+        return kept
 
-    def _drop(self, count: int) -> None:
-        """Drop so many of the oldest events; none when the count is negative."""
-        dropped = self._events[: max(0, count)]
+    def _drop(self, kept: int) -> None:
+        """Keep only so many events."""
+        count = max(0, len(self._events) - kept)
+        dropped = self._events[:count]
         if self.log is not None:
             self._note_dropped(dropped, self._end - len(self._events))
         self._bytes -= sum(len(event.payload) for event in dropped)
-        del self._events[: len(dropped)]
+        del self._events[:count]
 
     def _note_dropped(self, dropped: list[Event], position: int) -> None:
         for place, event in enumerate(dropped, position):

@@ -173,6 +173,7 @@ class Outlet(Ticking):
         with suppress(OSError):
             self._end_connection(descriptor)
         self.rest = ()
+        self.question = None  # the log need not answer
         try:
             self.feed.leave(stalled=stalled)
         finally:

@@ -39,7 +39,7 @@ from .support.sse import SentEvent
 
 pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="nothing is detached here")
 
-SIZE, BYTES = 4, 5_000
+SIZE, BYTES, LARGEST = 4, 5_000, 6_000
 KEEPALIVE = 10.0
 POISON = "poison"
 TENANT = "11111111-1111-4111-8111-111111111111"
@@ -455,7 +455,7 @@ class Steps:
     def publish(self) -> None:
         hub, topic = self.random.choice(self.world.hubs), self.random.choice([ORDERS, ORDERS, STOCK])
         for _ in range(self.random.choice([1, 1, 2, 6])):
-            hub.publish(topic, self.random.choice([1, 1, 3000, 6000]))
+            hub.publish(topic, self.random.choice([1, 1, 3000, LARGEST]))
 
     def gap(self) -> None:
         self.random.choice(self.world.hubs).gap()
@@ -542,6 +542,7 @@ class Steps:
         assert all(outlet.descriptor == descriptor for descriptor, outlet in pump.outlets.items())
         scheduled = {outlet for slot in pump._wheel._slots.values() for outlet in slot}
         assert scheduled == present, "an outlet that was let go is scheduled, or one that is there is not"
+        assert all(sum(map(len, outlet.rest)) <= LARGEST + 500 for outlet in present), "more is held than one event"
         for feed, audience in pump._audiences.items():
             of_feed = {outlet for outlet in present if outlet.feed is feed}
             assert len(of_feed) == audience.size > 0

@@ -255,6 +255,8 @@ class World:
         self.pump = self.streamer._pump
         wait = self.pump.wait
         self.pump.wait = lambda pause: wait(0.0)  # type: ignore[method-assign]
+        self.errors: list[BaseException | None] = []
+        self.pump._complain = lambda what, error: self.errors.append(error)  # type: ignore[method-assign]
         self.hubs = [Hub(self, log=True), Hub(self, log=False)]
 
     def _patch(self) -> None:
@@ -536,6 +538,8 @@ class Steps:
 
     def nothing_that_was_let_go_is_left_anywhere(self) -> None:
         pump, streams = self.world.pump, self.world.streams
+        unexpected = [error for error in self.world.errors if not isinstance(error, ZeroDivisionError)]
+        assert not unexpected, "something failed that was not made to fail"
         present = set(pump.outlets.values())
         arriving = set(self.world.streamer._arrivals)
         assert present | arriving == {stream.outlet for stream in streams if stream.adopted and not stream.gone}

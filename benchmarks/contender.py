@@ -59,6 +59,7 @@ class Contender:
             "REDIS_URL": launch.redis_url,
             "PGFANOUT_DATABASE_URL": launch.database_url,
             "PGFANOUT_BUFFER_SIZE": str(launch.buffer_size),
+            "PGFANOUT_BUFFER_BYTES": str(launch.buffer_size * 8192),
             "PGFANOUT_MAX_STREAMS": "20000",
             "PGFANOUT_DETACH": "auto" if self.name == "detached" else "never",
         }

@@ -8,9 +8,10 @@ from typing import Final
 from .event import CLOSE_EVENT, REFRESH_EVENT, Event
 from .relay import Relay
 
-__all__ = ["DEFAULT_BYTES", "Backlog"]
+__all__ = ["BUFFER_BYTES", "Backlog"]
 
-DEFAULT_BYTES: Final = 262_144
+BUFFER_BYTES: Final = 262_144
+"""Bytes of payload that wait for a reader, unless a hub is told otherwise."""
 
 
 class Backlog(queue.Queue[Event]):
@@ -32,7 +33,7 @@ class Backlog(queue.Queue[Event]):
 
     ended = False
 
-    def __init__(self, maxsize: int, relay: Relay | None, max_bytes: int = DEFAULT_BYTES) -> None:
+    def __init__(self, maxsize: int, relay: Relay | None, max_bytes: int = BUFFER_BYTES) -> None:
         super().__init__(maxsize)
         self.max_bytes = max_bytes
         self._bytes = 0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Protocol
 
+from .backlog import BUFFER_BYTES
 from .event import REFRESH_EVENT, Event
 from .log import Answer, Log, always, number_of
 from .topic import Topic
@@ -22,6 +23,9 @@ class Owner(Protocol):
 
     def count_refreshes(self, count: int) -> None:
         """So many readers were too slow."""
+
+    def count_failure(self) -> None:
+        """A reader ends because of an error of ours."""
 
 
 class NewsReader(Protocol):
@@ -46,6 +50,9 @@ class Feed:
     in the place of all of them, and later events follow it. So an event costs the listener one
     append, however many read it, and a reader that stalls holds nothing that others don't.
 
+    The events together have at most `buffer_bytes` bytes of payload, or there is one event alone. A reader
+    that is further behind gets a refresh in the place of what is gone.
+
     Positions count the events that were ever offered. `members` is how many readers there are;
     the registry that the feed is in writes it.
 
@@ -58,6 +65,7 @@ class Feed:
     """
 
     __slots__ = (
+        "_bytes",
         "_end",
         "_ended",
         "_events",
@@ -69,6 +77,7 @@ class Feed:
         "_refreshed_at",
         "_told",
         "_topics",
+        "buffer_bytes",
         "early",
         "log",
         "members",
@@ -76,9 +85,17 @@ class Feed:
     )
 
     def __init__(
-        self, size: int, reader: NewsReader, owner: Owner, topics: Sequence[Topic] = (), log: Log | None = None
+        self,
+        size: int,
+        reader: NewsReader,
+        owner: Owner,
+        topics: Sequence[Topic] = (),
+        log: Log | None = None,
+        *,
+        buffer_bytes: int = BUFFER_BYTES,
     ) -> None:
         self.size = size
+        self.buffer_bytes = buffer_bytes
         self.members = 0
         self.log = log
         self.early = False
@@ -89,6 +106,7 @@ class Feed:
         self._owner = owner
         self._lock = threading.Lock()
         self._events: list[Event] = []
+        self._bytes = 0
         self._end = 0
         self._refreshed_at = -1
         self._ended = False
@@ -139,9 +157,12 @@ class Feed:
                 self._refreshed_at = self._end
                 self._floor = self.begun
             self._events.append(event)
+            self._bytes += len(event.payload)
             self._end += 1
             if len(self._events) >= 2 * self.size:  # seldom, so that it costs next to nothing
                 self._drop(self.size)
+            if self._bytes > self.buffer_bytes:
+                self._drop(self._fitting())
             told, self._told = self._told, True
         if not told:
             self._reader.news(self)
@@ -257,11 +278,21 @@ class Feed:
     def _has_to_refresh(self, position: int) -> bool:
         return self._refreshed_at >= position or self._lost_at > position
 
+    def _fitting(self) -> int:
+        """How many of the newest events fit into `buffer_bytes`; the last one does in any case."""
+        kept, excess = len(self._events), self._bytes - self.buffer_bytes
+        while excess > 0 and kept > 1:  # each event is looked at once, when it is dropped
+            excess -= len(self._events[-kept].payload)
+            kept -= 1
+        return kept
+
     def _drop(self, kept: int) -> None:
         """Keep only so many events."""
         count = max(0, len(self._events) - kept)
+        dropped = self._events[:count]
         if self.log is not None:
-            self._note_dropped(self._events[:count], self._end - len(self._events))
+            self._note_dropped(dropped, self._end - len(self._events))
+        self._bytes -= sum(len(event.payload) for event in dropped)
         del self._events[:count]
 
     def _note_dropped(self, dropped: list[Event], position: int) -> None:
@@ -271,6 +302,10 @@ class Feed:
                 self._floor = number
             elif not number and event is not REFRESH_EVENT:
                 self._lost_at = place + 1
+
+    def count_failure(self) -> None:
+        """Count a reader that ends because of an error of ours."""
+        self._owner.count_failure()
 
     def leave(self, *, stalled: bool = False) -> None:
         """Be no reader any more; `stalled` when it took nothing for too long. Once for each reader."""

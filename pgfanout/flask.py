@@ -12,6 +12,7 @@ from typing import Any
 import flask
 
 from .backends.postgres import History, PostgresHub
+from .backlog import BUFFER_BYTES
 from .errors import HubClosedError, HubConfigurationError, HubTimeoutError, PgFanoutError
 from .hub import NotifyHub
 from .streams import StreamEndpoint, StreamLimiter
@@ -25,6 +26,7 @@ _HUB_DEFAULTS: dict[str, Any] = {
     "PGFANOUT_DATABASE_URL": None,
     "PGFANOUT_POSTGRES_CHANNEL": "pgfanout_events",
     "PGFANOUT_BUFFER_SIZE": 32,
+    "PGFANOUT_BUFFER_BYTES": BUFFER_BYTES,
     "PGFANOUT_HISTORY": False,
     **{f"PGFANOUT_HISTORY_{field.name.upper()}": field.default for field in fields(History)},
     "PGFANOUT_HEARTBEAT": 5.0,
@@ -250,6 +252,7 @@ def _hub(config: flask.Config) -> NotifyHub:
     return PostgresHub(
         url,
         buffer_size=config["PGFANOUT_BUFFER_SIZE"],
+        buffer_bytes=config["PGFANOUT_BUFFER_BYTES"],
         postgres_channel=config["PGFANOUT_POSTGRES_CHANNEL"],
         history=_history(config),
         heartbeat=config["PGFANOUT_HEARTBEAT"],

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from . import envelope
+from .backlog import BUFFER_BYTES
 from .dispatcher import Dispatcher
 from .feed import Feed, NewsReader
 from .fork import renew_in_children
@@ -53,10 +54,12 @@ class NotifyHub(ABC):
 
     _log: Log | None
 
-    def __init__(self, *, buffer_size: int = 32) -> None:
-        if buffer_size < 1:
-            raise ValueError(f"buffer_size has to be at least 1, not {buffer_size}")
+    def __init__(self, *, buffer_size: int = 32, buffer_bytes: int = BUFFER_BYTES) -> None:
+        for name, value in (("buffer_size", buffer_size), ("buffer_bytes", buffer_bytes)):
+            if value < 1:
+                raise ValueError(f"{name} has to be at least 1, not {value}")
         self._buffer_size = buffer_size
+        self._buffer_bytes = buffer_bytes
         self._renew()
         _live[self] = None
         renew_in_children(self._renew)
@@ -159,7 +162,15 @@ class NotifyHub(ABC):
         wanted = topics(channels, tenant_id)
         self.start(start_timeout)
         registry, relay = self._dispatcher.registry, self._dispatcher.relay
-        subscription = Subscription(self._buffer_size, registry.remove, relay, self._log, wanted, on_drop=registry.drop)
+        subscription = Subscription(
+            self._buffer_size,
+            registry.remove,
+            relay,
+            self._log,
+            wanted,
+            buffer_bytes=self._buffer_bytes,
+            on_drop=registry.drop,
+        )
         registry.add(subscription.consumer, wanted)
         subscription.begin(numbered(after) if isinstance(after, str) else after)
         return subscription
@@ -198,13 +209,17 @@ class NotifyHub(ABC):
         self._dispatcher.reader = reader
         registry, wanted = self._dispatcher.registry, tuple(topics)
         early = not self.has_listened
-        feed = registry.join(wanted, lambda: Feed(self._buffer_size, reader, registry, wanted, self._log))
+        feed = registry.join(wanted, lambda: self._new_feed(reader, wanted))
         feed.begin()
         if early:
             feed.early = True
             if self.has_listened:  # the listener may have looked for early feeds before this one was marked
                 self._dispatcher.refresh_early()
         return feed, feed.end_position
+
+    def _new_feed(self, reader: NewsReader, topics: tuple[Topic, ...]) -> Feed:
+        registry = self._dispatcher.registry
+        return Feed(self._buffer_size, reader, registry, topics, self._log, buffer_bytes=self._buffer_bytes)
 
     def publish(
         self,
@@ -254,6 +269,7 @@ class NotifyHub(ABC):
             dead_connections=self._dead_connections,
             queue_usage=self._queue_usage,
             stalled_readers=registry.stalled,
+            failed_streams=registry.failed,
             subscriptions=len(registry),
             detached=registry.shared_members,
             kept_in_thread=dict(self._kept_in_thread),

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from functools import partial
 
-from .backlog import DEFAULT_BYTES, Backlog
+from .backlog import BUFFER_BYTES, Backlog
 from .event import REFRESH_EVENT, Event
 from .log import PATIENCE, Log, Page, number_of
 from .relay import Relay
@@ -33,7 +33,7 @@ class RefillingBacklog(Backlog):
         relay: Relay | None,
         log: Log,
         topics: Sequence[Topic],
-        max_bytes: int = DEFAULT_BYTES,
+        max_bytes: int = BUFFER_BYTES,
     ) -> None:
         super().__init__(maxsize, relay, max_bytes)
         self._log = log

@@ -52,7 +52,7 @@ class Registry:
     run while this thread holds `_lock`. Every method that looks at the consumers removes them first.
 
     `stalled` counts the consumers that were removed for having stalled, `refreshes` what readers
-    of feeds were told for having been too slow.
+    of feeds were told for having been too slow, `failed` the readers that ended because of an error of ours.
     """
 
     def __init__(self) -> None:
@@ -67,6 +67,7 @@ class Registry:
         self.shared_members = 0
         self.stalled = 0
         self.refreshes = 0
+        self.failed = 0
 
     def add(self, consumer: Consumer, topics: Iterable[Topic]) -> None:
         """Route the topics' events to a consumer. Raises `HubClosedError` once sealed."""
@@ -130,6 +131,11 @@ class Registry:
         """Count what readers of a feed were told."""
         with self._lock:
             self.refreshes += count
+
+    def count_failure(self) -> None:
+        """Count a reader of a feed that ends because of an error of ours."""
+        with self._lock:
+            self.failed += 1
 
     def of(self, topic: Topic) -> tuple[Consumer, ...]:
         """The consumers of a topic.

@@ -41,6 +41,8 @@ class HubStats:
     """Subscriptions that are open now."""
     detached: int = 0
     """Those of them that are streams without a thread of the server."""
+    failed_streams: int = 0
+    """Detached streams that an error of pgfanout's own ended; the log has the error."""
     log_size: int = 0
     """Events that the history had when somebody counted them last; roughly, and once in `prune_every` seconds."""
     oldest_cursor: int = 0

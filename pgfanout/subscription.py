@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
-from .backlog import DEFAULT_BYTES, Backlog
+from .backlog import BUFFER_BYTES, Backlog
 from .event import CLOSE_EVENT, REFRESH_EVENT, Event
 from .log import Log
 from .refill import RefillingBacklog
@@ -40,7 +40,7 @@ class Subscription:
         log: Log | None = None,
         topics: Sequence[Topic] = (),
         *,
-        buffer_bytes: int = DEFAULT_BYTES,
+        buffer_bytes: int = BUFFER_BYTES,
         on_drop: Callable[[Backlog], object] | None = None,
     ) -> None:
         """`on_close` is called with the `consumer`, and `stalled=True` when the reader is let go.

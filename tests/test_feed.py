@@ -11,8 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pgfanout import REFRESH_EVENT, Event, Subscription
+from pgfanout import REFRESH_EVENT, Event, MemoryHub, Subscription
 from pgfanout.feed import Feed, OverrunError
+from pgfanout.topic import Topic
 
 from .support.logs import ManualLog
 
@@ -31,6 +32,9 @@ class Owner:
 
     def count_refreshes(self, count: int) -> None:
         self.refreshes += count
+
+    def count_failure(self) -> None:
+        raise AssertionError("nothing fails here")
 
 
 class NewsReader:
@@ -222,6 +226,90 @@ def test_who_is_told_since_the_events_were_forgotten_is_counted_once(owner: Owne
     feed.forget(3)
     assert names(feed.read(0)[0]) == ["refresh"]
     assert owner.refreshes == 1
+
+
+# The bound in bytes.
+
+
+def feed_of_bytes(buffer_bytes: int, owner: Owner | None = None, log: ManualLog | None = None) -> Feed:
+    feed = Feed(100, NewsReader(), owner or Owner(), (), log, buffer_bytes=buffer_bytes)
+    feed.begin()
+    return feed
+
+
+def of_size(name: int, size: int) -> Event:
+    return Event("orders", b"%d%b" % (name, b" " * (size - 1)))
+
+
+def stripped(events: list[Event]) -> list[str]:
+    return [name.strip() for name in names(events)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([10], ["0"]),
+        ([11], ["0"]),
+        ([5, 5], ["0", "1"]),
+        ([5, 6], ["refresh", "1"]),
+        ([10, 11], ["refresh", "1"]),
+        ([11, 10], ["refresh", "1"]),
+        ([3, 3, 3, 3], ["refresh", "1", "2", "3"]),
+        ([3, 3, 3, 9], ["refresh", "3"]),
+    ],
+)
+def test_what_has_too_many_bytes_is_a_refresh_and_the_newest_that_fit(sizes: list[int], expected: list[str]) -> None:
+    owner = Owner()
+    feed = feed_of_bytes(10, owner)
+    for name, size in enumerate(sizes):
+        feed.offer(of_size(name, size))
+    events, position = feed.read(0, readers=3)
+    assert (stripped(events), position) == (expected, len(sizes))
+    assert owner.refreshes == 3 * ("refresh" in expected)
+
+
+def test_what_others_have_not_read_is_no_reason_to_tell_a_reader_that_has() -> None:
+    feed = feed_of_bytes(10)
+    stalled, reading = Reader(feed), Reader(feed)
+    for name in range(8):
+        feed.offer(of_size(name, 9))
+        assert [each.strip() for each in reading.read()] == [str(name)]
+    assert [each.strip() for each in stalled.read()] == ["refresh", "7"]
+
+
+@given(st.integers(1, 20), st.lists(st.integers(1, 30) | st.none(), max_size=60))
+def test_no_more_bytes_are_held_than_that_or_one_event(buffer_bytes: int, steps: list[int | None]) -> None:
+    feed = feed_of_bytes(buffer_bytes)
+    position = 0
+    for step in steps:
+        if step is None:
+            _, position = feed.read(position)
+            feed.forget(position)
+        else:
+            feed.offer(of_size(1, step))
+        held = sum(len(event.payload) for event in feed._events)
+        assert held == feed._bytes
+        assert held <= buffer_bytes or len(feed._events) == 1
+
+
+def test_with_a_log_that_refills_a_reader_goes_there_for_what_has_too_many_bytes(owner: Owner) -> None:
+    log = ManualLog(10)
+    feed = feed_of_bytes(3, owner, log)
+    offer_logged(feed, log, 11)
+    assert names(feed.read(0)[0]) == ["11"]
+    offer_logged(feed, log, 12)
+    with pytest.raises(OverrunError):
+        feed.read(0)
+    position, _ = feed.join(11, 0, 0)
+    assert rest(feed, position) == ["12"]
+    assert owner.refreshes == 0
+
+
+def test_a_hubs_feeds_have_its_bound() -> None:
+    with MemoryHub(buffer_size=7, buffer_bytes=8) as hub:
+        feed, _ = hub.follow([Topic("orders", "11111111-1111-4111-8111-111111111111")], NewsReader())
+        assert (feed.size, feed.buffer_bytes) == (7, 8)
+        feed.leave()
 
 
 # Refreshes in a row.

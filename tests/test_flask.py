@@ -32,6 +32,7 @@ DEFAULTS = {
     "PGFANOUT_DATABASE_URL": None,
     "PGFANOUT_POSTGRES_CHANNEL": "pgfanout_events",
     "PGFANOUT_BUFFER_SIZE": 32,
+    "PGFANOUT_BUFFER_BYTES": 262_144,
     "PGFANOUT_HISTORY": False,
     "PGFANOUT_HISTORY_SCHEMA": "pgfanout",
     "PGFANOUT_HISTORY_MAX_AGE": 86_400.0,
@@ -167,6 +168,7 @@ def test_the_settings_reach_hub_caps_and_streams() -> None:
         PGFANOUT_DATABASE_URL=URL,
         PGFANOUT_POSTGRES_CHANNEL="other_events",
         PGFANOUT_BUFFER_SIZE=7,
+        PGFANOUT_BUFFER_BYTES=8,
         PGFANOUT_HEARTBEAT=1.5,
         PGFANOUT_HEARTBEAT_TIMEOUT=2.5,
         PGFANOUT_MAX_RECONNECT_DELAY=3.5,
@@ -182,7 +184,7 @@ def test_the_settings_reach_hub_caps_and_streams() -> None:
     fanout = PgFanout(app)
     hub, limiter, endpoint = fanout.hub, fanout.limiter, app.extensions["pgfanout"]
     assert isinstance(hub, PostgresHub)
-    assert (hub._postgres_channel, hub._buffer_size) == ("other_events", 7)
+    assert (hub._postgres_channel, hub._buffer_size, hub._buffer_bytes) == ("other_events", 7, 8)
     assert hub._timing == {"heartbeat": 1.5, "heartbeat_timeout": 2.5, "max_reconnect_delay": 3.5}
     assert (limiter.max_streams, limiter.max_streams_per_user, limiter.thread_reserve) == (70, 3, 4)
     assert (endpoint.keepalive, endpoint.client_timeout) == (11.0, 12.0)
@@ -219,6 +221,7 @@ def test_an_unreadable_database_url_is_refused_and_not_shown() -> None:
     [
         ({"PGFANOUT_POSTGRES_CHANNEL": ""}, InvalidEventError),
         ({"PGFANOUT_BUFFER_SIZE": 0}, ValueError),
+        ({"PGFANOUT_BUFFER_BYTES": 0}, ValueError),
         ({"PGFANOUT_HISTORY": True, "PGFANOUT_HISTORY_SCHEMA": "No Schema"}, ValueError),
         ({"PGFANOUT_HISTORY": True, "PGFANOUT_HISTORY_MAX_REPLAY": 0}, ValueError),
         ({"PGFANOUT_HEARTBEAT": 0}, ValueError),

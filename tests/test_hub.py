@@ -125,6 +125,17 @@ def test_a_hub_refuses_a_buffer_that_holds_nothing(size: int) -> None:
         MemoryHub(buffer_size=size)
 
 
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_bound_in_bytes_is_at_least_1(size: int) -> None:
+    with pytest.raises(ValueError, match=f"buffer_bytes has to be at least 1, not {size}"):
+        MemoryHub(buffer_bytes=size)
+
+
+def test_a_hub_has_the_bound_in_bytes_that_it_was_given_and_256_kib_by_default() -> None:
+    assert MemoryHub()._buffer_bytes == 262_144
+    assert MemoryHub(buffer_bytes=7)._buffer_bytes == 7
+
+
 def test_subscriptions_have_the_hubs_buffer_size_and_32_by_default() -> None:
     with MemoryHub() as small, MemoryHub(buffer_size=7) as smaller:
         assert small.subscribe("orders", TENANT).buffer_size == 32

@@ -37,10 +37,10 @@ class Quiet:
 class Rig:
     """One stream of a feed of two events, whose client has everything up to a number and wants the rest."""
 
-    def __init__(self, last: int, number: int) -> None:
+    def __init__(self, last: int, number: int, buffer_bytes: int = 100) -> None:
         self.log = ManualLog(last)
         registry = Registry()
-        self.feed = registry.join(TOPICS, lambda: Feed(2, Quiet(), registry, TOPICS, self.log))
+        self.feed = registry.join(TOPICS, lambda: self.new_feed(registry, buffer_bytes))
         self.feed.begin()
         self._wake_descriptor = os.eventfd(0)
         self.pump = Pump(self._wake_descriptor)
@@ -59,6 +59,9 @@ class Rig:
         )
         self.pump.watch(self.outlet)
         self.pump.admit(self.outlet)
+
+    def new_feed(self, registry: Registry, buffer_bytes: int) -> Feed:
+        return Feed(2, Quiet(), registry, TOPICS, self.log, buffer_bytes=buffer_bytes)
 
     def offer(self, *numbers: int) -> None:
         for number in numbers:
@@ -145,3 +148,18 @@ def test_a_stream_that_reads_the_log_across_a_refresh_is_told_and_gets_nothing_t
     rig.offer(8)
     rig.broadcast()
     assert rig.received() == ["8"]
+
+
+@pytest.mark.parametrize(("buffer_bytes", "asked"), [(1, [1, 2, 3, 4, 5]), (2, [1, 3, 5]), (3, [1, 4]), (5, [1])])
+def test_of_a_page_a_stream_takes_what_it_may_hold_and_asks_for_the_rest(buffer_bytes: int, asked: list[int]) -> None:
+    """An event has one byte of payload here."""
+    rig = Rig(last=6, number=1, buffer_bytes=buffer_bytes)
+    try:
+        received: list[str] = []
+        for _ in asked:
+            rig.answer(-1, until=6)
+            received += rig.received()
+        assert received == ["2", "3", "4", "5", "6"]
+        assert [question.after for question in rig.log.questions] == asked
+    finally:
+        rig.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -139,7 +140,7 @@ class Site:
         for audience in self.pump._audiences.values():
             for outlet in audience.all_current():
                 outlet.put(sse.keepalive(audience.cursor))
-                self.pump._advance(outlet)
+                self.pump.handle([(outlet.descriptor, select.EPOLLOUT)])
 
     def gap(self) -> None:
         for consumer in self.registry.all():
@@ -327,7 +328,7 @@ def test_the_events_of_a_page_are_encoded_once_for_all_who_get_it(site: Site) ->
         pass
     [page, *_] = (page for *_, page in site.pump._answers)
     assert page is not None
-    assert site.pump._framed(page, False) is site.pump._framed(page, False)
+    assert site.pump._framed(page, 100)[1] is site.pump._framed(page, 100)[1]
     assert [shown(events) for events in site.settle()] == [numbers(3, 10)] * 3
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -11,6 +13,7 @@ import select
 import signal
 import socket
 import sys
+import termios
 import threading
 import time
 import uuid
@@ -133,7 +136,7 @@ def streamer() -> Iterator[Streamer]:
 @pytest.fixture
 def hub(streamer: Streamer) -> Iterator[MemoryHub]:
     """Closed before the streamer lets its descriptor go, which outside of tests stays for good."""
-    with MemoryHub(buffer_size=2000) as hub:
+    with MemoryHub(buffer_size=2000, buffer_bytes=1 << 26) as hub:
         yield hub
 
 
@@ -386,53 +389,6 @@ def test_settling_without_streams_does_not_wait(streamer: Streamer) -> None:
     streamer.settle(60.0)
 
 
-def test_whoever_waits_for_news_waits_for_those_that_are_there_and_for_no_later_ones(
-    hub: MemoryHub, open_stream: Open, streamer: Streamer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    turns = [threading.Semaphore(0) for _ in range(2)]
-    begun: list[threading.Semaphore] = []
-    broadcast = Pump.broadcast
-
-    def held(pump: Pump, feed: Feed) -> None:
-        begun.append(turns[len(begun)])
-        assert begun[-1].acquire(timeout=PATIENCE)
-        broadcast(pump, feed)
-
-    stream = open_stream()
-    hub.publish("orders", TENANT, 0)
-    stream.data(1)
-    assert streamer.wait_for_news(PATIENCE)
-    other = open_stream("stock")
-    hub.publish("stock", TENANT, 0)
-    other.data(1)
-    assert streamer.wait_for_news(PATIENCE)
-    monkeypatch.setattr(Pump, "broadcast", held)
-    hub.publish("orders", TENANT, 1)
-    eventually(lambda: len(begun) == 1)
-    hub.publish("stock", TENANT, 1)
-    assert not streamer.wait_for_news(0.0)
-    with ThreadPoolExecutor() as executor:
-        waiting = executor.submit(streamer.wait_for_news, PATIENCE)
-        eventually(lambda: len(streamer._quiet._cond._waiters) == 1)  # type: ignore[attr-defined]
-        turns[0].release()
-        assert waiting.result(PATIENCE)
-    eventually(lambda: len(begun) == 2)
-    assert not streamer.wait_for_news(0.0)
-    turns[1].release()
-    assert streamer.wait_for_news(PATIENCE)
-    assert stream.data(1) == other.data(1) == ["1"]
-
-
-def test_where_there_are_no_news_nobody_waits_for_them(hub: MemoryHub, open_stream: Open, streamer: Streamer) -> None:
-    assert streamer.wait_for_news(0.0)
-    stream = open_stream()
-    assert streamer.wait_for_news(0.0)
-    stream.leave()
-    eventually(lambda: streamer._thread is None)
-    hub.publish("orders", TENANT, 1)
-    assert streamer.wait_for_news(0.0)
-
-
 def test_whoever_settles_while_the_thread_ends_does_not_wait_for_nothing(open_stream: Open, streamer: Streamer) -> None:
     began = time.monotonic()
     for _ in range(200):
@@ -555,7 +511,7 @@ def test_a_failure_of_the_clean_up_ends_no_thread(
     with monkeypatch.context() as patch:
         patch.setattr(streamer._pump, "cut", fail)
         patch.setattr(streamer_module.logger, "error", fail)  # as a filter of the application's may
-        streamer.wake()
+        assert streamer._do(lambda: None)
         eventually(lambda: not failing)
     hub.publish("orders", TENANT, 1)
     assert stream.data(1) == ["1"]
@@ -802,7 +758,7 @@ def wait_for_comments(stream: Stream, count: int) -> None:
 # Failing.
 
 
-@pytest.mark.parametrize("name", ["broadcast", "keep_alive", "handle", "_schedule"])
+@pytest.mark.parametrize("name", ["broadcast", "keep_alive", "handle"])
 def test_when_the_pump_fails_all_streams_are_cut_and_others_may_come(
     hub: MemoryHub,
     open_stream: Open,
@@ -827,18 +783,200 @@ def test_when_the_pump_fails_all_streams_are_cut_and_others_may_come(
     with caplog.at_level(logging.ERROR, "pgfanout"):
         streams.append(open_stream("stock"))
         hub.publish_many([("orders", TENANT, 2), ("stock", TENANT, 2)])
-        # The last one may come after the failure, unless its coming is what fails.
-        for stream in streams if name == "_schedule" else streams[:3]:
+        for stream in streams[:3]:  # the last one may come after the failure
             assert stream.gone.wait(PATIENCE)
             assert b"close" not in read_to_end(stream.client.connection)
         streams[3].leave()
-    assert "the streamer failed" in caplog.text
+    assert "the streamer failed; all streams are cut" in caplog.text
     assert "nobody expected this" in caplog.text
     eventually(lambda: hub.stats().subscriptions == 0)
+    assert hub.stats().failed_streams in (3, 4)
     settle(hub)
     again = [open_stream(), open_stream()]
     hub.publish("orders", TENANT, 3)
     assert [stream.data(1) for stream in again] == [["3"]] * 2
+
+
+class Failing(Outlet):
+    """An outlet that fails in one of the steps that are made with it."""
+
+    def write(self) -> bool:
+        if threading.current_thread().name == "pgfanout-streamer":
+            raise ZeroDivisionError("nobody expected this")
+        return super().write()
+
+
+class FailingOnce(Outlet):
+    """An outlet that fails at a client's word."""
+
+    def drop_input(self) -> bool:
+        raise ZeroDivisionError("nobody expected this")
+
+
+class FailingAtTheEnd(Outlet):
+    """An outlet whose end fails, as an application's `call_on_close` may."""
+
+    def close(self, *, stalled: bool) -> None:
+        super().close(stalled=stalled)
+        raise ZeroDivisionError("nobody expected this")
+
+
+def test_an_error_of_one_connection_ends_that_one(
+    hub: MemoryHub, open_stream: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = [open_stream(chunked=chunked) for chunked in (False, True)]
+    with caplog.at_level(logging.ERROR, "pgfanout"):
+        broken = [open_stream(outlet_class=Failing), open_stream(outlet_class=FailingOnce)]
+        broken[1].client.connection.sendall(b"x")
+        for stream in broken:
+            assert stream.gone.wait(PATIENCE)
+            assert b"close" not in read_to_end(stream.client.connection)
+        eventually(lambda: hub.stats().failed_streams == 2)
+    hub.publish("orders", TENANT, 1)
+    assert [stream.data(1) for stream in others] == [["1"]] * 2
+    assert caplog.text.count("a stream failed") == 1, "the others are counted in the next line"
+    assert "nobody expected this" in caplog.text
+
+
+def test_an_error_at_the_end_of_one_connection_costs_the_others_nothing(
+    hub: MemoryHub, open_stream: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    stays = open_stream()
+    with caplog.at_level(logging.ERROR, "pgfanout"):
+        open_stream(outlet_class=FailingAtTheEnd).leave()
+        hub.publish("orders", TENANT, 1)
+        assert stays.data(1) == ["1"]
+    eventually(lambda: "the end of a stream failed" in caplog.text)
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["current", "behind"])
+def test_an_event_that_can_not_be_encoded_ends_the_streams_of_its_feed(
+    hub: MemoryHub, open_stream: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, slow: bool
+) -> None:
+    concerned = [open_stream(reads=not slow), open_stream(chunked=False, reads=not slow)]
+    other = open_stream("stock")
+    encode = sse.encode
+
+    def fail(event: Event) -> bytes:
+        if event.payload == b'"poison"':
+            raise ZeroDivisionError("nobody expected this")
+        return encode(event)
+
+    monkeypatch.setattr(sse, "encode", fail)
+    with caplog.at_level(logging.ERROR, "pgfanout"):
+        hub.publish_many([("orders", TENANT, "poison"), ("stock", TENANT, 1)])
+        for stream in concerned:
+            with contextlib.suppress(ConnectionResetError):
+                assert b"close" not in read_to_end(stream.client.connection)
+            assert stream.gone.wait(PATIENCE)
+    assert other.data(1) == ["1"]
+    assert caplog.text.count("a feed failed; its streams are cut") == 1
+    assert hub.stats().failed_streams == 2
+
+
+class FailingFeed(Feed):
+    """A feed that fails when it is asked."""
+
+    def read(self, position: int, until: int | None = None, readers: int = 1) -> tuple[list[Event], int]:
+        raise ZeroDivisionError("nobody expected this")
+
+
+def test_a_feed_that_fails_when_its_first_reader_comes_ends_that_one(hub: MemoryHub, open_stream: Open) -> None:
+    other = open_stream("stock")
+    registry = hub._dispatcher.registry
+    wanted = topics("orders", TENANT)
+    feed = registry.join(wanted, lambda: FailingFeed(8, NewsReader(), registry, wanted))
+    stream = open_stream()
+    assert stream.gone.wait(PATIENCE)
+    feed.leave()
+    hub.publish("stock", TENANT, 1)
+    assert other.data(1) == ["1"]
+
+
+# What clients send.
+
+
+def test_a_client_that_sends_without_an_end_is_let_go(hub: MemoryHub, open_stream: Open) -> None:
+    stays, sends = open_stream(), open_stream()
+    stays.client.connection.sendall(b"x" * 30_000)
+    with contextlib.suppress(ConnectionError):
+        for _ in range(1000):
+            sends.client.connection.sendall(b"x" * 65_536)
+    assert sends.gone.wait(PATIENCE)
+    hub.publish("orders", TENANT, 1)
+    assert stays.data(1) == ["1"]
+    assert (hub.stats().failed_streams, hub.stats().stalled_readers) == (0, 0)
+
+
+def test_what_a_client_sends_is_held_by_nobody(open_stream: Open) -> None:
+    stream = open_stream()
+    for _ in range(4):
+        stream.client.connection.sendall(b"x" * 10_000)
+        eventually(lambda: waiting_input(stream.outlet.descriptor) == 0)
+    eventually(lambda: stream.outlet.heard == 40_000)
+
+
+def waiting_input(descriptor: int) -> int:
+    """Bytes in the kernel that nobody has read."""
+    count = array.array("i", [0])
+    fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    return count[0]
+
+
+# A crowd.
+
+
+def test_news_do_not_wait_for_a_crowd_of_arrivals(
+    hub: MemoryHub, open_stream: Open, streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Admissions are slow here. Of those who arrive while an event comes, a few are admitted before it is written."""
+    stream = open_stream()
+    hub.publish("orders", TENANT, 0)
+    assert stream.data(1) == ["0"]
+    admit, admitted = Pump.admit, []
+
+    def slow(pump: Pump, outlet: Outlet) -> None:
+        admitted.append(outlet)
+        time.sleep(2 * streamer_module._ADMISSION_TIME)
+        admit(pump, outlet)
+
+    monkeypatch.setattr(Pump, "admit", slow)
+    held, hold = threading.Event(), threading.Event()
+    assert streamer._do(held.set)
+    assert streamer._do(lambda: hold.wait(PATIENCE))
+    assert held.wait(PATIENCE)
+    crowd = [open_stream("stock") for _ in range(50)]
+    written_after: list[int] = []
+    monkeypatch.setattr(Pump, "broadcast", noting(Pump.broadcast, lambda: written_after.append(len(admitted))))
+    hub.publish("orders", TENANT, 1)
+    settle(hub)
+    hold.set()
+    assert stream.data(1) == ["1"]
+    assert written_after[0] <= 2
+    hub.publish("stock", TENANT, 1)
+    assert [each.data(1) for each in crowd] == [["1"]] * 50
+
+
+def noting(function: Callable[..., None], note: Callable[[], object]) -> Callable[..., None]:
+    """The function, with something that is done before it."""
+
+    def noted(*arguments: object) -> None:
+        note()
+        function(*arguments)
+
+    return noted
+
+
+def test_a_crowd_is_admitted_without_a_pause(
+    hub: MemoryHub, open_stream: Open, streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_stream(keepalive=1000.0)
+    eventually(lambda: streamer._sleeps_until > time.monotonic())
+    monkeypatch.setattr(streamer_module, "_ADMISSION_TIME", 0.0)
+    for _ in range(20):
+        open_stream(keepalive=1000.0)
+    streamer.wake()
+    eventually(lambda: not streamer._arrivals)
 
 
 # Races.

@@ -6,6 +6,7 @@ import queue
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..backlog import BUFFER_BYTES
 from ..hub import NotifyHub
 
 __all__ = ["MemoryHub"]
@@ -17,8 +18,8 @@ class MemoryHub(NotifyHub):
     accepted and has no effect: an event is delivered at once.
     """
 
-    def __init__(self, *, buffer_size: int = 32) -> None:
-        super().__init__(buffer_size=buffer_size)
+    def __init__(self, *, buffer_size: int = 32, buffer_bytes: int = BUFFER_BYTES) -> None:
+        super().__init__(buffer_size=buffer_size, buffer_bytes=buffer_bytes)
 
     def _new_listener(self) -> _Listener:
         self._inbox: queue.SimpleQueue[Sequence[str] | None] = queue.SimpleQueue()

@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from ..event import REFRESH_EVENT, Event
 from ..feed import Feed
@@ -17,6 +18,13 @@ from . import held, sse
 from .wheel import Ticking
 
 __all__ = ["Audience", "Outlet", "chunk"]
+
+_MANY = 1024
+"""Parts that one `writev` takes (IOV_MAX)."""
+
+_PIECE = 16_384
+_MOST_HEARD = 65_536
+"""Bytes that a client may send: a pipelined request of ordinary size, and not what fills the kernel's memory."""
 
 _FEW = 16
 _TOO_LONG = 0.001
@@ -34,20 +42,27 @@ class Outlet(Ticking):
     """A connection that streams are written to, and how far its client has come.
 
     It is current when it has everything up to its audience's position, and behind while `rest`
-    (what its socket has not taken yet) or events of its feed wait for room in the socket.
+    (what its socket has not taken yet) or events of its feed wait for room in the socket. `rest` has the
+    frames themselves, which all outlets share, and no copies of them.
+
+    It is `open` until `close`, which alone closes the descriptor and forgets its number: by then it may be
+    another connection's. Whatever is done with a closed outlet fails, or does nothing.
     """
 
     __slots__ = (
         "asks",
+        "audience",
         "chunked",
         "descriptor",
         "ending",
         "feed",
         "fruitless",
+        "heard",
         "keepalive",
         "known",
         "number",
         "on_close",
+        "open",
         "passed",
         "position",
         "question",
@@ -76,13 +91,20 @@ class Outlet(Ticking):
         `number` is that of the feed's log up to which its client has everything. With `replay`, what comes
         after it is to be found there; otherwise the feed has it, from the position on.
         """
+        self.open = True
         self.descriptor = descriptor
+        """-1 once it is closed."""
         self.feed = feed
+        self.audience: Audience | None = None
+        """The one that it is in, from its admission until it is let go."""
         self.position = position
         self.chunked = chunked
         self.keepalive = keepalive
         self.on_close = on_close
-        self.rest: bytes | memoryview = head
+        self.rest: tuple[bytes | memoryview, ...] = (head,) if head else ()
+        """What its socket has not taken yet."""
+        self.heard = 0
+        """How many bytes its client has sent."""
         self.since = time.monotonic()
         """When it was written to last, apart from what went to its whole audience."""
         self.tick = -1
@@ -111,13 +133,12 @@ class Outlet(Ticking):
         """Whether there is something to write to it."""
         return bool(self.rest) or self.replaying or self.feed.end_position > self.position or self.feed.ended
 
-    def put(self, data: bytes) -> None:
-        """Have data written, after the rest if there is one."""
-        self.put_framed(chunk(data) if self.chunked else data)
-
-    def put_framed(self, framed: bytes) -> None:
-        """The same, with bytes that are a chunk if this takes chunks."""
-        self.rest = bytes(self.rest) + framed if self.rest else framed
+    def put(self, *parts: bytes) -> None:
+        """Have the parts, one at least and none of them empty, written after the rest. They are not copied."""
+        if self.chunked:
+            self.rest += (b"%x\r\n" % sum(map(len, parts)), *parts, b"\r\n")
+        else:
+            self.rest += parts
 
     def fall_behind(self) -> None:
         """Its feed has no longer what comes next; the log has."""
@@ -132,33 +153,50 @@ class Outlet(Ticking):
         """Have `retry`, `close` and the end of the body written next."""
         self.put(sse.farewell())
         if self.chunked:
-            self.rest = bytes(self.rest) + LAST_CHUNK
+            self.rest += (LAST_CHUNK,)
         self.ending = True
 
     def write(self) -> bool:
         """Write what the socket takes; whether nothing is left. Raises `OSError`."""
         if self.rest:
             try:
-                sent = os.write(self.descriptor, self.rest)
+                sent = os.writev(self.descriptor, self.rest[:_MANY])
             except BlockingIOError:
                 return False
-            self.rest = memoryview(self.rest)[sent:] if sent < len(self.rest) else b""
+            self.rest = _without(self.rest, sent)
         return not self.rest
 
+    def drop_input(self) -> bool:
+        """Read what the client has sent, and drop it; False when the client has sent too much. Raises `OSError`."""
+        with suppress(BlockingIOError):
+            self.heard += len(os.read(self.descriptor, _PIECE))
+        return self.heard <= _MOST_HEARD
+
     def close(self, *, stalled: bool) -> None:
-        """End the connection, leave the feed and give the stream's place back. Never waits."""
+        """End the connection, leave the feed and give the stream's place back. Idempotent, never waits.
+
+        Raises what `on_close` raises.
+        """
+        if not self.open:
+            return
+        self.open = False
+        descriptor, self.descriptor = self.descriptor, -1
+        with suppress(OSError):
+            self._end_connection(descriptor)
+        self.rest = ()
         self.question = None  # the log need not answer
+        try:
+            self.feed.leave(stalled=stalled)
+        finally:
+            self.on_close()
+
+    def _end_connection(self, descriptor: int) -> None:
         # A forked child may have the descriptor, too: a shutdown ends the connection all the same.
-        with socket.socket(fileno=self.descriptor) as connection:
+        with socket.socket(fileno=descriptor) as connection:
             connection.setblocking(False)  # it has the default time-out of sockets otherwise
-            try:
-                connection.shutdown(socket.SHUT_WR if self.ending and not self.rest else socket.SHUT_RDWR)
-                # What a client has sent and nobody read would turn the end into a reset.
-                connection.recv(65536)
-            except OSError:
-                pass
-        self.feed.leave(stalled=stalled)
-        self.on_close()
+            connection.shutdown(socket.SHUT_WR if self.ending and not self.rest else socket.SHUT_RDWR)
+            # What a client has sent and nobody read would turn the end into a reset.
+            connection.recv(65536)
 
     def error(self) -> OSError | None:
         """What the connection has failed with, when it has."""
@@ -170,8 +208,17 @@ class Outlet(Ticking):
         return OSError(code, os.strerror(code)) if code else None
 
 
+def _without(parts: tuple[bytes | memoryview, ...], sent: int) -> tuple[bytes | memoryview, ...]:
+    """The parts without their first `sent` bytes."""
+    for number, part in enumerate(parts):
+        if sent < len(part):
+            return (memoryview(part)[sent:] if sent else part, *parts[number + 1 :])
+        sent -= len(part)
+    return ()
+
+
 class Audience:
-    """The outlets of one feed.
+    """The outlets of one feed: those that a pump has admitted and not let go.
 
     `current` are those that have everything up to `position`, by their descriptors; one dict for
     bodies that end with the connection and one for chunked ones.
@@ -185,7 +232,7 @@ class Audience:
         self.current: tuple[dict[int, Outlet], dict[int, Outlet]] = ({}, {})
         self.number = number
         """Everything up to it is before `position`."""
-        self.replaying: set[Outlet] = set()
+        self.replaying: dict[Outlet, None] = {}  # a set that keeps the order
         """Those that read the log."""
         self.size = 0
         """With those that are behind."""
@@ -222,32 +269,47 @@ class Audience:
         """Whether it has everything up to `position`."""
         return outlet.descriptor in self.current[outlet.chunked]
 
+    def join(self, outlet: Outlet) -> None:
+        """It belongs here from now on, and is not current yet."""
+        outlet.audience = self
+        self.size += 1
+        if outlet.replaying:
+            self.replaying[outlet] = None
+
+    def leave(self, outlet: Outlet) -> None:
+        """It does not belong here any more. Before it is closed, since it is known by its descriptor."""
+        self.exclude(outlet)
+        self.replaying.pop(outlet, None)
+        self.size -= 1
+        outlet.audience = None
+
     def include(self, outlet: Outlet) -> None:
-        """It is current from now on."""
-        self.current[outlet.chunked][outlet.descriptor] = outlet
+        """It is current from now on, unless it has left."""
+        if outlet.audience is self:
+            self.current[outlet.chunked][outlet.descriptor] = outlet
 
     def exclude(self, outlet: Outlet) -> None:
         """It may fall behind from now on. Idempotent."""
         if self.current[outlet.chunked].pop(outlet.descriptor, None) is not None:
             outlet.position, outlet.number = self.position, self.number
 
-    def write(self, data: bytes) -> tuple[list[Outlet], list[tuple[Outlet, OSError]]]:
+    def write(self, data: bytes) -> tuple[list[Outlet], list[tuple[Outlet, Exception]]]:
         """Write data to all that are current; those who did not take all of it, and those who failed."""
         behind: list[Outlet] = []
-        failed: list[tuple[Outlet, OSError]] = []
+        failed: list[tuple[Outlet, Exception]] = []
         for chunked, outlets in enumerate(self.current):
             if outlets:
                 framed = chunk(data) if chunked else data
                 for descriptor, sent in _write_to_all(outlets, framed, failed):
                     outlet = outlets.pop(descriptor)
-                    outlet.rest = memoryview(framed)[sent:]
+                    outlet.rest = (memoryview(framed)[sent:],)
                     outlet.position, outlet.number = self.position, self.number
                     behind.append(outlet)
         return behind, failed
 
 
 def _write_to_all(
-    outlets: dict[int, Outlet], data: bytes, failed: list[tuple[Outlet, OSError]]
+    outlets: dict[int, Outlet], data: bytes, failed: list[tuple[Outlet, Exception]]
 ) -> Iterable[tuple[int, int]]:
     """The loop that everything here is for; those that took less, and how much they took.
 
@@ -266,7 +328,7 @@ def _write_to_all(
                 sent = write(descriptor, data)
             except BlockingIOError:
                 sent = 0
-            except OSError as error:
+            except Exception as error:
                 failed.append((outlets[descriptor], error))
                 continue
             if sent != size:

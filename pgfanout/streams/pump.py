@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import select
 import time
 from collections import deque
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Any
 
 from ..event import REFRESH_EVENT
 from ..feed import Feed, OverrunError
-from ..log import PATIENCE, Page
+from ..log import PATIENCE, Page, number_of
+from ..rate_limit import RateLimit
 from . import sse
 from .client import has_vanished
-from .outlet import Audience, Outlet, chunk
+from .outlet import Audience, Outlet
 from .wheel import Wheel
 
 __all__ = ["EARLIEST_KEEPALIVE", "Pump"]
+
+logger = logging.getLogger("pgfanout")
 
 _AT_ONCE = 4
 """Answers of the log that are dealt with before news: each may be a lot to write, and news are for everyone else."""
@@ -26,14 +32,31 @@ _AT_ONCE = 4
 EARLIEST_KEEPALIVE = 0.9
 """Of the silence that a keepalive ends, the part after which it may come."""
 
+_LOG_PAUSE = 10.0
+"""Seconds between two log lines about failures."""
+
 # Where there is no epoll nothing is detached, but the module has to be importable.
 _LEFT = getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLHUP", 0) | getattr(select, "EPOLLERR", 0)
 _READY = getattr(select, "EPOLLOUT", 0)
-_WATCHED = getattr(select, "EPOLLRDHUP", 0)
+_SENT = getattr(select, "EPOLLIN", 0)
+_WATCHED = getattr(select, "EPOLLRDHUP", 0) | _SENT
+
+
+class _FeedError(Exception):
+    """An error, the cause of this one, that concerns all who read a feed."""
 
 
 class Pump:
     """Moves events from feeds to outlets. For one thread, but for `watch` and `abandon`.
+
+    An outlet belongs to the pump from `admit` until `_let_go`, which takes it out of everything here and closes it.
+    `_advance` and `_spread` may let outlets go, so neither is done within anything else. What makes one of them
+    necessary leaves the outlet in `_due` or the feed in `_unread`, and returns. `_settle` does these, one after the
+    other, while nothing else holds an outlet. `_step` is the only way to do something with an outlet: it passes over
+    one that was let go.
+
+    An error costs what it concerns: `_step` ends the outlet that had it, `_end_feed` all outlets of the feed that had
+    it. What is raised to the streamer's thread is an error of the loop itself.
 
     Raises `OSError` when there are no descriptors left for it.
     """
@@ -41,9 +64,14 @@ class Pump:
     def __init__(self, wake_descriptor: int) -> None:
         self.outlets: dict[int, Outlet] = {}
         self._audiences: dict[Feed, Audience] = {}
+        self._due: dict[Outlet, None] = {}
+        """Outlets to be advanced; dicts are sets that keep the order."""
+        self._unread: dict[Feed, None] = {}
+        """Feeds whose news are to be written."""
         self._wheel: Wheel[Outlet] = Wheel()
         self._answers: deque[tuple[Outlet, object, Page | None]] = deque()
-        self._last_page: tuple[Page | None, bool, bytes] = (None, False, b"")
+        self._last_page: tuple[Page | None, int, bytes] = (None, 0, b"")
+        self._complaints = RateLimit(_LOG_PAUSE)
         self._wake_descriptor = wake_descriptor
         self._poll = select.epoll()
         self._poll.register(wake_descriptor, select.EPOLLIN)
@@ -61,92 +89,135 @@ class Pump:
         return self._poll.poll(0.0 if self._answers else pause)
 
     def handle(self, events: list[tuple[int, int]]) -> None:
-        """Deal with what has happened."""
+        """Deal with what has happened, right after `wait`: a descriptor that is closed may soon be another outlet's."""
+        found = []
         for descriptor, happened in events:
-            outlet = self.outlets.get(descriptor)
-            if outlet is not None:
-                if happened & _LEFT:
-                    self._let_go(outlet, outlet.error())
-                else:
-                    self._advance(outlet)
-            elif descriptor == self._wake_descriptor:
+            if descriptor == self._wake_descriptor:
                 os.eventfd_read(descriptor)
-        self._take_answers()
+            elif (outlet := self.outlets.get(descriptor)) is not None:
+                found.append((outlet, happened))
+        for outlet, happened in found:
+            self._step(outlet, self._react, happened)
+        for _ in range(min(len(self._answers), _AT_ONCE)):
+            outlet, question, page = self._answers.popleft()
+            self._step(outlet, self._take_answer, question, page)
+        self._settle()
 
     def admit(self, outlet: Outlet) -> None:
         """Begin with an outlet that is watched already."""
-        self.outlets[outlet.descriptor] = outlet
-        audience = self._audiences.get(outlet.feed)
-        first = audience is None
-        if audience is None:
-            number = outlet.feed.offered  # asked first: all of it is before the position
-            audience = self._audiences[outlet.feed] = Audience(outlet.feed, outlet.feed.end_position, number)
-        audience.size += 1
-        if outlet.replaying:
-            audience.replaying.add(outlet)
-        outlet.waiting = bool(outlet.rest)
-        self._schedule(outlet, outlet.since)
-        if audience.position < outlet.position:
-            self.broadcast(outlet.feed)
-        self._advance(outlet)
-        if first:  # news that came before it found nobody to read them
-            self.broadcast(outlet.feed)
+        if outlet.open:
+            self.outlets[outlet.descriptor] = outlet
+        self._step(outlet, self._begin)
+        self._settle()
 
     def broadcast(self, feed: Feed) -> None:
         """Write a feed's news to everyone who is not behind."""
-        audience = self._audiences.get(feed)
-        if audience is None:
-            return  # its first reader has not arrived yet, and will read
-        audience.ended = feed.ended  # asked first: what comes after the end is not taken
-        number = feed.offered  # asked first, too: all of it is in what is read
-        try:
-            events, audience.position = feed.read(audience.position, readers=audience.current_size)
-        except OverrunError:
-            self._send_to_log(audience)
-            return
-        audience.pass_on_to(number, events)
-        if events:
-            audience.written_at = time.monotonic()
-            behind, failed = audience.write(sse.encode_all(events))
-            for outlet in behind:
-                self._await_room(outlet)
-            for outlet, error in failed:
-                self._let_go(outlet, error)
-        if audience.ended:
-            for outlet in (*audience.all_current(), *audience.replaying):
-                self._advance(outlet)
-        elif feed.members == audience.current_size:
-            feed.forget(audience.position)
+        self._unread[feed] = None
+        self._settle()
 
     def keep_alive(self) -> None:
         """Break the silence of those who have heard nothing for too long."""
         now = time.monotonic()
         for outlet in self._wheel.pop_due(now):
-            audience = self._audiences[outlet.feed]
-            last = max(outlet.since, audience.written_at if not outlet.replaying else 0.0)
-            if not audience.is_current(outlet) and (outlet.rest or not outlet.replaying):
-                self._schedule(outlet, now)  # it has enough to do
-            elif last + EARLIEST_KEEPALIVE * outlet.keepalive - Wheel.TICK > now:
-                self._schedule(outlet, last)
-            else:
-                self._schedule(outlet, now)
-                outlet.put_keepalive(0 if outlet.replaying else audience.cursor)
-                self._advance(outlet)
+            self._step(outlet, self._break_silence, now)
+        self._settle()
 
-    def cut(self) -> None:
-        """End all connections as they are, whatever state everything is in."""
+    def cut(self, error: Exception | None = None) -> None:
+        """End all connections as they are, whatever state everything is in; because of an error, if there is one."""
         outlets = list(self.outlets.values())
         self.outlets.clear()
         self._audiences.clear()
+        self._due.clear()
+        self._unread.clear()
         self._wheel = Wheel()
         for outlet in outlets:
-            self._close(outlet, None)
+            outlet.audience = None
+            self._close(outlet, None, failed=error is not None)
 
     def abandon(self) -> None:
         """In a forked child: close the descriptors, and leave the parent's connections as they are."""
         for descriptor in self.outlets:
             os.close(descriptor)
         self._poll.close()
+
+    # Steps, and what they cost when they fail.
+
+    def _settle(self) -> None:
+        """Do what is due until nothing is. News come first: an outlet may be due because it waits for them."""
+        while self._unread or self._due:
+            if self._unread:
+                feed = next(iter(self._unread))
+                del self._unread[feed]
+                self._spread(feed)
+            else:
+                outlet = next(iter(self._due))
+                del self._due[outlet]
+                self._step(outlet, self._advance)
+
+    def _step(self, outlet: Outlet, do: Callable[..., None], *arguments: Any) -> None:
+        """Do something with an outlet, unless it was let go. An error ends its connection, or its feed's."""
+        if not outlet.open:
+            return
+        try:
+            do(outlet, *arguments)
+        except _FeedError as failure:
+            self._end_feed(outlet.feed, failure)
+        except OSError as error:  # of its connection, which the client or the network may end at any time
+            self._let_go(outlet, error)
+        except Exception as error:
+            self._complain("a stream failed and is cut", error)
+            self._let_go(outlet, error, failed=True)
+
+    def _end_feed(self, feed: Feed, failure: _FeedError) -> None:
+        self._complain("a feed failed; its streams are cut", failure.__cause__)
+        for outlet in [outlet for outlet in self.outlets.values() if outlet.feed is feed]:
+            self._let_go(outlet, None, failed=True)
+
+    def _complain(self, what: str, error: BaseException | None) -> None:
+        with suppress(Exception):  # the application's log handlers
+            held_back = self._complaints.take()
+            if held_back is not None:
+                words = "%s, and browsers come back (%d more failures since the last line)"
+                logger.error(words, what, held_back, exc_info=error)
+
+    # The steps of one outlet.
+
+    def _begin(self, outlet: Outlet) -> None:
+        audience = self._audiences.get(outlet.feed)
+        if audience is None:
+            audience = self._audiences[outlet.feed] = self._new_audience(outlet.feed)
+            self._unread[outlet.feed] = None  # news that came before it found nobody to read them
+        audience.join(outlet)
+        outlet.waiting = bool(outlet.rest)
+        self._schedule(outlet, outlet.since)
+        self._due[outlet] = None
+
+    def _new_audience(self, feed: Feed) -> Audience:
+        with _of_feed():
+            number = feed.offered  # asked first: all of it is before the position
+            return Audience(feed, feed.end_position, number)
+
+    def _react(self, outlet: Outlet, happened: int) -> None:
+        """Deal with what has happened to its connection."""
+        if happened & _LEFT:
+            self._let_go(outlet, outlet.error())
+        elif happened & _SENT and not outlet.drop_input():
+            logger.debug("a client sent too much to its stream and is let go")
+            self._let_go(outlet, None)
+        elif happened & _READY:
+            self._due[outlet] = None
+
+    def _break_silence(self, outlet: Outlet, now: float) -> None:
+        audience = _audience_of(outlet)
+        last = max(outlet.since, audience.written_at if not outlet.replaying else 0.0)
+        if not audience.is_current(outlet) and (outlet.rest or not outlet.replaying):
+            self._schedule(outlet, now)  # it has enough to do
+        elif last + EARLIEST_KEEPALIVE * outlet.keepalive - Wheel.TICK > now:
+            self._schedule(outlet, last)
+        else:
+            self._schedule(outlet, now)
+            outlet.put_keepalive(0 if outlet.replaying else audience.cursor)
+            self._due[outlet] = None
 
     def _schedule(self, outlet: Outlet, since: float) -> None:
         """Look at it again when it has been silent long enough; with jitter, so that many who were
@@ -156,13 +227,9 @@ class Pump:
 
     def _advance(self, outlet: Outlet) -> None:
         """Write what it has not got yet, as far as its socket takes it; it is current then, or behind."""
-        audience = self._audiences[outlet.feed]
+        audience = _audience_of(outlet)
         audience.exclude(outlet)
-        try:
-            done = self._catch_up(outlet, audience)
-        except OSError as error:
-            self._let_go(outlet, error)
-            return
+        done = self._catch_up(outlet, audience)
         if outlet.rest:
             self._await_room(outlet)
         elif outlet.ending:
@@ -176,10 +243,13 @@ class Pump:
 
     def _catch_up(self, outlet: Outlet, audience: Audience) -> bool:
         """Whether it has everything up to the audience's position, and the farewell if that is the end. If
-        not, its socket is full, or the log is about to answer."""
+        not, its socket is full, the log is about to answer, or its feed's news come first."""
         if not outlet.write():
             return False
         here = not outlet.replaying or self._join(outlet, audience)
+        if here and outlet.position > audience.position:
+            self._unread[outlet.feed] = self._due[outlet] = None
+            return False
         here = here and self._put_news(outlet, audience)
         if not (outlet.write() and (here or audience.ended)):
             return False
@@ -190,22 +260,30 @@ class Pump:
     def _put_news(self, outlet: Outlet, audience: Audience) -> bool:
         """Put what the feed has; False when that is gone and the log is asked."""
         try:
-            events, outlet.position = outlet.feed.read(outlet.position, audience.position)
+            with _of_feed():
+                events, outlet.position = outlet.feed.read(outlet.position, audience.position)
+                frames = list(map(sse.encode, events))
         except OverrunError:
             outlet.fall_behind()
-            audience.replaying.add(outlet)
+            audience.replaying[outlet] = None
             self._ask(outlet, audience)
             return False
         outlet.number = audience.number
-        if events:
-            outlet.put(sse.encode_all(events))
+        if frames:
+            outlet.put(*frames)
         return True
+
+    def _await_room(self, outlet: Outlet) -> None:
+        if not outlet.waiting:
+            outlet.waiting = True
+            self._poll.modify(outlet.descriptor, _WATCHED | _READY)
 
     # What the log is for: outlets whose next events the feed does not have.
 
     def _join(self, outlet: Outlet, audience: Audience) -> bool:
         """Go on with the feed if that has everything from here on; False when the log is asked instead."""
-        position, since = outlet.feed.join(outlet.number, outlet.position, outlet.passed, known=outlet.known)
+        with _of_feed():
+            position, since = outlet.feed.join(outlet.number, outlet.position, outlet.passed, known=outlet.known)
         if since > outlet.position:
             outlet.position = since
             outlet.feed.tell_refresh()
@@ -213,16 +291,18 @@ class Pump:
         if position is None:
             self._ask(outlet, audience)
             return False
+        if position > audience.position:  # its feed's news come first
+            self._unread[outlet.feed] = self._due[outlet] = None
+            return False
         self._end_replay(outlet, audience, position)
-        # The log may have told it more than had been offered when the audience came to its position.
+        # The log may have told it more than had been offered when the audience came to its position. All of that is
+        # before the position where it joins.
         audience.number = max(audience.number, outlet.number)
         return True
 
     def _end_replay(self, outlet: Outlet, audience: Audience, position: int) -> None:
         outlet.replaying, outlet.position, outlet.question, outlet.fruitless = False, position, None, 0
-        audience.replaying.discard(outlet)
-        if audience.position < position:
-            self.broadcast(outlet.feed)
+        audience.replaying.pop(outlet, None)
 
     def _ask(self, outlet: Outlet, audience: Audience) -> None:
         if outlet.question or audience.ended:
@@ -242,14 +322,10 @@ class Pump:
         self._answers.append((outlet, question, page))
         os.eventfd_write(self._wake_descriptor, 1)
 
-    def _take_answers(self) -> None:
-        for _ in range(min(len(self._answers), _AT_ONCE)):
-            outlet, question, page = self._answers.popleft()
-            if self.outlets.get(outlet.descriptor) is outlet and outlet.question is question:
-                self._take_answer(outlet, page)
-
-    def _take_answer(self, outlet: Outlet, page: Page | None) -> None:
-        audience = self._audiences[outlet.feed]
+    def _take_answer(self, outlet: Outlet, question: object, page: Page | None) -> None:
+        if outlet.question is not question:
+            return  # it came too late
+        audience = _audience_of(outlet)
         outlet.question = None
         outlet.fruitless = 0 if page is not None and page.until > outlet.number else outlet.fruitless + 1
         if page is None or outlet.fruitless >= PATIENCE:
@@ -257,50 +333,120 @@ class Pump:
             outlet.put(sse.encode(REFRESH_EVENT))
             self._end_replay(outlet, audience, audience.position)
         else:
-            outlet.number, outlet.known = page.until, True
-            if page.events:
-                outlet.put_framed(self._framed(page, outlet.chunked))
-        self._advance(outlet)
+            self._put_page(outlet, page)
+        self._due[outlet] = None
 
-    def _framed(self, page: Page, chunked: bool) -> bytes:
-        """The bytes of a page; those who come back together get the same, and share it."""
-        if self._last_page[0] is not page or self._last_page[1] is not chunked:
-            data = sse.encode_all(page.events)
-            self._last_page = page, chunked, chunk(data) if chunked else data
-        return self._last_page[2]
+    def _put_page(self, outlet: Outlet, page: Page) -> None:
+        """Put as much of a page as an outlet may hold. It asks for the rest when its socket has taken that."""
+        count, data = self._framed(page, outlet.feed.buffer_bytes)
+        outlet.number = page.until if count == len(page.events) else number_of(page.events[count - 1])
+        outlet.known = True
+        if data:
+            outlet.put(data)
+
+    def _framed(self, page: Page, limit: int) -> tuple[int, bytes]:
+        """How many of a page's events an outlet may hold, and their bytes; those who come back together get the same
+        page, and share them."""
+        if self._last_page[0] is not page:
+            count = _fitting(page, limit)
+            self._last_page = page, count, sse.encode_all(page.events[:count])
+        return self._last_page[1:]
+
+    # The steps of a feed, and the end of an outlet.
+
+    def _spread(self, feed: Feed) -> None:
+        audience = self._audiences.get(feed)
+        if audience is None:
+            return  # its first reader has not arrived yet, and will read
+        try:
+            with _of_feed():
+                self._write_news(audience)
+        except _FeedError as failure:
+            self._end_feed(feed, failure)
+
+    def _write_news(self, audience: Audience) -> None:
+        feed = audience.feed
+        audience.ended = feed.ended  # asked first: what comes after the end is not taken
+        number = feed.offered  # asked first, too: all of it is in what is read
+        try:
+            events, audience.position = feed.read(audience.position, readers=audience.current_size)
+        except OverrunError:
+            self._send_to_log(audience)
+            return
+        audience.pass_on_to(number, events)
+        if events:
+            audience.written_at = time.monotonic()
+            behind, failed = audience.write(sse.encode_all(events))
+            for outlet in behind:
+                self._step(outlet, self._await_room)
+            for outlet, error in failed:
+                self._step(outlet, _fail, error)
+        if audience.ended:
+            self._due.update(dict.fromkeys((*audience.all_current(), *audience.replaying)))
+        elif feed.members == audience.current_size:
+            feed.forget(audience.position)
 
     def _send_to_log(self, audience: Audience) -> None:
         """What the current ones need next is gone from the feed."""
-        outlets = audience.all_current()
-        for outlet in outlets:
+        for outlet in audience.all_current():
             audience.exclude(outlet)
             outlet.fall_behind()
-            audience.replaying.add(outlet)
+            audience.replaying[outlet] = None
+            self._due[outlet] = None
         # What was dropped or skipped a moment ago may not count as offered yet.
         audience.number = max(audience.feed.offered, audience.feed.gone)
         audience.position = audience.feed.end_position
-        for outlet in outlets:
-            self._advance(outlet)
 
-    def _await_room(self, outlet: Outlet) -> None:
-        if not outlet.waiting:
-            outlet.waiting = True
-            self._poll.modify(outlet.descriptor, _WATCHED | _READY)
-
-    def _let_go(self, outlet: Outlet, error: OSError | None) -> None:
-        """End a connection, for whatever reason."""
-        audience = self._audiences[outlet.feed]
-        audience.exclude(outlet)
-        audience.replaying.discard(outlet)
-        audience.size -= 1
-        if not audience.size:
-            del self._audiences[outlet.feed]
+    def _let_go(self, outlet: Outlet, error: BaseException | None, *, failed: bool = False) -> None:
+        """End a connection, for whatever reason; the last that is done with it. Idempotent."""
+        if self.outlets.get(outlet.descriptor) is not outlet:
+            return
         del self.outlets[outlet.descriptor]
+        self._due.pop(outlet, None)
         self._wheel.discard(outlet)
-        self._close(outlet, error)
+        audience = outlet.audience
+        if audience is not None:
+            audience.leave(outlet)
+            if not audience.size:
+                del self._audiences[outlet.feed]
+        self._close(outlet, error, failed=failed)
 
-    def _close(self, outlet: Outlet, error: OSError | None) -> None:
+    def _close(self, outlet: Outlet, error: BaseException | None, *, failed: bool) -> None:
         # A forked child may still have the descriptor, so closing it would not be enough.
         with suppress(OSError):
             self._poll.unregister(outlet.descriptor)
-        outlet.close(stalled=has_vanished(error))
+        try:
+            if failed:
+                outlet.feed.count_failure()
+            outlet.close(stalled=has_vanished(error))
+        except Exception as another:
+            self._complain("the end of a stream failed", another)
+
+
+@contextmanager
+def _of_feed() -> Iterator[None]:
+    """What fails in here concerns all who read the feed."""
+    try:
+        yield
+    except OverrunError:
+        raise
+    except Exception as error:
+        raise _FeedError from error
+
+
+def _audience_of(outlet: Outlet) -> Audience:
+    assert outlet.audience is not None  # `_step` has seen that it was not let go
+    return outlet.audience
+
+
+def _fail(outlet: Outlet, error: Exception) -> None:
+    raise error
+
+
+def _fitting(page: Page, limit: int) -> int:
+    """How many events of a page have so many bytes together at most, one at least, if there is one."""
+    for count, event in enumerate(page.events):
+        limit -= len(event.payload)
+        if limit < 0:
+            return max(1, count)
+    return len(page.events)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ..feed import Feed
+from ..rate_limit import RateLimit
 from ..threads import start_thread
 from .outlet import Outlet
 from .pump import EARLIEST_KEEPALIVE, Pump
@@ -19,6 +20,12 @@ from .pump import EARLIEST_KEEPALIVE, Pump
 __all__ = ["Streamer", "streamer"]
 
 logger = logging.getLogger("pgfanout")
+
+_ADMISSION_TIME = 0.003
+"""Seconds for arrivals in one turn; one more may begin in the last moment of it."""
+
+_LOG_PAUSE = 10.0
+"""Seconds between two log lines about failures."""
 
 
 class Streamer:
@@ -30,8 +37,11 @@ class Streamer:
 
     `_lock` guards `_thread`, `_pump` and `_sleeps_until`, and what is put into the deques: so
     nothing is left with a thread that is about to end, or to sleep. It is held for a few
-    operations, none of which waits, and while the thread is started. `_quiet` is set when all news
-    are written, and for a moment when those are that there were when the writing began.
+    operations, none of which waits, and while the thread is started.
+
+    News come before arrivals: those are admitted for `_ADMISSION_TIME` at most between two looks at the sockets and
+    the feeds, and the thread does not sleep while some are left. So a crowd holds up the streams that are there for
+    some milliseconds, and no thread of the server has to wait for it.
 
     Every method may be called from any thread.
     """
@@ -86,7 +96,6 @@ class Streamer:
         with self._lock:
             if self._thread is not None:
                 self._news.append(feed)
-                self._quiet.clear()
 
     def wake(self) -> None:
         """See `NewsReader`: look now what there is to do. Never waits.
@@ -97,11 +106,6 @@ class Streamer:
             sleeps = self._sleeps_until > 0.0
         if sleeps:
             os.eventfd_write(self._wake_descriptor, 1)
-
-    def wait_for_news(self, timeout: float) -> bool:
-        """Wait, `timeout` seconds at most, until the news are written that are there, or being written; whether
-        they are."""
-        return self._quiet.wait(timeout)
 
     def settle(self, timeout: float) -> None:
         """Wait, `timeout` seconds at most, until whoever has left by now has been let go."""
@@ -140,9 +144,8 @@ class Streamer:
         self._wake_descriptor = -1
         self._arrivals: deque[Outlet] = deque()
         self._news: deque[Feed] = deque()
-        self._quiet = threading.Event()
-        self._quiet.set()
         self._errands: deque[Callable[[], object]] = deque()
+        self._complaints = RateLimit(_LOG_PAUSE)
 
     def _do(self, errand: Callable[[], object]) -> bool:
         """Have the thread do something; False when it does not run."""
@@ -163,33 +166,38 @@ class Streamer:
     def _give_up(self, pump: Pump, error: Exception) -> None:
         """After a failure nobody knows what was written and what not: those who come back are told to refresh."""
         with suppress(Exception):
-            logger.error("the streamer failed; its streams are cut, and browsers come back", exc_info=error)
+            held_back = self._complaints.take()
+            if held_back is not None:
+                words = "the streamer failed; all streams are cut, and browsers come back (%d more failures before)"
+                logger.error(words, held_back, exc_info=error)
         with suppress(Exception):
-            pump.cut()
+            pump.cut(error)
         while self._arrivals:
+            outlet = self._arrivals.popleft()
             with suppress(Exception):
-                self._arrivals.popleft().close(stalled=False)
+                outlet.feed.count_failure()
+                outlet.close(stalled=False)
 
     def _turn(self, pump: Pump) -> None:
-        # Taken before the sockets are looked at: an errand sees what had happened when it was given.
+        # Taken before the sockets are looked at: an errand sees what had happened, and who had come, when it was given.
         errands = [self._errands.popleft() for _ in range(len(self._errands))]
+        self._admit(pump, math.inf if errands else _ADMISSION_TIME)
         events = pump.wait(0.0 if errands else self._pause(pump))
         self._sleeps_until = 0.0
-        for _ in range(len(self._arrivals)):
-            pump.admit(self._arrivals.popleft())
         pump.handle(events)
         for _ in range(len(self._news)):
             pump.broadcast(self._news.popleft())
-        self._let_go_on()
         pump.keep_alive()
         for errand in errands:
             errand()
 
-    def _let_go_on(self) -> None:
-        with self._lock:
-            self._quiet.set()
-            if self._news:
-                self._quiet.clear()
+    def _admit(self, pump: Pump, seconds: float) -> None:
+        """Admit those who have arrived, and stop after so many seconds."""
+        deadline = time.monotonic() + seconds
+        for _ in range(len(self._arrivals)):
+            pump.admit(self._arrivals.popleft())
+            if time.monotonic() > deadline:
+                break
 
     def _pause(self, pump: Pump) -> float | None:
         """How long it may sleep: whoever comes with something to do after this knows that it does."""
@@ -208,7 +216,6 @@ class Streamer:
                 return False
             self._thread = None
             self._news.clear()
-            self._quiet.set()
             return True
 
 

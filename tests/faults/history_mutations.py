@@ -43,6 +43,13 @@ WITH_HISTORY = tuple(
             ("garbage",),
         ),
         (
+            "a stream that has come further than the others of its feed goes back to where they are",
+            "streams/pump.py",
+            "        if here and outlet.position > audience.position:\n",
+            "        if False:\n",
+            (),
+        ),
+        (
             "a new session fills nothing",
             _TAIL,
             "            return self._fill(ends.last)\n",

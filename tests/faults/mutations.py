@@ -126,8 +126,8 @@ MUTATIONS = (
         2,
         "what a client's socket did not take is lost",
         _OUTLET,
-        "outlet.rest = memoryview(framed)[sent:]",
-        "outlet.rest = b''",
+        "outlet.rest = (memoryview(framed)[sent:],)",
+        "outlet.rest = ()",
     ),
     Mutation(
         1,
@@ -140,8 +140,8 @@ MUTATIONS = (
         2,
         "news that come before the first detached stream was admitted are forgotten",
         "streams/pump.py",
-        "        if first:  #",
-        "        if False:  #",
+        "            self._unread[outlet.feed] = None  # news",
+        "            pass  # news",
     ),
     Mutation(
         2,
@@ -291,8 +291,8 @@ MUTATIONS = (
         6,
         "the body of a detached stream has no end",
         _OUTLET,
-        "bytes(self.rest) + LAST_CHUNK",
-        "bytes(self.rest)",
+        "            self.rest += (LAST_CHUNK,)\n",
+        "            pass\n",
         ("workers-replaced",),
     ),
     Mutation(

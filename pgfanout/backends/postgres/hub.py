@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ... import envelope
+from ...backlog import BUFFER_BYTES
 from ...hub import NotifyHub
 from ...log import Log
 from ...stats import HubStats
@@ -51,6 +52,7 @@ class PostgresHub(NotifyHub):
         executor: Executor | None = None,
         *,
         buffer_size: int = 32,
+        buffer_bytes: int = BUFFER_BYTES,
         postgres_channel: str = "pgfanout_events",
         history: bool | History | None = False,
         heartbeat: float = 5.0,
@@ -72,7 +74,7 @@ class PostgresHub(NotifyHub):
         self._publisher: Publisher | None = None
         self._replayer: Replayer | None = None
         self._tail: Tail | None = None
-        super().__init__(buffer_size=buffer_size)
+        super().__init__(buffer_size=buffer_size, buffer_bytes=buffer_bytes)
 
     def __repr__(self) -> str:
         # No connection string: it may hold a password.

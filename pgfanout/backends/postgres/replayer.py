@@ -32,6 +32,8 @@ logger = logging.getLogger("pgfanout")
 _IDLE_TIME = 10.0
 """Seconds after which it lets its session go."""
 _KEPT_PAGES = 32
+_KEPT_BYTES = 4 * 1024 * 1024
+"""Of payload in all kept pages; the newest is kept in any case."""
 _TRIES = 10
 """Times that a page may fail to be read, each with a session of its own; others come first meanwhile."""
 _KEPT_REFUSALS = 256
@@ -51,6 +53,8 @@ class _KeptPage(NamedTuple):
     until: int
     page: Page
     numbers: list[int]
+    size: int
+    """Bytes of payload."""
 
     def has(self, number: int) -> bool:
         """Whether an event of it has that number."""
@@ -297,9 +301,16 @@ class Replayer:
             _keep(self._too_much, topics, after, _KEPT_REFUSALS)
             return None
         page = found.page
-        kept = _KeptPage(after, page.until, page, [number_of(event) for event in page.events])
+        numbers, size = [number_of(event) for event in page.events], sum(len(event.payload) for event in page.events)
+        kept = _KeptPage(after, page.until, page, numbers, size)
         _keep(self._pages, (topics, after), kept, _KEPT_PAGES)
+        while len(self._pages) > 1 and self._kept_bytes > _KEPT_BYTES:
+            self._pages.popitem(last=False)
         return kept
+
+    @property
+    def _kept_bytes(self) -> int:
+        return sum(kept.size for kept in self._pages.values())
 
     def _cut(self, kept: _KeptPage, after: int) -> Page:
         """What of a page came after a number, as far as it was offered to those who follow."""

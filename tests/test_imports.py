@@ -42,6 +42,8 @@ ORDER = [
     "backends.postgres.conninfo",
     "backends.postgres.diagnosis",
     "backends.postgres.watchdog",
+    "backends.postgres.heartbeat",
+    "backends.postgres.outage",
     "backends.postgres.publisher",
     "backends.postgres.schema",
     "backends.postgres.history",

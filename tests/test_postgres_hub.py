@@ -72,35 +72,6 @@ def test_many_subscriptions_share_one_listening_session(hub: PostgresHub, connec
     assert sessions(connection, "pgfanout-probe") == []
 
 
-class SlowHub(PostgresHub):
-    """A hub whose listener's thread is held at an event."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.held, self.go_on = threading.Event(), threading.Event()
-
-    def _take(self, topic: Topic, event: Event) -> None:
-        self.held.set()
-        assert self.go_on.wait(LONG)
-        super()._take(topic, event)
-
-
-def test_it_is_known_whether_something_was_not_read_yet(fresh_database_url: str) -> None:
-    with SlowHub(fresh_database_url) as hub:
-        assert not hub.has_unread
-        subscription = hub.subscribe("orders", TENANT)
-        assert not hub.has_unread
-        hub.publish("orders", TENANT, 1)
-        assert hub.held.wait(LONG)
-        assert not hub.has_unread
-        hub.publish("orders", TENANT, 2)
-        eventually(lambda: hub.has_unread)
-        hub.go_on.set()
-        assert [subscription.get(LONG).json() for _ in range(2)] == [1, 2]
-        eventually(lambda: not hub.has_unread)
-    assert not hub.has_unread
-
-
 def test_a_lost_session_is_a_gap_and_heals(hub: PostgresHub, connection: psycopg.Connection) -> None:
     subscription = hub.subscribe("orders", TENANT)
     hub.publish("orders", TENANT, 1)

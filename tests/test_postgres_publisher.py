@@ -268,7 +268,8 @@ def test_closing_does_not_wait_for_a_publish_that_hangs(
     thread = threading.Thread(target=publish, daemon=True)
     thread.start()
     assert hub._publisher is not None
-    eventually(hub._publisher._turn.locked)
+    publisher = hub._publisher
+    eventually(lambda: publisher._owner == thread.ident)
     hub.close(timeout=0.1)
     assert "a publish did not end" in caplog.text
     thaw()

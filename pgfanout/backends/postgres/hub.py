@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ... import envelope
+from ...errors import InvalidEventError
 from ...event import Event
 from ...hub import NotifyHub
 from ...log import Log
@@ -15,8 +16,9 @@ from ...stats import HubStats
 from ...topic import Topic, check_channel
 from .conninfo import connect, parse
 from .history import History
-from .listener import Listener, Sink
+from .listener import PULSE_CHANNEL, Listener, Sink
 from .log import LogTable, Query
+from .outage import Outage
 from .publisher import Executor, Publisher
 from .replayer import Replayer
 from .tail import Tail
@@ -38,9 +40,9 @@ class PostgresHub(NotifyHub):
     `install_history` makes: who missed some gets them from there.
 
     Every `heartbeat` seconds the listener makes sure that its server answers, within
-    `heartbeat_timeout` seconds: a connection that died without a word is found in the sum of the
-    two. After a failure it tries again at growing intervals, of `max_reconnect_delay` seconds at
-    most: the longer, the later it is back after its server.
+    `heartbeat_timeout` seconds, and that it hears: a connection that is dead or deaf is found in
+    the sum of the two. After a failure it tries again at growing intervals, of
+    `max_reconnect_delay` seconds at most: the longer, the later it is back after its server.
 
     Raises `HubConfigurationError` for a connection string that can't be read,
     `InvalidEventError` for an impossible channel name.
@@ -62,6 +64,8 @@ class PostgresHub(NotifyHub):
             raise ValueError("heartbeat, heartbeat_timeout and max_reconnect_delay are seconds: above 0, a day at most")
         self._executor = executor
         self._postgres_channel = check_channel(postgres_channel)  # first: the repr shows it
+        if postgres_channel == PULSE_CHANNEL:
+            raise InvalidEventError("postgres_channel", f"{PULSE_CHANNEL!r} is where hubs let each other hear")
         self._parameters = parse(conninfo)
         self._history = History() if history is True else history or None
         self._timing = {
@@ -87,7 +91,7 @@ class PostgresHub(NotifyHub):
         makes. Blocks; raises psycopg's errors.
         """
         schema = (self._history or History()).on(self._postgres_channel)
-        with connect(self._parameters, "pgfanout-install") as connection:
+        with connect(self._parameters, "pgfanout-install") as connection, connection.transaction():
             schema.install(connection, publishers, readers)
 
     def stats(self) -> HubStats:
@@ -106,14 +110,9 @@ class PostgresHub(NotifyHub):
             pruned=replayer.pruned,
         )
 
-    @property
-    def has_unread(self) -> bool:
-        """Whether something has arrived that the listener has not taken yet."""
-        return self._listener is not None and self._listener.has_unread
-
     def _new_listener(self) -> Listener:
         sink = Sink(self._listening_to, self._not_listening, self._receive, self._heartbeat)
-        self._listener = Listener(self._parameters, self._postgres_channel, sink, **self._timing)
+        self._listener = Listener(self._parameters, self._postgres_channel, sink, outage=self._outage, **self._timing)
         return self._listener
 
     def _compose(self, *event: Any) -> str:
@@ -139,6 +138,7 @@ class PostgresHub(NotifyHub):
         self._listener = self._replayer = self._tail = None
         super()._renew()
         schema = "" if self._history is None else self._history.schema
+        self._outage = Outage()
         self._publisher = Publisher(self._parameters, self._postgres_channel, schema)
 
     # With history.

@@ -7,14 +7,17 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
-from . import conninfo
+from . import conninfo, diagnosis
+from .conninfo import execute
 
-__all__ = ["Executor", "Publisher"]
+__all__ = ["LOCK_TIMEOUT", "Executor", "Publisher"]
 
 logger = logging.getLogger("pgfanout")
 
@@ -30,11 +33,24 @@ class Executor(Protocol):
         """Run one statement, with %s for parameters."""
 
 
+LOCK_TIMEOUT: Final = 10
+"""Seconds that a publish through the hub's own connection waits for another transaction's lock, the waits of its COMMIT
+among them. A `lock_timeout` that the role, the database or the server sets takes its place."""
+
+# For the transaction alone: behind a pooler in transaction mode the session is somebody else's a moment later.
+_BOUND = (
+    "pg_catalog.set_config('lock_timeout', CASE pg_catalog.current_setting('lock_timeout')"
+    f" WHEN '0' THEN '{LOCK_TIMEOUT}s' ELSE pg_catalog.current_setting('lock_timeout') END, true)"
+)
+
 # As bytes, since the text then doesn't pass through the connection's client encoding; a function
 # in FROM yields the array in its order.
-_NOTIFY = "SELECT pg_notify(%s, convert_from(envelope, 'UTF8')) FROM unnest(%s::bytea[]) AS envelope"
-_TEXT = "convert_from(%s::bytea, 'UTF8')"
-_TEXTS = "ARRAY(SELECT convert_from(text, 'UTF8') FROM unnest(%s::bytea[]) AS text)"
+_NOTIFY = (
+    "SELECT pg_catalog.pg_notify(%s, pg_catalog.convert_from(envelope, 'UTF8'))"
+    " FROM pg_catalog.unnest(%s::bytea[]) AS envelope"
+)
+_TEXT = "pg_catalog.convert_from(%s::bytea, 'UTF8')"
+_TEXTS = "ARRAY(SELECT pg_catalog.convert_from(text, 'UTF8') FROM pg_catalog.unnest(%s::bytea[]) AS text)"
 _LOG_ONE = f"SELECT {{schema}}.publish({_TEXT}, %s::uuid, {_TEXT}, {_TEXT})"
 _LOG_MANY = f"SELECT {{schema}}.publish_many({_TEXTS}, %s::uuid[], {_TEXTS}::json[], {_TEXTS})"
 
@@ -44,21 +60,78 @@ class _Call(NamedTuple):
     params: tuple[Any, ...]
 
 
+class _OwnConnection:
+    """A connection of the hub's own, for one thread at a time."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+        self._is_ending = False
+        connection.add_notice_handler(self._notice)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way: no statement, no transaction."""
+        return self.connection.info.transaction_status == TransactionStatus.IDLE
+
+    def is_usable(self) -> bool:
+        """Whether it is idle and the server has not ended it. Never waits.
+
+        It costs no round trip, and spares the first publish after a restart of the server an error.
+        """
+        try:
+            self.connection.pgconn.consume_input()
+            self.connection.pgconn.notifies()  # has libpq look at what it has read
+        except psycopg.Error:
+            return False
+        return self.is_idle and not self._is_ending
+
+    def execute(self, call: _Call) -> None:
+        """Run it in a transaction that waits for no lock without end, and that may write."""
+        statement = call.statement.replace("SELECT ", f"SELECT {_BOUND}, ", 1)
+        try:
+            if conninfo.is_read_only(self.connection):
+                with self.connection.transaction():
+                    execute(self.connection, statement, call.params)
+            else:
+                execute(self.connection, statement, call.params)
+        except psycopg.errors.LockNotAvailable as error:
+            raise type(error)(
+                f"{diagnosis.words(error)}: the publish waited for another transaction, which has been committing, or"
+                " holding a lock, for long. Look for it in pg_locks (not granted) and pg_blocking_pids, and for the"
+                " oldest xact_start in pg_stat_activity"
+            ) from error
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        if notice.severity_nonlocalized in ("FATAL", "PANIC"):
+            self._is_ending = True
+
+
 class Publisher:
     """Sends through the executor it is given, or through a connection of its own.
 
     It notifies, or puts what it sends into the log of a schema, which notifies when it is committed.
 
-    That connection is opened by the first publish that needs it. `_turn` lets one thread use it
-    at a time, over its I/O by nature; it guards nothing else, and no other lock is taken in it.
+    The own connection is opened by the first publish that needs it. `_turn` lets one thread use it at a time, over its
+    I/O by nature, which `LOCK_TIMEOUT` bounds; it guards `_own` and `_owner`, and no other lock is taken in it.
+
+    An exception may be raised between any two instructions of a publish: by a signal handler (Celery's soft time limit),
+    by gevent's time-outs. So a publish takes the connection out of `_own` and puts it back when it is idle again. One that
+    was left in the middle of a statement is closed, and nobody finds it. `_turn` is released by a `with` block, and by
+    `_release_if_held` if the exception came before that had begun. It can be taken again by the thread that has it: a
+    signal handler may itself publish, and has a connection to itself then.
     """
 
     def __init__(self, parameters: conninfo.Parameters, channel: str, schema: str = "") -> None:
         self._parameters = parameters
         self._channel = channel
         self._schema = schema
-        self._turn = threading.Lock()
-        self._connection: psycopg.Connection[Any] | None = None
+        self._turn = threading.RLock()
+        self._owner = 0  # the thread that has its turn
+        self._own: _OwnConnection | None = None
+        self._opened: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()  # also those in use
         self._closed = False
         self._unreachable_at = float("-inf")
 
@@ -70,7 +143,7 @@ class Publisher:
             self._send_by_own_connection(call)
         elif isinstance(connection, psycopg.Connection):
             # A cursor of our own: the caller's may be in use, on the server's side, or raw.
-            psycopg.Cursor(connection).execute(call.statement.encode(), call.params)
+            execute(connection, call.statement, call.params)
         elif hasattr(executor, "execute"):
             _execute(executor, call)
         elif callable(connection):  # a pool's
@@ -88,18 +161,19 @@ class Publisher:
         closes the connection when it is done.
         """
         self._closed = True
-        if not self._turn.acquire(timeout=timeout):
+        if not self._turn.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
             logger.warning("a publish did not end within %g s and is left behind", timeout)
             return
         try:
-            if self._connection is not None:
-                self._connection.close()
+            if self._own is not None:
+                self._own.close()
         finally:
             self._turn.release()
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's connection without a word to its server."""
-        abandon(self._connection)
+        for connection in list(self._opened):
+            abandon(connection)
 
     def _logged(self, texts: Sequence[str]) -> _Call:
         """What puts them into the log; see `compose_logged`. A single event, the usual case, costs less."""
@@ -112,26 +186,60 @@ class Publisher:
 
     def _send_by_own_connection(self, call: _Call) -> None:
         arrived = time.monotonic()
-        with self._turn:
-            if self._unreachable_at > arrived:
-                # Who waited while another found out need not wait for it once more.
-                raise psycopg.OperationalError("the server can't be reached, as another thread's publish has found")
-            if self._connection is None or _hung_up(self._connection):
-                self._connection = self._connect()
-            try:
-                self._connection.execute(call.statement.encode(), call.params)
-            finally:
-                if self._closed:  # the hub's close must not leave a session behind
-                    self._connection.close()
-
-    def _connect(self) -> psycopg.Connection[Any]:
-        if self._connection is not None:
-            self._connection.close()
+        is_nested = self._owner == threading.get_ident()
         try:
-            return conninfo.connect(self._parameters, "pgfanout-publisher")
+            with self._turn:
+                outer, self._owner = self._owner, threading.get_ident()
+                try:
+                    self._send_in_turn(call, arrived)
+                finally:
+                    self._owner = outer
+        except BaseException:
+            if not is_nested:
+                self._release_if_held()
+            raise
+
+    def _release_if_held(self) -> None:
+        try:
+            self._turn.release()
+        except RuntimeError:
+            pass  # this thread has released it, as it should
+
+    def _send_in_turn(self, call: _Call, arrived: float) -> None:
+        own = self._take_out(arrived)
+        is_whole = False
+        try:
+            own.execute(call)
+            is_whole = True
+        except psycopg.Error:
+            is_whole = True
+            raise
+        finally:
+            # The hub's close must not leave a session behind, nor a publish within this one.
+            if is_whole and own.is_idle and self._own is None and not self._closed:
+                self._own = own
+            else:
+                own.close()
+
+    def _take_out(self, arrived: float) -> _OwnConnection:
+        if self._unreachable_at > arrived:
+            # Who waited while another found out need not wait for it once more.
+            raise psycopg.OperationalError("the server can't be reached, as another thread's publish has found")
+        own, self._own = self._own, None
+        if own is not None and own.is_usable():
+            return own
+        if own is not None:
+            own.close()
+        return self._connect()
+
+    def _connect(self) -> _OwnConnection:
+        try:
+            connection = conninfo.connect(self._parameters, "pgfanout-publisher")
         except psycopg.OperationalError:
             self._unreachable_at = time.monotonic()
             raise
+        self._opened.add(connection)
+        return _OwnConnection(connection)
 
 
 def abandon(connection: psycopg.Connection[Any] | None) -> None:
@@ -163,11 +271,3 @@ def _execute(executor: Executor, call: _Call) -> None:
         if inspect.iscoroutine(result):
             result.close()
         raise TypeError("an executor has to be synchronous; this one needs to be awaited")
-
-
-def _hung_up(connection: psycopg.Connection[Any]) -> bool:
-    """Whether the server has said something to an idle connection: nearly always good-bye.
-
-    It costs no round trip, and spares the first publish after a restart of the server an error.
-    """
-    return connection.closed or conninfo.has_unread(connection)

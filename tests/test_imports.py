@@ -44,6 +44,7 @@ ORDER = [
     "backends.postgres.watchdog",
     "backends.postgres.heartbeat",
     "backends.postgres.outage",
+    "backends.postgres.session",
     "backends.postgres.publisher",
     "backends.postgres.schema",
     "backends.postgres.history",

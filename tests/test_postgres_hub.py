@@ -17,13 +17,11 @@ import pytest
 from pgfanout import (
     CLOSE_EVENT,
     REFRESH_EVENT,
-    Event,
     HubConfigurationError,
     HubTimeoutError,
     InvalidEventError,
     PostgresHub,
 )
-from pgfanout.topic import Topic
 
 from .support.postgres import PostgresServer
 from .support.wait import eventually

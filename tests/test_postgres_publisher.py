@@ -275,3 +275,12 @@ def test_closing_does_not_wait_for_a_publish_that_hangs(
     thaw()
     assert done.get(timeout=LONG) is None
     thread.join(LONG)
+
+
+def test_a_connection_without_standard_conforming_strings_is_an_executor(
+    hub: PostgresHub, subscription: Subscription, connection: psycopg.Connection
+) -> None:
+    connection.execute("SET standard_conforming_strings = off")
+    hub.publish("orders", TENANT, "\\ and 'quotes'", executor=connection)
+    connection.commit()
+    nothing_but(hub, subscription, "\\ and 'quotes'")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -13,7 +14,7 @@ from psycopg.rows import tuple_row
 
 from ...errors import HubConfigurationError
 
-__all__ = ["Parameters", "connect", "execute", "is_read_only", "parse", "same_server", "settle"]
+__all__ = ["Parameters", "connect", "execute", "is_read_only", "parse", "same_server", "script_transaction", "settle"]
 
 _DEFAULTS: dict[str, Any] = {
     # Without it a connect to a silent address takes the kernel's two minutes.
@@ -157,7 +158,7 @@ def _connect(parameters: Parameters) -> psycopg.Connection[Any]:
 
 
 def execute(
-    connection: psycopg.Connection[Any], statement: str | bytes | sql.Composable, params: Sequence[Any] | None = None
+    connection: psycopg.Connection[Any], statement: str | bytes | sql.Composed, params: Sequence[Any] | None = None
 ) -> psycopg.Cursor[tuple[Any, ...]]:
     """Execute one statement with %s for parameters. Blocks; raises psycopg's errors.
 
@@ -166,6 +167,14 @@ def execute(
     """
     query = statement.encode() if isinstance(statement, str) else statement
     return Cursor(connection, row_factory=tuple_row).execute(query, params)
+
+
+@contextmanager
+def script_transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """A transaction that may write, and in which a backslash is a backslash, whatever the role's defaults are."""
+    with connection.transaction():
+        execute(connection, "SET LOCAL standard_conforming_strings = on")
+        yield
 
 
 def settle(connection: psycopg.Connection[Any]) -> None:

@@ -61,12 +61,12 @@ class DeafError(psycopg.OperationalError):
     """A session whose server answers, but that hears nothing any more."""
 
 
-def no_second_session(seconds: float) -> psycopg.OperationalError:
-    """The error of a second session that got no answer for so many seconds, while the first one did."""
+def no_second_session() -> psycopg.OperationalError:
+    """The error of a second session that got no answer while the first one did."""
     return psycopg.OperationalError(
-        f"the server answers this session, but a second one got no answer within {seconds:g} s: a pooler without a free"
-        " connection is in between. A hub needs two connections for a moment, each time it begins to listen: make the"
-        " pool larger (default_pool_size of PgBouncer)"
+        "the server answers this session, but a second one got no answer in time: a pooler without a free connection is"
+        " in between. A hub needs two connections for a moment, each time it begins to listen: make the pool larger"
+        " (default_pool_size of PgBouncer)"
     )
 
 

@@ -14,13 +14,14 @@ from ...hub import NotifyHub
 from ...log import Log
 from ...stats import HubStats
 from ...topic import Topic, check_channel
-from .conninfo import connect, parse
+from .conninfo import connect, parse, script_transaction
 from .history import History
-from .listener import PULSE_CHANNEL, Listener, Sink
+from .listener import Listener, Sink
 from .log import LogTable, Query
 from .outage import Outage
 from .publisher import Executor, Publisher
 from .replayer import Replayer
+from .session import PULSE_CHANNEL
 from .tail import Tail
 
 __all__ = ["PostgresHub"]
@@ -91,7 +92,7 @@ class PostgresHub(NotifyHub):
         makes. Blocks; raises psycopg's errors.
         """
         schema = (self._history or History()).on(self._postgres_channel)
-        with connect(self._parameters, "pgfanout-install") as connection, connection.transaction():
+        with connect(self._parameters, "pgfanout-install") as connection, script_transaction(connection):
             schema.install(connection, publishers, readers)
 
     def stats(self) -> HubStats:

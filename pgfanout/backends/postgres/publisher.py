@@ -39,8 +39,8 @@ among them. A `lock_timeout` that the role, the database or the server sets take
 
 # For the transaction alone: behind a pooler in transaction mode the session is somebody else's a moment later.
 _BOUND = (
-    "pg_catalog.set_config('lock_timeout', CASE pg_catalog.current_setting('lock_timeout')"
-    f" WHEN '0' THEN '{LOCK_TIMEOUT}s' ELSE pg_catalog.current_setting('lock_timeout') END, true)"
+    "SELECT pg_catalog.set_config('lock_timeout', CASE pg_catalog.current_setting('lock_timeout')"
+    f" WHEN '0' THEN '{LOCK_TIMEOUT}s' ELSE pg_catalog.current_setting('lock_timeout') END, true), "
 )
 
 # As bytes, since the text then doesn't pass through the connection's client encoding; a function
@@ -59,13 +59,19 @@ class _Call(NamedTuple):
     statement: str
     params: tuple[Any, ...]
 
+    def run(self, connection: psycopg.Connection[Any], start: str = "SELECT ") -> None:
+        """Execute it on a connection of psycopg's. A caller's may have a cursor of any kind in use."""
+        # Binary, since psycopg escapes bytes for a literal: without standard_conforming_strings that is another text.
+        statement = self.statement.replace("%s::bytea", "%b::bytea")
+        execute(connection, statement.replace("SELECT ", start, 1), self.params)
+
 
 class _OwnConnection:
     """A connection of the hub's own, for one thread at a time."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
-        self._is_ending = False
+        self._has_notice = False
         connection.add_notice_handler(self._notice)
 
     @property
@@ -76,24 +82,25 @@ class _OwnConnection:
     def is_usable(self) -> bool:
         """Whether it is idle and the server has not ended it. Never waits.
 
-        It costs no round trip, and spares the first publish after a restart of the server an error.
+        It costs no round trip, and spares the first publish after a restart of the server an error. What the server has
+        to say to an idle connection is nearly always that it ends it, by an error or a warning.
         """
+        self._has_notice = False
         try:
             self.connection.pgconn.consume_input()
             self.connection.pgconn.notifies()  # has libpq look at what it has read
         except psycopg.Error:
             return False
-        return self.is_idle and not self._is_ending
+        return self.is_idle and not self._has_notice
 
     def execute(self, call: _Call) -> None:
         """Run it in a transaction that waits for no lock without end, and that may write."""
-        statement = call.statement.replace("SELECT ", f"SELECT {_BOUND}, ", 1)
         try:
             if conninfo.is_read_only(self.connection):
                 with self.connection.transaction():
-                    execute(self.connection, statement, call.params)
+                    call.run(self.connection, _BOUND)
             else:
-                execute(self.connection, statement, call.params)
+                call.run(self.connection, _BOUND)
         except psycopg.errors.LockNotAvailable as error:
             raise type(error)(
                 f"{diagnosis.words(error)}: the publish waited for another transaction, which has been committing, or"
@@ -105,8 +112,7 @@ class _OwnConnection:
         self.connection.close()
 
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
-        if notice.severity_nonlocalized in ("FATAL", "PANIC"):
-            self._is_ending = True
+        self._has_notice = True
 
 
 class Publisher:
@@ -117,11 +123,11 @@ class Publisher:
     The own connection is opened by the first publish that needs it. `_turn` lets one thread use it at a time, over its
     I/O by nature, which `LOCK_TIMEOUT` bounds; it guards `_own` and `_owner`, and no other lock is taken in it.
 
-    An exception may be raised between any two instructions of a publish: by a signal handler (Celery's soft time limit),
-    by gevent's time-outs. So a publish takes the connection out of `_own` and puts it back when it is idle again. One that
-    was left in the middle of a statement is closed, and nobody finds it. `_turn` is released by a `with` block, and by
-    `_release_if_held` if the exception came before that had begun. It can be taken again by the thread that has it: a
-    signal handler may itself publish, and has a connection to itself then.
+    An exception may be raised between any two instructions of a publish, by a signal handler (Celery's soft time limit)
+    or a time-out of gevent's. So a publish takes the connection out of `_own` and puts it back when it is idle again. A
+    connection that was left in the middle of a statement is closed, and no other publish finds it. `_turn` is released
+    by a `with` block, and by `_release_if_held` if the exception came before that block had begun. The thread that has
+    it can take it once more: a signal handler that itself publishes gets a connection of its own for that.
     """
 
     def __init__(self, parameters: conninfo.Parameters, channel: str, schema: str = "") -> None:
@@ -142,8 +148,7 @@ class Publisher:
         if executor is None:
             self._send_by_own_connection(call)
         elif isinstance(connection, psycopg.Connection):
-            # A cursor of our own: the caller's may be in use, on the server's side, or raw.
-            execute(connection, call.statement, call.params)
+            call.run(connection)
         elif hasattr(executor, "execute"):
             _execute(executor, call)
         elif callable(connection):  # a pool's

@@ -25,12 +25,13 @@ class Watchdog:
     The thread is started by `watch`, ends with its block, and is joined there: it holds the lock for moments only.
     One thread uses `watch`, `limit` and `expired`; any thread may call `stop`.
 
-    - A limit that is exceeded at the moment its block ends has cut the connection or it has not: the guard cuts, and the
-      block takes the deadline away, under the lock. What was cut fails at its next use, and `expired` says why.
+    - A limit that is exceeded at the moment its block ends has cut the connection or it has not: the guard cuts, and
+      the block takes the deadline away, under the lock. A connection that was cut fails at its next use, and `expired`
+      says why.
     - No deadline is left over for what comes later: each block of `limit` puts the one back that it found, and `watch`
       begins without any.
-    - `expired` is set before the cut. Whoever gets the error of the cut connection sees it set. After the block of
-      `limit` it does not change.
+    - `expired` is set before the cut. The thread that gets the error of the cut connection sees it set. It does not
+      change any more after the block of `limit`.
     - A duplicate is closed by the block that made it, once the lock's attributes no longer have it. So no descriptor is
       shut down whose number is another's by now. A forked child closes its copies without the lock, which a thread that
       it does not have may hold; it shuts nothing down, since that would end the parent's connection.

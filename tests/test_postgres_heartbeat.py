@@ -28,7 +28,7 @@ def test_who_hears_something_all_the_time_is_asked_once_in_a_heartbeat_and_never
         heartbeat.heard(now)
         if now >= heartbeat.due_at:
             assert not heartbeat.needs_pulse(now)
-            heartbeat.answered(now, pulse=False)
+            heartbeat.answered(now, now, pulse=False)
             asked.append(now)
     assert asked == [5.0 * n for n in range(1, 20)]
 
@@ -43,10 +43,25 @@ def test_what_has_been_heard_long_ago_puts_nothing_off() -> None:
 
 def test_an_answered_question_is_no_proof_of_hearing() -> None:
     heartbeat = Heartbeat(SECONDS, 0.0)
-    heartbeat.answered(3.0, pulse=False)
+    heartbeat.answered(3.0, 3.0, pulse=False)
     assert heartbeat.due_at <= 5.0
-    heartbeat.answered(4.0, pulse=True)
+    heartbeat.answered(4.0, 4.0, pulse=True)
     assert 7.75 <= heartbeat.due_at <= 9.0
+
+
+def test_between_two_questions_that_take_longer_than_a_heartbeat_there_is_a_break() -> None:
+    heartbeat = Heartbeat(SECONDS, 0.0)
+    heartbeat.answered(5.0, 11.0, pulse=True)
+    assert heartbeat.due_at == 12.25
+    heartbeat.answered(12.25, 12.75, pulse=True)
+    assert heartbeat.due_at >= 13.25
+
+
+def test_a_question_after_three_quarters_of_a_heartbeat_of_silence_is_a_pulse() -> None:
+    heartbeat = Heartbeat(SECONDS, 0.0)
+    heartbeat.heard(1.0)
+    assert not heartbeat.needs_pulse(4.7)
+    assert heartbeat.needs_pulse(4.8)
 
 
 def test_a_hundred_idle_hubs_pulse_about_once_in_a_heartbeat_in_all() -> None:
@@ -56,7 +71,7 @@ def test_a_hundred_idle_hubs_pulse_about_once_in_a_heartbeat_in_all() -> None:
         for hub in hubs:
             if now >= hub.due_at:
                 pulse = hub.needs_pulse(now)
-                hub.answered(now, pulse=pulse)
+                hub.answered(now, now, pulse=pulse)
                 if pulse:
                     pulses += 1
                     for other in hubs:
@@ -77,9 +92,9 @@ def test_a_session_that_is_deaf_or_dead_is_given_up_in_time(heard: list[float], 
             heartbeat.heard(arrivals.pop(0))
         else:
             sent = heartbeat.due_at
-            heartbeat.answered(sent, pulse=heartbeat.needs_pulse(sent))
+            heartbeat.answered(sent, sent, pulse=heartbeat.needs_pulse(sent))
     # Of a dead one the next question has no answer; a deaf one may answer questions, until a pulse is due.
     assert heartbeat.due_at + TIMEOUT <= deaf_since + SECONDS + TIMEOUT
     while not heartbeat.needs_pulse(heartbeat.due_at):
-        heartbeat.answered(heartbeat.due_at, pulse=False)
+        heartbeat.answered(heartbeat.due_at, heartbeat.due_at, pulse=False)
     assert heartbeat.due_at + TIMEOUT <= deaf_since + SECONDS + TIMEOUT

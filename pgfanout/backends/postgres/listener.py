@@ -131,7 +131,7 @@ class Listener:
         if now >= heartbeat.due_at:
             pulse = heartbeat.needs_pulse(now)
             usage = session.ask(pulse=pulse)
-            heartbeat.answered(now, pulse=pulse)
+            heartbeat.answered(now, time.monotonic(), pulse=pulse)
             self._tell_usage(usage)
             return
         pause = self._sink.pause()

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-import weakref
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -71,8 +71,9 @@ class _OwnConnection:
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
-        self._has_notice = False
-        connection.add_notice_handler(self._notice)
+        # Not a method of ours, which would be a circle: a connection that is let go of in the middle closes at once.
+        self._notices: deque[psycopg.errors.Diagnostic] = deque(maxlen=1)
+        connection.add_notice_handler(self._notices.append)
 
     @property
     def is_idle(self) -> bool:
@@ -85,13 +86,13 @@ class _OwnConnection:
         It costs no round trip, and spares the first publish after a restart of the server an error. What the server has
         to say to an idle connection is nearly always that it ends it, by an error or a warning.
         """
-        self._has_notice = False
+        self._notices.clear()
         try:
             self.connection.pgconn.consume_input()
             self.connection.pgconn.notifies()  # has libpq look at what it has read
         except psycopg.Error:
             return False
-        return self.is_idle and not self._has_notice
+        return self.is_idle and not self._notices
 
     def execute(self, call: _Call) -> None:
         """Run it in a transaction that waits for no lock without end, and that may write."""
@@ -108,12 +109,6 @@ class _OwnConnection:
                 " oldest xact_start in pg_stat_activity"
             ) from error
 
-    def close(self) -> None:
-        self.connection.close()
-
-    def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
-        self._has_notice = True
-
 
 class Publisher:
     """Sends through the executor it is given, or through a connection of its own.
@@ -121,13 +116,14 @@ class Publisher:
     It notifies, or puts what it sends into the log of a schema, which notifies when it is committed.
 
     The own connection is opened by the first publish that needs it. `_turn` lets one thread use it at a time, over its
-    I/O by nature, which `LOCK_TIMEOUT` bounds; it guards `_own` and `_owner`, and no other lock is taken in it.
+    I/O by nature, which `LOCK_TIMEOUT` bounds; it guards `_own`, `_opened` and `_owner`, and no other lock is taken in it.
 
     An exception may be raised between any two instructions of a publish, by a signal handler (Celery's soft time limit)
     or a time-out of gevent's. So a publish takes the connection out of `_own` and puts it back when it is idle again. A
-    connection that was left in the middle of a statement is closed, and no other publish finds it. `_turn` is released
-    by a `with` block, and by `_release_if_held` if the exception came before that block had begun. The thread that has
-    it can take it once more: a signal handler that itself publishes gets a connection of its own for that.
+    connection that was left in the middle of a statement is not found by other publishes, and is closed at the end of
+    the turn. `_turn` is released by a `with` block, and by `_release_if_held` if the exception came before that block
+    had begun. The thread that has it can take it once more: a signal handler that itself publishes gets a connection of
+    its own for that.
     """
 
     def __init__(self, parameters: conninfo.Parameters, channel: str, schema: str = "") -> None:
@@ -137,7 +133,7 @@ class Publisher:
         self._turn = threading.RLock()
         self._owner = 0  # the thread that has its turn
         self._own: _OwnConnection | None = None
-        self._opened: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()  # also those in use
+        self._opened: set[psycopg.Connection[Any]] = set()  # `_own`, and those in use or left behind
         self._closed = False
         self._unreachable_at = float("-inf")
 
@@ -170,8 +166,7 @@ class Publisher:
             logger.warning("a publish did not end within %g s and is left behind", timeout)
             return
         try:
-            if self._own is not None:
-                self._own.close()
+            self._close_what_is_left()
         finally:
             self._turn.release()
 
@@ -199,6 +194,8 @@ class Publisher:
                     self._send_in_turn(call, arrived)
                 finally:
                     self._owner = outer
+                    if not is_nested:
+                        self._close_what_is_left()
         except BaseException:
             if not is_nested:
                 self._release_if_held()
@@ -212,30 +209,31 @@ class Publisher:
 
     def _send_in_turn(self, call: _Call, arrived: float) -> None:
         own = self._take_out(arrived)
-        is_whole = False
         try:
             own.execute(call)
-            is_whole = True
         except psycopg.Error:
-            is_whole = True
+            self._put_back(own)
             raise
-        finally:
-            # The hub's close must not leave a session behind, nor a publish within this one.
-            if is_whole and own.is_idle and self._own is None and not self._closed:
-                self._own = own
-            else:
-                own.close()
+        self._put_back(own)
 
     def _take_out(self, arrived: float) -> _OwnConnection:
         if self._unreachable_at > arrived:
             # Who waited while another found out need not wait for it once more.
             raise psycopg.OperationalError("the server can't be reached, as another thread's publish has found")
         own, self._own = self._own, None
-        if own is not None and own.is_usable():
-            return own
-        if own is not None:
-            own.close()
-        return self._connect()
+        return own if own is not None and own.is_usable() else self._connect()
+
+    def _put_back(self, own: _OwnConnection) -> None:
+        if own.is_idle:
+            self._own = own
+
+    def _close_what_is_left(self) -> None:
+        """At the end of a turn: whatever was raised, there is one connection, or none once the hub is closed."""
+        kept = None if self._own is None or self._closed else self._own.connection
+        for connection in list(self._opened):
+            if connection is not kept:
+                connection.close()
+                self._opened.discard(connection)
 
     def _connect(self) -> _OwnConnection:
         try:

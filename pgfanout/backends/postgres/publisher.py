@@ -116,7 +116,7 @@ class Publisher:
     It notifies, or puts what it sends into the log of a schema, which notifies when it is committed.
 
     The own connection is opened by the first publish that needs it. `_turn` lets one thread use it at a time, over its
-    I/O by nature, which `LOCK_TIMEOUT` bounds; it guards `_own`, `_opened` and `_owner`, and no other lock is taken in it.
+    I/O by nature, which `LOCK_TIMEOUT` bounds. It guards `_own`, `_opened` and `_owner`; no other lock is taken in it.
 
     An exception may be raised between any two instructions of a publish, by a signal handler (Celery's soft time limit)
     or a time-out of gevent's. So a publish takes the connection out of `_own` and puts it back when it is idle again. A

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,9 @@ import pytest
 from psycopg import sql
 
 from pgfanout import HubTimeoutError, InvalidEventError, PostgresHub
+from pgfanout.backends.postgres import conninfo
+from pgfanout.backends.postgres.listener import Listener, Sink
+from pgfanout.topic import Topic
 
 from .support.deafening import Deafening
 from .support.postgres import PostgresServer, random_name
@@ -237,3 +241,59 @@ def test_a_server_that_is_read_only_is_named_and_not_called_a_standby() -> None:
             hub.start(1.0)
         assert "the server is read-only (default_transaction_read_only)" in str(caught.value)
         assert "is a standby" not in str(caught.value)
+
+
+def test_threads_do_not_carry_the_context_of_the_request_that_started_them(
+    fresh_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tracers and error reporters hand the context of `Thread.start` down to the thread, as is done here."""
+    visitor: ContextVar[str] = ContextVar("visitor", default="nobody")
+    start, seen = threading.Thread.start, {}
+
+    def start_in_context(thread: threading.Thread) -> None:
+        run, context = thread.run, copy_context()
+        thread.run = lambda: context.run(run)  # type: ignore[method-assign]
+        start(thread)
+
+    class Seeing(PostgresHub):
+        def _heartbeat(self, queue_usage: float) -> None:
+            seen["listener"] = visitor.get()
+
+    monkeypatch.setattr(threading.Thread, "start", start_in_context)
+    with Seeing(fresh_database_url, history=True, heartbeat=0.1) as hub:
+        hub.install_history()
+        visitor.set("the first visitor")
+        hub.start(LONG)
+        assert hub._replayer is not None
+        topics = (Topic.of("orders", TENANT),)
+        hub._replayer.ask(topics, 0, lambda page: seen.update(replayer=visitor.get()))
+        eventually(lambda: len(seen) == 2)
+    assert seen == {"listener": "nobody", "replayer": "nobody"}
+
+
+def test_a_sink_that_asks_for_it_is_called_though_nothing_arrives(fresh_database_url: str) -> None:
+    calls: list[int] = []
+    sink = Sink(
+        listening=lambda query: False,
+        not_listening=lambda words, dead: None,
+        receive=lambda texts: calls.append(len(texts)),
+        heartbeat=lambda usage: None,
+        pause=lambda: 0.01,
+    )
+    listener = Listener(
+        conninfo.parse(fresh_database_url),
+        "pgfanout_events",
+        sink,
+        heartbeat=60.0,
+        heartbeat_timeout=60.0,
+        max_reconnect_delay=1.0,
+    )
+    thread = threading.Thread(target=listener.run)
+    thread.start()
+    try:
+        eventually(lambda: len(calls) >= 10)
+    finally:
+        listener.stop()
+        thread.join(LONG)
+    assert not thread.is_alive()
+    assert not any(calls)

@@ -59,7 +59,7 @@ def told(subscription: Subscription) -> bool:
 @pytest.mark.parametrize(
     ("options", "limit"),
     [
-        pytest.param({}, 15.0, id="defaults"),
+        pytest.param({}, 10.0 + SLACK, id="defaults"),
         pytest.param({"heartbeat": 0.5, "heartbeat_timeout": 0.5}, 5.0, id="half a second"),
     ],
 )

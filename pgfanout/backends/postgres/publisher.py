@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any, Final, NamedTuple, Protocol
 
 import psycopg
@@ -61,9 +62,13 @@ class _Call(NamedTuple):
 
     def run(self, connection: psycopg.Connection[Any], start: str = "SELECT ") -> None:
         """Execute it on a connection of psycopg's. A caller's may have a cursor of any kind in use."""
-        # Binary, since psycopg escapes bytes for a literal: without standard_conforming_strings that is another text.
-        statement = self.statement.replace("%s::bytea", "%b::bytea")
-        execute(connection, statement.replace("SELECT ", start, 1), self.params)
+        execute(connection, _for_psycopg(self.statement, start), self.params)
+
+
+@cache
+def _for_psycopg(statement: str, start: str) -> bytes:
+    # Binary, since psycopg escapes bytes for a literal: without standard_conforming_strings that is another text.
+    return statement.replace("%s::bytea", "%b::bytea").replace("SELECT ", start, 1).encode()
 
 
 class _OwnConnection:
@@ -71,6 +76,7 @@ class _OwnConnection:
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
+        self._is_read_only = conninfo.is_read_only(connection)
         # Not a method of ours, which would be a circle: a connection that is let go of in the middle closes at once.
         self._notices: deque[psycopg.errors.Diagnostic] = deque(maxlen=1)
         connection.add_notice_handler(self._notices.append)
@@ -78,7 +84,7 @@ class _OwnConnection:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way: no statement, no transaction."""
-        return self.connection.info.transaction_status == TransactionStatus.IDLE
+        return self.connection.pgconn.transaction_status == TransactionStatus.IDLE
 
     def is_usable(self) -> bool:
         """Whether it is idle and the server has not ended it. Never waits.
@@ -97,7 +103,7 @@ class _OwnConnection:
     def execute(self, call: _Call) -> None:
         """Run it in a transaction that waits for no lock without end, and that may write."""
         try:
-            if conninfo.is_read_only(self.connection):
+            if self._is_read_only:
                 with self.connection.transaction():
                     call.run(self.connection, _BOUND)
             else:
@@ -230,10 +236,9 @@ class Publisher:
     def _close_what_is_left(self) -> None:
         """At the end of a turn: whatever was raised, there is one connection, or none once the hub is closed."""
         kept = None if self._own is None or self._closed else self._own.connection
-        for connection in list(self._opened):
-            if connection is not kept:
-                connection.close()
-                self._opened.discard(connection)
+        for connection in [each for each in self._opened if each is not kept]:
+            connection.close()
+            self._opened.discard(connection)
 
     def _connect(self) -> _OwnConnection:
         try:

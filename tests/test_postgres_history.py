@@ -372,7 +372,8 @@ def pair() -> Iterator[tuple[PostgresServer, Standby]]:
     need(reason is None, str(reason))
     with PostgresServer(hba=REPLICATED) as primary:
         PostgresHub(primary.url()).install_history()
-        with Standby(primary) as standby:
+        standby = Standby(primary)
+        with standby:
             standby.wait_caught_up()
             standby.stop()
             yield primary, standby

@@ -29,9 +29,9 @@ class Dispatcher:
     Nothing here waits.
 
     Any role that can connect can notify, and so cause a gap. The first such gap is told at once. Those of the next
-    second wait in `_lost` until the second is over; then one refresh for each consumer tells all of them. The events of
-    a topic in `_lost` are dropped: its followers are about to refresh anyway, and no event may come between a gap and
-    its refresh. `pause` says when `tell_lost` has to be called.
+    second have to wait until the second is over: the consumers that they concern wait in `_missing`, and get one
+    refresh each. Until then no event is offered to them, since no event may come between a gap and its refresh, and
+    they are about to load the current state anyway. `pause` says when `tell_lost` has to be called.
 
     With `fills_gaps`, a log has every event that the hub promises. Then a notification that can't be read is no gap,
     and nothing is dropped.
@@ -46,7 +46,7 @@ class Dispatcher:
         self.undecodable = self.unroutable = self.unlogged = 0
         self.delivered = self.refreshes = self.gaps = 0
         self._clock = clock
-        self._lost: set[Topic | None] = set()  # None stands for all topics
+        self._missing: set[Consumer] = set()
         self._tell_at = float("-inf")
         self._malformed_lines = RateLimit(10.0)
         self._unlogged_lines = RateLimit(60.0)
@@ -57,9 +57,10 @@ class Dispatcher:
         They are looked up for each event: one who comes meanwhile sees all its topics from the same
         event on, and no gap between two of them.
         """
-        if self._lost and self._is_lost(topic):
-            return
+        held = self._missing and not self.fills_gaps
         for consumer in self.registry.of(topic):
+            if held and consumer in self._missing:
+                continue
             self.delivered += consumer.members
             if not consumer.offer(event):
                 self.refreshes += 1
@@ -80,7 +81,7 @@ class Dispatcher:
 
     def gap(self) -> None:
         """Tell everyone, now, that events may have been lost here."""
-        self._tell({None})
+        self._tell(self.registry.all())
         self.wake()
 
     def refresh_early(self) -> None:
@@ -124,37 +125,24 @@ class Dispatcher:
 
     def lose(self, topic: Topic | None) -> None:
         """Tell a topic's followers, or everyone, to refresh: now, or as soon as it may be told again."""
-        if self._is_missed(topic):
-            self._lost.add(topic)
-            self.tell_lost()
+        if topic is not None:
+            self._missing.update(self.registry.of(topic))
+        elif not self.fills_gaps:
+            self._missing.update(self.registry.all())
+        self.tell_lost()
 
     def tell_lost(self) -> None:
         """Tell the gaps that wait, if it is time to; `wake` follows."""
-        if self._lost and self._clock() >= self._tell_at:
-            self._tell(self._lost)
+        if self._missing and self._clock() >= self._tell_at:
+            self._tell(self._missing)
 
     def pause(self) -> float | None:
         """Seconds until `tell_lost` has to be called; None when no gap waits to be told."""
-        return max(0.0, self._tell_at - self._clock()) if self._lost else None
+        return max(0.0, self._tell_at - self._clock()) if self._missing else None
 
-    def _is_missed(self, topic: Topic | None) -> bool:
-        """Whether anybody has missed what was lost."""
-        if topic is None:
-            return self.has_consumers() and not self.fills_gaps
-        return self.has_followers(topic)
-
-    def _is_lost(self, topic: Topic) -> bool:
-        return not self.fills_gaps and (topic in self._lost or None in self._lost)
-
-    def _tell(self, lost: set[Topic | None]) -> None:
+    def _tell(self, consumers: Iterable[Consumer]) -> None:
         self.gaps += 1
-        self._lost = set()
+        self._missing = set()
         self._tell_at = self._clock() + _PERIOD
-        for consumer in self._followers(lost):
+        for consumer in consumers:
             consumer.offer(REFRESH_EVENT)
-
-    def _followers(self, lost: Iterable[Topic | None]) -> Iterable[Consumer]:
-        """The consumers of these topics, each once."""
-        if None in lost:
-            return self.registry.all()
-        return dict.fromkeys(consumer for topic in lost if topic is not None for consumer in self.registry.of(topic))

@@ -69,7 +69,6 @@ class Lifecycle:
     def __init__(self, new_listener: Callable[[], Listener]) -> None:
         self._new_listener = new_listener
         self._failures = RateLimit(_LOG_EVERY)
-        self._outages = RateLimit(_LOG_EVERY)
         self._changed = threading.Condition()
         self._attempt: _Attempt | None = None
         self._running: list[_Attempt] = []  # with those that start gave up on
@@ -200,12 +199,8 @@ class Lifecycle:
     def not_listening(self, error: str) -> None:
         """The listener's word that it doesn't listen (any more), and why."""
         with self._changed:
-            if not self._speaks_for_us():
-                return
-            self._fail(error)
-            waits = self._kept and not self._has_listened
-        if waits and (held_back := self._outages.take()) is not None:
-            logger.warning("not listening yet, still trying (%s)%s", error, _more(held_back))
+            if self._speaks_for_us():
+                self._fail(error)
 
     def _speaks_for_us(self) -> bool:
         # A listener that start gave up on may still be on its way out.

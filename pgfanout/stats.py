@@ -19,8 +19,8 @@ class HubStats:
     reconnects: int
     """How often the hub listened again after it had lost its connection."""
     dead_connections: int
-    """Connections that ended without a word: the server did not answer a heartbeat, or what a new
-    session asks first, in time."""
+    """Connections that were given up: the server did not answer a heartbeat, or what a new session
+    asks first, in time, or it answered and notifications did not arrive any more."""
     last_error: str
     """What went wrong last, in the server's words; empty when nothing did."""
     received: int

@@ -605,15 +605,6 @@ def test_what_is_closed_does_not_go_on(world: World) -> None:
     assert world.listeners == []
 
 
-def test_an_outage_before_the_first_start_is_logged_at_a_bounded_rate(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
-    world.lifecycle.keep_trying()
-    for _ in range(5):
-        world.listener.do(world.lifecycle.not_listening, "connection refused")
-    assert caplog.messages == ["not listening yet, still trying (connection refused)"]
-
-
 # The first start, in threads of a server.
 
 

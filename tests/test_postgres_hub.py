@@ -269,16 +269,6 @@ class TestRefusal:
             with postgres.connect() as connection:
                 connection.execute("DROP DATABASE bytes WITH (FORCE)")
 
-    def test_a_read_only_server(self, fresh_database_url: str) -> None:
-        with psycopg.connect(fresh_database_url, autocommit=True) as connection:
-            name = connection.info.dbname
-            connection.execute(
-                psycopg.sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(
-                    psycopg.sql.Identifier(name)
-                )
-            )
-        assert "primary" in self.refused(fresh_database_url)
-
     def test_no_connection_string(self) -> None:
         with pytest.raises(HubConfigurationError) as caught:
             PostgresHub("open-sesame")

@@ -36,9 +36,9 @@ def test_pauses_between_attempts_grow_from_a_tenth_of_a_second_and_stay_short_en
     assert len(set(pauses)) == len(pauses), "without jitter all workers would come back at once"
 
 
-def test_a_dead_connection_is_found_within_15_seconds_by_default() -> None:
+def test_a_dead_connection_is_found_within_10_seconds_by_default() -> None:
     defaults = {name: each.default for name, each in inspect.signature(PostgresHub).parameters.items()}
-    assert defaults["heartbeat"] + defaults["heartbeat_timeout"] <= 15
+    assert defaults["heartbeat"] + defaults["heartbeat_timeout"] <= 10
 
 
 def test_of_several_hosts_the_one_that_accepts_writes_is_taken(postgres: PostgresServer) -> None:

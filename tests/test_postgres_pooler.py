@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import uuid
 
+import psycopg
 import pytest
 
-from pgfanout import HubConfigurationError, PostgresHub
+from pgfanout import HubConfigurationError, HubTimeoutError, PostgresHub
 
 from .support import pgbouncer
 from .support.need import need
@@ -37,6 +38,31 @@ def test_session_mode_delivers(fresh_database_url: str) -> None:
         subscription = hub.subscribe("orders", TENANT)
         hub.publish("orders", TENANT, 1)
         assert subscription.get(LONG).json() == 1
+
+
+def test_a_pool_of_one_connection_is_named_for_what_it_is(
+    fresh_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        PgBouncer(fresh_database_url, "session", "default_pool_size = 1") as pooler,
+        PostgresHub(pooler.url, heartbeat_timeout=1.0) as hub,
+    ):
+        with pytest.raises(HubTimeoutError, match=r"a second one got no answer.*make the pool larger"):
+            hub.start(timeout=4.0)
+        assert hub.stats().dead_connections == 0
+    assert "make the pool larger" in caplog.text
+
+
+def test_a_publish_leaves_no_setting_to_the_next_user_of_a_pooled_session(fresh_database_url: str) -> None:
+    with (
+        PgBouncer(fresh_database_url, "transaction", "default_pool_size = 1") as pooler,
+        PostgresHub(pooler.url) as publisher,
+        psycopg.connect(pooler.url, autocommit=True, prepare_threshold=None) as neighbour,
+    ):
+        query = "SELECT pg_backend_pid(), current_setting('lock_timeout'), current_setting('search_path')"
+        before = neighbour.execute(query).fetchone()
+        publisher.publish("orders", TENANT, 1)
+        assert neighbour.execute(query).fetchone() == before
 
 
 def test_a_hub_may_publish_through_transaction_mode(fresh_database_url: str) -> None:

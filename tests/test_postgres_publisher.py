@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib.util
 import queue
+import signal
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -21,7 +27,9 @@ from pgfanout import (
     PostgresHub,
     Subscription,
 )
+from pgfanout.backends.postgres import publisher
 
+from .support.need import need
 from .support.wait import eventually
 
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
@@ -268,9 +276,180 @@ def test_closing_does_not_wait_for_a_publish_that_hangs(
     thread = threading.Thread(target=publish, daemon=True)
     thread.start()
     assert hub._publisher is not None
-    eventually(hub._publisher._turn.locked)
+    own = hub._publisher
+    eventually(lambda: own._owner == thread.ident)
     hub.close(timeout=0.1)
     assert "a publish did not end" in caplog.text
     thaw()
     assert done.get(timeout=LONG) is None
     thread.join(LONG)
+
+
+def test_a_connection_without_standard_conforming_strings_is_an_executor(
+    hub: PostgresHub, subscription: Subscription, connection: psycopg.Connection
+) -> None:
+    connection.execute("SET standard_conforming_strings = off")
+    hub.publish("orders", TENANT, "\\ and 'quotes'", executor=connection)
+    connection.commit()
+    nothing_but(hub, subscription, "\\ and 'quotes'")
+
+
+def in_a_process(module: str, *arguments: str) -> str:
+    """What a module of the tests' support prints; it has no error."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", f"tests.support.{module}", *arguments],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.parametrize("library", ["gevent", "eventlet"])
+def test_greenlets_publish_at_once_and_a_time_out_in_one_costs_the_others_nothing(
+    library: str, hub: PostgresHub, fresh_database_url: str
+) -> None:
+    need(importlib.util.find_spec(library), f"{library} is not installed")
+    with PostgresHub(fresh_database_url, buffer_size=1000) as reader:
+        subscription = reader.subscribe("orders", TENANT)
+        assert in_a_process("greenlets", library, fresh_database_url) == "True\n"
+        arrived: list[Any] = []
+        while not arrived or arrived[-1] != "last":
+            arrived.append(subscription.get(LONG).json())
+    assert sorted(arrived[:-1]) == list(range(80))
+
+
+def test_statements_are_executed_past_a_tracer_that_comments_them(fresh_database_url: str) -> None:
+    need(importlib.util.find_spec("opentelemetry"), "OpenTelemetry is not installed")
+    need(importlib.util.find_spec("opentelemetry.instrumentation"), "OpenTelemetry's instrumentation is not installed")
+    heard = "own connection cursor many"
+    assert in_a_process("traced", fresh_database_url) == f"{heard}\n{heard} {heard}\n"
+
+
+class InterruptError(Exception):
+    """What a signal handler raises, as Celery's does at a soft time limit."""
+
+
+@pytest.mark.filterwarnings("ignore:.*was deleted while still open:ResourceWarning")
+def test_an_exception_raised_anywhere_inside_a_publish_leaves_the_next_one_its_connection(
+    hub: PostgresHub, subscription: Subscription, connection: psycopg.Connection
+) -> None:
+    """At a new place each time: a signal arrives ever so little later."""
+    interrupted = 0
+
+    def interrupt(*_: Any) -> None:
+        raise InterruptError
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for number in range(300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 + number % 100 * 2e-5)
+                while True:
+                    hub.publish("noise", TENANT, number)
+            except InterruptError:
+                interrupted += 1
+            hub.publish("orders", TENANT, number)
+            assert subscription.get(LONG).json() == number
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert interrupted == 300
+    assert hub._publisher is not None
+    assert hub._publisher._turn.acquire(blocking=False)
+    hub._publisher._turn.release()
+    gc.collect()  # nobody has the connections that were given up
+    eventually(lambda: len(publishers(connection)) == 1)
+
+
+def test_an_exception_between_the_lock_and_its_block_does_not_leave_it_locked(
+    hub: PostgresHub, subscription: Subscription
+) -> None:
+    """As it may be raised on Python 3.14, between `__enter__` and the block."""
+
+    class Lock:
+        def __init__(self) -> None:
+            self.lock, self.fails = threading.RLock(), True
+            self.release = self.lock.release
+
+        def __enter__(self) -> None:
+            self.lock.acquire()
+            if self.fails:
+                raise InterruptError
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+
+        def acquire(self, timeout: float) -> bool:
+            return self.lock.acquire(timeout=timeout)
+
+    assert hub._publisher is not None
+    lock: Any = Lock()
+    hub._publisher._turn = lock
+    with pytest.raises(InterruptError):
+        hub.publish("orders", TENANT, 1)
+    lock.fails = False
+    with ThreadPoolExecutor(1) as other:
+        other.submit(hub.publish, "orders", TENANT, 2).result(LONG)
+    assert subscription.get(LONG).json() == 2
+
+
+def test_a_signal_handler_may_publish_while_its_thread_publishes(hub: PostgresHub, subscription: Subscription) -> None:
+    handled = 0
+
+    def publish(*_: Any) -> None:
+        nonlocal handled
+        handled += 1
+        hub.publish("orders", TENANT, ["handler", handled])
+
+    previous = signal.signal(signal.SIGALRM, publish)
+    try:
+        for number in range(50):
+            seen = handled
+            signal.setitimer(signal.ITIMER_REAL, 1e-5 + number * 2e-5)
+            while handled == seen:
+                hub.publish("noise", TENANT, number)
+            assert subscription.get(LONG).json() == ["handler", handled]
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert hub._publisher is not None
+    assert len(hub._publisher._opened) == 1
+
+
+def publishers(connection: psycopg.Connection) -> list[int]:
+    rows = connection.execute(
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgfanout-publisher'"
+        " AND datname = current_database()"
+    ).fetchall()
+    connection.commit()
+    return [pid for (pid,) in rows]
+
+
+def test_a_commit_that_waits_for_another_transaction_ends_in_time_and_says_what_to_look_for(
+    fresh_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "_BOUND", publisher._BOUND.replace(f"'{publisher.LOCK_TIMEOUT}s'", "'200ms'"))
+    with psycopg.connect(fresh_database_url) as other, PostgresHub(fresh_database_url, history=True) as hub:
+        hub.install_history()
+        subscription = hub.subscribe("orders", TENANT)
+        other.execute("LOCK TABLE pgfanout.event IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(psycopg.errors.LockNotAvailable, match=r"(?s)lock timeout.*pg_blocking_pids") as caught:
+            hub.publish("orders", TENANT, 1)
+        assert isinstance(caught.value.__cause__, psycopg.errors.LockNotAvailable)
+        other.rollback()
+        hub.publish("orders", TENANT, 2)
+        assert subscription.get(LONG).json() == 2
+
+
+def test_the_bound_is_ten_seconds_for_the_transaction_alone_unless_the_role_has_its_own(
+    fresh_database_url: str, connection: psycopg.Connection
+) -> None:
+    assert publisher.LOCK_TIMEOUT == 10
+    bound = publisher._BOUND + "current_setting('lock_timeout')"
+    assert [row[1] for row in connection.execute(bound.encode())] == ["10s"]
+    connection.commit()
+    assert connection.execute("SHOW lock_timeout").fetchone() == ("0",)
+    connection.execute("SET lock_timeout = '2s'")
+    assert [row[1] for row in connection.execute(bound.encode())] == ["2s"]

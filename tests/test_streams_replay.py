@@ -464,7 +464,9 @@ class Following(RuleBasedStateMachine):
 
     @rule(kept=st.integers(0, 8))
     def prune(self, kept: int) -> None:
-        self.site.log.pruned_to = max(self.site.log.pruned_to, self.site.number - kept)
+        log = self.site.log
+        gone = [number for number in log.numbers if number <= self.site.number - kept]
+        log.pruned_to = max([log.pruned_to, *gone])
 
     @rule()
     def answer(self) -> None:

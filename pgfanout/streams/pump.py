@@ -246,18 +246,19 @@ class Pump:
         not, its socket is full, the log is about to answer, or its feed's news come first."""
         if not outlet.write():
             return False
-        here = not outlet.replaying or self._join(outlet, audience)
+        joins = outlet.replaying
+        here = not joins or self._join(outlet, audience)
         if here and outlet.position > audience.position:
             self._unread[outlet.feed] = self._due[outlet] = None
             return False
-        here = here and self._put_news(outlet, audience)
+        here = here and self._put_news(outlet, audience, joins=joins)
         if not (outlet.write() and (here or audience.ended)):
             return False
         if audience.ended and not outlet.ending:
             outlet.put_farewell()
         return outlet.write()
 
-    def _put_news(self, outlet: Outlet, audience: Audience) -> bool:
+    def _put_news(self, outlet: Outlet, audience: Audience, *, joins: bool) -> bool:
         """Put what the feed has; False when that is gone and the log is asked."""
         try:
             with _of_feed():
@@ -268,6 +269,10 @@ class Pump:
             audience.replaying[outlet] = None
             self._ask(outlet, audience)
             return False
+        if joins and not any(event is REFRESH_EVENT for event in events):
+            # The log may have told it more than had been offered when the audience came to its position. All of that
+            # is before the position where it joins. Before a refresh it may have had more than this process knows of.
+            audience.number = max(audience.number, outlet.number)
         outlet.number = audience.number
         if frames:
             outlet.put(*frames)
@@ -295,9 +300,6 @@ class Pump:
             self._unread[outlet.feed] = self._due[outlet] = None
             return False
         self._end_replay(outlet, audience, position)
-        # The log may have told it more than had been offered when the audience came to its position. All of that is
-        # before the position where it joins.
-        audience.number = max(audience.number, outlet.number)
         return True
 
     def _end_replay(self, outlet: Outlet, audience: Audience, position: int) -> None:

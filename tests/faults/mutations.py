@@ -26,6 +26,7 @@ __all__ = ["MUTATIONS"]
 
 
 _LISTENER = "backends/postgres/listener.py"
+_SESSION = "backends/postgres/session.py"
 _POSTGRES_HUB = "backends/postgres/hub.py"
 _OUTLET = "streams/outlet.py"
 
@@ -66,8 +67,9 @@ MUTATIONS = (
         2,
         "the gap is told before the new session listens",
         _LISTENER,
-        "                self._listen(connection)\n",
-        "                self._announce(); time.sleep(0.05); self._announce = lambda: None; self._listen(connection)\n",
+        "                session.listen()\n",
+        "                self._announce(session.query); time.sleep(0.05); self._announce = lambda query: None\n"
+        "                session.listen()\n",
         ("listeners-terminated",),
     ),
     Mutation(
@@ -82,16 +84,16 @@ MUTATIONS = (
         2,
         "events are delivered between a gap and its refresh",
         "dispatcher.py",
-        "if self._lost and self._is_lost(topic):",
-        "if False:",
+        "held = self._missing and not self.fills_gaps",
+        "held = False",
         ("garbage",),
     ),
     Mutation(
         2,
         "a gap that waits to be told is forgotten",
         "dispatcher.py",
-        "        return max(0.0, self._tell_at - self._clock()) if self._lost else None\n",
-        "        self._lost = set()\n",
+        "        return max(0.0, self._tell_at - self._clock()) if self._missing else None\n",
+        "        self._missing = set()\n",
         ("garbage",),
     ),
     Mutation(
@@ -169,14 +171,21 @@ MUTATIONS = (
     Mutation(
         2,
         "of a batch the first alone is taken",
-        _LISTENER,
-        "batch = [self._arrived.popleft() for _ in range(len(self._arrived))]",
-        "batch = list(self._arrived)[:1]; self._arrived.clear()",
+        _SESSION,
+        "_texts([self._arrived.popleft() for _ in range(min(len(self._arrived), _SLICE))])",
+        "_texts([self._arrived.popleft() for _ in range(min(len(self._arrived), _SLICE))][:1])",
+    ),
+    Mutation(
+        2,
+        "what arrives while the server is asked is forgotten",
+        _SESSION,
+        "        return float(usage)\n",
+        "        self._arrived.clear()\n        return float(usage)\n",
     ),
     Mutation(
         2,
         "a notification that can't be decoded is no gap",
-        _LISTENER,
+        _SESSION,
         "return [_text(payload) for payload in payloads]",
         "return [_text(payload) for payload in payloads if _text(payload)]",
         ("bytes-corrupted",),
@@ -315,7 +324,7 @@ MUTATIONS = (
         7,
         "a silent connection is never found dead",
         "backends/postgres/watchdog.py",
-        "                    self.expired = True\n                    self._cut()\n",
+        "                    self.expired = True\n                    self._cut(self._other or self._socket)\n",
         "                    self.expired = True\n",
         ("connections-stranded",),
     ),
@@ -330,9 +339,9 @@ MUTATIONS = (
     Mutation(
         7,
         "a heartbeat waits without a limit",
-        _LISTENER,
-        "            with self._watchdog.limit(self._heartbeat_timeout):\n                ((usage",
-        "            if True:\n                ((usage",
+        _SESSION,
+        "        with self._watchdog.limit(self._timeout):\n            return execute(",
+        "        if True:\n            return execute(",
         ("connections-stranded",),
     ),
     Mutation(

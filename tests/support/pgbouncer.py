@@ -23,9 +23,10 @@ def _binary() -> str | None:
 
 
 class PgBouncer:
-    """PgBouncer before the database of a URL, in `transaction` or `session` mode."""
+    """PgBouncer before the database of a URL, in `transaction` or `session` mode, with settings of its own."""
 
-    def __init__(self, url: str, mode: str) -> None:
+    def __init__(self, url: str, mode: str, *settings: str) -> None:
+        self._settings = settings
         self._parts = urlsplit(url)
         self._mode = mode
         self._port = free_port()
@@ -49,7 +50,7 @@ class PgBouncer:
             "[pgbouncer]\n"
             f"listen_addr = 127.0.0.1\nlisten_port = {self._port}\nunix_socket_dir =\n"
             f"auth_type = trust\nauth_file = {folder}/users\npool_mode = {self._mode}\n"
-            "ignore_startup_parameters = extra_float_digits\n"
+            "ignore_startup_parameters = extra_float_digits\n" + "".join(f"{line}\n" for line in self._settings)
         )
         # It refuses to run as root.
         user = "nobody" if os.geteuid() == 0 else None

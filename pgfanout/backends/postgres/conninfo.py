@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import select
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.cursor import Cursor
+from psycopg.rows import tuple_row
 
 from ...errors import HubConfigurationError
 
-__all__ = ["Parameters", "connect", "has_several_hosts", "has_unread", "parse", "same_server"]
+__all__ = ["Parameters", "connect", "execute", "is_read_only", "parse", "same_server", "script_transaction", "settle"]
 
 _DEFAULTS: dict[str, Any] = {
     # Without it a connect to a silent address takes the kernel's two minutes.
@@ -24,6 +28,33 @@ _DEFAULTS: dict[str, Any] = {
     # LISTEN and NOTIFY are impossible on a standby; of several hosts, the primary is meant.
     "target_session_attrs": "read-write",
 }
+
+_SETTINGS = {
+    # The watchdog and the heartbeat bound everything.
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "transaction_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "default_transaction_read_only": "off",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "standard_conforming_strings": "on",
+    "search_path": "pg_catalog, pg_temp",
+}
+
+# Those that this version of the server has. Nothing that somebody has put into a schema of the role's path is found.
+_SETTLE = """
+SELECT pg_catalog.set_config(name, value, false)
+FROM ROWS FROM (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[])) AS wanted (name, value)
+WHERE pg_catalog.current_setting(name, true) IS NOT NULL
+"""
+
+# Where a default comes from. What is left, a file or the command line, is the whole server's.
+_READ_ONLY_BY = """
+SELECT pg_catalog.pg_is_in_recovery(), source IN ('global', 'database', 'user', 'database user', 'client', 'session')
+FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'
+"""
 
 
 class Parameters:
@@ -77,11 +108,6 @@ def parse(conninfo: str) -> Parameters:
     return Parameters({**_DEFAULTS, **given, "client_encoding": "UTF8"})
 
 
-def has_several_hosts(parameters: Parameters) -> bool:
-    """Whether the session may be with one server now and with another one later."""
-    return any("," in parameters.get(name) for name in ("host", "hostaddr"))
-
-
 def same_server(parameters: Parameters, connection: psycopg.Connection[Any]) -> Parameters:
     """The parameters for the very server of a connection, of all the hosts that they name."""
     info = connection.info
@@ -90,9 +116,34 @@ def same_server(parameters: Parameters, connection: psycopg.Connection[Any]) -> 
 
 
 def connect(parameters: Parameters, application_name: str) -> psycopg.Connection[Any]:
-    """A new autocommit connection. Blocks for `connect_timeout` a host; raises psycopg's errors."""
+    """A new autocommit connection. Blocks for `connect_timeout` a host; raises psycopg's errors.
+
+    A role or a database whose transactions are read-only by default looks like a standby to
+    `target_session_attrs=read-write`. Its session is taken; `settle` makes it writable, and so do the transactions that
+    `Connection.transaction` begins. A server that is read-only as a whole is left alone: of several hosts it may
+    be the one that is being replaced.
+    """
+    named = parameters.having(application_name=application_name)
     try:
-        return parameters.having(application_name=application_name).connect(
+        return _connect(named)
+    except psycopg.OperationalError as error:
+        if parameters.get("target_session_attrs") != "read-write" or "session is read-only" not in str(error):
+            raise
+    connection = _connect(named.having(target_session_attrs="primary" if psycopg.pq.version() >= 140000 else "any"))
+    try:
+        ((in_recovery, by_role),) = execute(connection, _READ_ONLY_BY).fetchall()
+        if in_recovery or not by_role:
+            words = "is in hot standby mode" if in_recovery else "is read-only (default_transaction_read_only)"
+            raise psycopg.OperationalError(f"the server {words}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect(parameters: Parameters) -> psycopg.Connection[Any]:
+    try:
+        connection = parameters.connect(
             autocommit=True,
             # Nothing here is worth a server-side statement, and poolers may not keep one.
             prepare_threshold=None,
@@ -100,10 +151,41 @@ def connect(parameters: Parameters, application_name: str) -> psycopg.Connection
     except psycopg.Error as error:
         # Without the driver's frames, whose local variables hold the password.
         raise error.with_traceback(None) from None
+    # Of the transactions that are begun by `Connection.transaction`, whatever the role's defaults are.
+    connection.read_only = False
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    return connection
 
 
-def has_unread(connection: psycopg.Connection[Any]) -> bool:
-    """Whether the server has sent something that was not read yet. Raises `OperationalError` when it is closed."""
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+def execute(
+    connection: psycopg.Connection[Any], statement: str | bytes | sql.Composed, params: Sequence[Any] | None = None
+) -> psycopg.Cursor[tuple[Any, ...]]:
+    """Execute one statement with %s for parameters. Blocks; raises psycopg's errors.
+
+    By a cursor of psycopg's own with rows that are tuples. The connection's own makers of cursors and rows may be an
+    application's, or those of a tracer that adds a comment to each statement and fails at bytes.
+    """
+    query = statement.encode() if isinstance(statement, str) else statement
+    return Cursor(connection, row_factory=tuple_row).execute(query, params)
+
+
+@contextmanager
+def script_transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """A transaction that may write, and in which a backslash is a backslash, whatever the role's defaults are."""
+    with connection.transaction():
+        execute(connection, "SET LOCAL standard_conforming_strings = on")
+        yield
+
+
+def settle(connection: psycopg.Connection[Any]) -> None:
+    """Give a session the settings that it needs, whatever its role, database or server has for a default.
+
+    By a statement: poolers refuse `options` in a connection string. Only for a session that nobody else uses, which one
+    of a pooler in transaction mode is not.
+    """
+    execute(connection, _SETTLE, (list(_SETTINGS), list(_SETTINGS.values())))
+
+
+def is_read_only(connection: psycopg.Connection[Any]) -> bool:
+    """Whether its transactions are read-only by default. A server older than PostgreSQL 14 does not say."""
+    return connection.info.parameter_status("default_transaction_read_only") == "on"

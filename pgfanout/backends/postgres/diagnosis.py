@@ -9,7 +9,16 @@ import psycopg
 
 from ...errors import HubConfigurationError
 
-__all__ = ["NOTHING_ARRIVES", "advice", "check_encoding", "is_incurable", "words"]
+__all__ = [
+    "DEAF",
+    "NOTHING_ARRIVES",
+    "DeafError",
+    "advice",
+    "check_encoding",
+    "is_incurable",
+    "no_second_session",
+    "words",
+]
 
 NOTHING_ARRIVES = (
     "LISTEN succeeded, but a notification that a second session sent did not arrive: there is a"
@@ -17,7 +26,15 @@ NOTHING_ARRIVES = (
     " session mode."
 )
 
-_STANDBY = "the server is a standby or read-only, where LISTEN is impossible: connect to the primary"
+DEAF = (
+    "the server answers, but notifications no longer arrive: something in between, a pooler for example, has ended the"
+    " session's LISTEN"
+)
+
+_STANDBY = "the server is a standby, where LISTEN is impossible: promote it, or connect to the primary"
+_READ_ONLY = (
+    "the server takes no writes, being a standby or by its default_transaction_read_only: connect to one that does"
+)
 
 # libpq gives no SQLSTATE for a connection that was refused, so its words have to do. In another
 # language than English a refused start ends by its time-out, with the same words in it.
@@ -30,8 +47,27 @@ _INCURABLE: tuple[tuple[str, str], ...] = (
     (r"no pg_hba\.conf entry", "the server's pg_hba.conf has to allow this user and host"),
     (r"server does not support SSL|certificate verify failed", "check sslmode and certificates"),
     (r"invalid .*value|invalid port number|invalid integer value", "check the connection string"),
-    (r"session is read-only|server is in hot standby mode", _STANDBY),
 )
+
+# A standby may be promoted, and its name may come to mean another server. Whether there is another one can't be known:
+# hosts are also named by a service file, by the environment, by one name with several addresses.
+_CURABLE: tuple[tuple[str, str], ...] = (
+    (r"server is in hot standby mode|during recovery", _STANDBY),
+    (r"session is read-only|server is read-only", _READ_ONLY),
+)
+
+
+class DeafError(psycopg.OperationalError):
+    """A session whose server answers, but that hears nothing any more."""
+
+
+def no_second_session() -> psycopg.OperationalError:
+    """The error of a second session that got no answer while the first one did."""
+    return psycopg.OperationalError(
+        "the server answers this session, but a second one got no answer in time: a pooler without a free connection is"
+        " in between. A hub needs two connections for a moment, each time it begins to listen: make the pool larger"
+        " (default_pool_size of PgBouncer)"
+    )
 
 
 def check_encoding(connection: psycopg.Connection[Any]) -> None:
@@ -44,25 +80,22 @@ def check_encoding(connection: psycopg.Connection[Any]) -> None:
         )
 
 
-def words(error: Exception, notice: str) -> str:
+def words(error: Exception, notice: str = "") -> str:
     """One line that says what happened: the server's notice before the driver's message."""
     return " ".join((notice or str(error) or type(error).__name__).split())
 
 
-def is_incurable(error: Exception, *, several_hosts: bool = False) -> bool:
-    """Whether waiting won't cure it. Of several hosts, a standby may be about to be promoted."""
-    if isinstance(error, (HubConfigurationError, psycopg.errors.ReadOnlySqlTransaction)):
+def is_incurable(error: Exception) -> bool:
+    """Whether waiting won't cure it."""
+    if isinstance(error, HubConfigurationError):
         return True
-    remedies = _remedies(str(error)) if isinstance(error, psycopg.OperationalError) else []
-    return any(not (several_hosts and remedy is _STANDBY) for remedy in remedies)
+    return isinstance(error, psycopg.OperationalError) and bool(_remedies(str(error), _INCURABLE))
 
 
-def advice(error: Exception, words: str) -> str:
-    """The message of the `HubConfigurationError`: what happened and what to do."""
-    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-        return f"{words}: {_STANDBY}"
-    return "; ".join([words, *_remedies(words)])
+def advice(words: str) -> str:
+    """What happened and what to do."""
+    return "; ".join([words, *_remedies(words, _INCURABLE + _CURABLE)])
 
 
-def _remedies(text: str) -> list[str]:
-    return [remedy for pattern, remedy in _INCURABLE if re.search(pattern, text)]
+def _remedies(text: str, known: tuple[tuple[str, str], ...]) -> list[str]:
+    return [remedy for pattern, remedy in known if re.search(pattern, text)]

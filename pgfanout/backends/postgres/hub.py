@@ -9,16 +9,19 @@ from typing import Any
 
 from ... import envelope
 from ...backlog import BUFFER_BYTES
+from ...errors import InvalidEventError
 from ...hub import NotifyHub
 from ...log import Log
 from ...stats import HubStats
 from ...topic import check_channel
-from .conninfo import connect, parse
+from .conninfo import connect, parse, script_transaction
 from .history import History
 from .listener import Listener, Sink
 from .log import LogTable, Query
+from .outage import Outage
 from .publisher import Executor, Publisher
 from .replayer import Replayer
+from .session import PULSE_CHANNEL
 from .tail import Tail
 
 __all__ = ["PostgresHub"]
@@ -38,9 +41,9 @@ class PostgresHub(NotifyHub):
     `install_history` makes: who missed some gets them from there.
 
     Every `heartbeat` seconds the listener makes sure that its server answers, within
-    `heartbeat_timeout` seconds: a connection that died without a word is found in the sum of the
-    two. After a failure it tries again at growing intervals, of `max_reconnect_delay` seconds at
-    most: the longer, the later it is back after its server.
+    `heartbeat_timeout` seconds, and that it hears: a connection that is dead or deaf is found in
+    the sum of the two. After a failure it tries again at growing intervals, of
+    `max_reconnect_delay` seconds at most: the longer, the later it is back after its server.
 
     Raises `HubConfigurationError` for a connection string that can't be read,
     `InvalidEventError` for an impossible channel name.
@@ -63,6 +66,8 @@ class PostgresHub(NotifyHub):
             raise ValueError("heartbeat, heartbeat_timeout and max_reconnect_delay are seconds: above 0, a day at most")
         self._executor = executor
         self._postgres_channel = check_channel(postgres_channel)  # first: the repr shows it
+        if postgres_channel == PULSE_CHANNEL:
+            raise InvalidEventError("postgres_channel", f"{PULSE_CHANNEL!r} is where hubs let each other hear")
         self._parameters = parse(conninfo)
         self._history = History() if history is True else history or None
         self._timing = {
@@ -88,7 +93,7 @@ class PostgresHub(NotifyHub):
         makes. Blocks; raises psycopg's errors.
         """
         schema = (self._history or History()).on(self._postgres_channel)
-        with connect(self._parameters, "pgfanout-install") as connection:
+        with connect(self._parameters, "pgfanout-install") as connection, script_transaction(connection):
             schema.install(connection, publishers, readers)
 
     def stats(self) -> HubStats:
@@ -109,7 +114,7 @@ class PostgresHub(NotifyHub):
 
     def _new_listener(self) -> Listener:
         sink = Sink(self._listening_to, self._not_listening, self._receive, self._heartbeat, pause=self._pause)
-        self._listener = Listener(self._parameters, self._postgres_channel, sink, **self._timing)
+        self._listener = Listener(self._parameters, self._postgres_channel, sink, outage=self._outage, **self._timing)
         return self._listener
 
     def _compose(self, *event: Any) -> str:
@@ -135,6 +140,7 @@ class PostgresHub(NotifyHub):
         self._listener = self._replayer = self._tail = None
         super()._renew()
         schema = "" if self._history is None else self._history.schema
+        self._outage = Outage()
         self._publisher = Publisher(self._parameters, self._postgres_channel, schema)
 
     # With history.

@@ -7,15 +7,18 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from functools import cache
+from typing import Any, Final, NamedTuple, Protocol
 
 import psycopg
-from psycopg.rows import tuple_row
+from psycopg.pq import TransactionStatus
 
-from . import conninfo
+from . import conninfo, diagnosis
+from .conninfo import execute
 
-__all__ = ["Executor", "Publisher"]
+__all__ = ["LOCK_TIMEOUT", "Executor", "Publisher"]
 
 logger = logging.getLogger("pgfanout")
 
@@ -31,11 +34,24 @@ class Executor(Protocol):
         """Run one statement, with %s for parameters."""
 
 
+LOCK_TIMEOUT: Final = 10
+"""Seconds that a publish through the hub's own connection waits for another transaction's lock, the waits of its COMMIT
+among them. A `lock_timeout` that the role, the database or the server sets takes its place."""
+
+# For the transaction alone: behind a pooler in transaction mode the session is somebody else's a moment later.
+_BOUND = (
+    "SELECT pg_catalog.set_config('lock_timeout', CASE pg_catalog.current_setting('lock_timeout')"
+    f" WHEN '0' THEN '{LOCK_TIMEOUT}s' ELSE pg_catalog.current_setting('lock_timeout') END, true), "
+)
+
 # As bytes, since the text then doesn't pass through the connection's client encoding; a function
 # in FROM yields the array in its order.
-_NOTIFY = "SELECT pg_notify(%s, convert_from(envelope, 'UTF8')) FROM unnest(%s::bytea[]) AS envelope"
-_TEXT = "convert_from(%s::bytea, 'UTF8')"
-_TEXTS = "ARRAY(SELECT convert_from(text, 'UTF8') FROM unnest(%s::bytea[]) AS text)"
+_NOTIFY = (
+    "SELECT pg_catalog.pg_notify(%s, pg_catalog.convert_from(envelope, 'UTF8'))"
+    " FROM pg_catalog.unnest(%s::bytea[]) AS envelope"
+)
+_TEXT = "pg_catalog.convert_from(%s::bytea, 'UTF8')"
+_TEXTS = "ARRAY(SELECT pg_catalog.convert_from(text, 'UTF8') FROM pg_catalog.unnest(%s::bytea[]) AS text)"
 _LOG_ONE = f"SELECT {{schema}}.publish({_TEXT}, %s::uuid, {_TEXT}, {_TEXT})"
 _LOG_MANY = f"SELECT {{schema}}.publish_many({_TEXTS}, %s::uuid[], {_TEXTS}::json[], {_TEXTS})"
 
@@ -44,22 +60,86 @@ class _Call(NamedTuple):
     statement: str
     params: tuple[Any, ...]
 
+    def run(self, connection: psycopg.Connection[Any], start: str = "SELECT ") -> psycopg.Cursor[tuple[Any, ...]]:
+        """Execute it on a connection of psycopg's. A caller's may have a cursor of any kind in use."""
+        return execute(connection, _for_psycopg(self.statement, start), self.params)
+
+
+@cache
+def _for_psycopg(statement: str, start: str) -> bytes:
+    # Binary, since psycopg escapes bytes for a literal: without standard_conforming_strings that is another text.
+    return statement.replace("%s::bytea", "%b::bytea").replace("SELECT ", start, 1).encode()
+
+
+class _OwnConnection:
+    """A connection of the hub's own, for one thread at a time."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+        self._is_read_only = conninfo.is_read_only(connection)
+        # Not a method of ours, which would be a circle: a connection that is let go of in the middle closes at once.
+        self._notices: deque[psycopg.errors.Diagnostic] = deque(maxlen=1)
+        connection.add_notice_handler(self._notices.append)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way: no statement, no transaction."""
+        return self.connection.pgconn.transaction_status == TransactionStatus.IDLE
+
+    def is_usable(self) -> bool:
+        """Whether it is idle and the server has not ended it. Never waits.
+
+        It costs no round trip, and spares the first publish after a restart of the server an error. What the server has
+        to say to an idle connection is nearly always that it ends it, by an error or a warning.
+        """
+        self._notices.clear()
+        try:
+            self.connection.pgconn.consume_input()
+            self.connection.pgconn.notifies()  # has libpq look at what it has read
+        except psycopg.Error:
+            return False
+        return self.is_idle and not self._notices
+
+    def execute(self, call: _Call) -> None:
+        """Run it in a transaction that waits for no lock without end, and that may write."""
+        try:
+            if self._is_read_only:
+                with self.connection.transaction():
+                    call.run(self.connection, _BOUND)
+            else:
+                call.run(self.connection, _BOUND)
+        except psycopg.errors.LockNotAvailable as error:
+            raise type(error)(
+                f"{diagnosis.words(error)}: the publish waited for another transaction, which has been committing, or"
+                " holding a lock, for long. Look for it in pg_locks (not granted) and pg_blocking_pids, and for the"
+                " oldest xact_start in pg_stat_activity"
+            ) from error
+
 
 class Publisher:
     """Sends through the executor it is given, or through a connection of its own.
 
     It notifies, or puts what it sends into the log of a schema, which notifies when it is committed.
 
-    That connection is opened by the first publish that needs it. `_turn` lets one thread use it
-    at a time, over its I/O by nature; it guards nothing else, and no other lock is taken in it.
+    The own connection is opened by the first publish that needs it. `_turn` lets one thread use it at a time, over its
+    I/O by nature, which `LOCK_TIMEOUT` bounds. It guards `_own`, `_opened` and `_owner`; no other lock is taken in it.
+
+    An exception may be raised between any two instructions of a publish, by a signal handler (Celery's soft time limit)
+    or a time-out of gevent's. So a publish takes the connection out of `_own` and puts it back when it is idle again. A
+    connection that was left in the middle of a statement is not found by other publishes, and is closed at the end of
+    the turn. `_turn` is released by a `with` block, and by `_release_if_held` if the exception came before that block
+    had begun. The thread that has it can take it once more: a signal handler that itself publishes gets a connection of
+    its own for that.
     """
 
     def __init__(self, parameters: conninfo.Parameters, channel: str, schema: str = "") -> None:
         self._parameters = parameters
         self._channel = channel
         self._schema = schema
-        self._turn = threading.Lock()
-        self._connection: psycopg.Connection[Any] | None = None
+        self._turn = threading.RLock()
+        self._owner = 0  # the thread that has its turn
+        self._own: _OwnConnection | None = None
+        self._opened: set[psycopg.Connection[Any]] = set()  # `_own`, and those in use or left behind
         self._closed = False
         self._unreachable_at = float("-inf")
 
@@ -85,18 +165,18 @@ class Publisher:
         closes the connection when it is done.
         """
         self._closed = True
-        if not self._turn.acquire(timeout=timeout):
+        if not self._turn.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
             logger.warning("a publish did not end within %g s and is left behind", timeout)
             return
         try:
-            if self._connection is not None:
-                self._connection.close()
+            self._close_what_is_left()
         finally:
             self._turn.release()
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's connection without a word to its server."""
-        abandon(self._connection)
+        for connection in list(self._opened):
+            abandon(connection)
 
     def _logged(self, texts: Sequence[str]) -> _Call:
         """What puts them into the log; see `compose_logged`. A single event, the usual case, costs less."""
@@ -109,26 +189,62 @@ class Publisher:
 
     def _send_by_own_connection(self, call: _Call) -> None:
         arrived = time.monotonic()
-        with self._turn:
-            if self._unreachable_at > arrived:
-                # Who waited while another found out need not wait for it once more.
-                raise psycopg.OperationalError("the server can't be reached, as another thread's publish has found")
-            if self._connection is None or _hung_up(self._connection):
-                self._connection = self._connect()
-            try:
-                self._connection.execute(call.statement.encode(), call.params)
-            finally:
-                if self._closed:  # the hub's close must not leave a session behind
-                    self._connection.close()
-
-    def _connect(self) -> psycopg.Connection[Any]:
-        if self._connection is not None:
-            self._connection.close()
+        is_nested = self._owner == threading.get_ident()
         try:
-            return conninfo.connect(self._parameters, "pgfanout-publisher")
+            with self._turn:
+                outer, self._owner = self._owner, threading.get_ident()
+                try:
+                    self._send_in_turn(call, arrived)
+                finally:
+                    self._owner = outer
+                    if not is_nested:
+                        self._close_what_is_left()
+        except BaseException:
+            if not is_nested:
+                self._release_if_held()
+            raise
+
+    def _release_if_held(self) -> None:
+        try:
+            self._turn.release()
+        except RuntimeError:
+            pass  # this thread has released it, as it should
+
+    def _send_in_turn(self, call: _Call, arrived: float) -> None:
+        own = self._take_out(arrived)
+        try:
+            own.execute(call)
+        except psycopg.Error:
+            self._put_back(own)
+            raise
+        self._put_back(own)
+
+    def _take_out(self, arrived: float) -> _OwnConnection:
+        if self._unreachable_at > arrived:
+            # Who waited while another found out need not wait for it once more.
+            raise psycopg.OperationalError("the server can't be reached, as another thread's publish has found")
+        own, self._own = self._own, None
+        return own if own is not None and own.is_usable() else self._connect()
+
+    def _put_back(self, own: _OwnConnection) -> None:
+        if own.is_idle:
+            self._own = own
+
+    def _close_what_is_left(self) -> None:
+        """At the end of a turn: whatever was raised, there is one connection, or none once the hub is closed."""
+        kept = None if self._own is None or self._closed else self._own.connection
+        for connection in [each for each in self._opened if each is not kept]:
+            connection.close()
+            self._opened.discard(connection)
+
+    def _connect(self) -> _OwnConnection:
+        try:
+            connection = conninfo.connect(self._parameters, "pgfanout-publisher")
         except psycopg.OperationalError:
             self._unreachable_at = time.monotonic()
             raise
+        self._opened.add(connection)
+        return _OwnConnection(connection)
 
 
 def abandon(connection: psycopg.Connection[Any] | None) -> None:
@@ -162,9 +278,7 @@ def _run(call: _Call, executor: Any, take: Callable[[Any], object] = _nothing) -
     """Execute through what the application gave; `take` gets the result while its connection is still ours."""
     connection = getattr(executor, "connection", executor)  # a cursor's, a transaction's
     if isinstance(connection, psycopg.Connection):
-        # A cursor of our own: the caller's may be in use, on the server's side, or raw.
-        cursor = psycopg.Cursor(connection, row_factory=tuple_row)
-        take(cursor.execute(call.statement.encode(), call.params))
+        take(call.run(connection))
     elif hasattr(executor, "execute"):
         take(_execute(executor, call))
     elif callable(connection):  # a pool's
@@ -183,11 +297,3 @@ def _execute(executor: Executor, call: _Call) -> Any:
             result.close()
         raise TypeError("an executor has to be synchronous; this one needs to be awaited")
     return result
-
-
-def _hung_up(connection: psycopg.Connection[Any]) -> bool:
-    """Whether the server has said something to an idle connection: nearly always good-bye.
-
-    It costs no round trip, and spares the first publish after a restart of the server an error.
-    """
-    return connection.closed or conninfo.has_unread(connection)

@@ -195,6 +195,8 @@ class Replayer:
             connection.prepare_threshold = 2
             prepare(connection)
             with self._watchdog.watch(connection.fileno()):
+                with self._watchdog.limit(self._timeout):
+                    conninfo.settle(connection)
                 while self._wait(_IDLE_TIME) and renewals == self._renewals:
                     self._work(renewals)
                     self._delay = _PAUSES[0]
@@ -235,7 +237,7 @@ class Replayer:
     def _query(self, statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         assert self._connection is not None
         with self._watchdog.limit(self._timeout):
-            return self._connection.execute(statement.encode(), params).fetchall()
+            return conninfo.execute(self._connection, statement, params).fetchall()
 
     def _work(self, renewals: int) -> None:
         with self._changed:

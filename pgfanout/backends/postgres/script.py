@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from ...errors import PgFanoutError
-from .conninfo import connect, parse
+from .conninfo import connect, execute, parse, script_transaction
 from .diagnosis import words
 
 __all__ = ["ScriptError", "run_script"]
@@ -22,8 +22,8 @@ def run_script(conninfo: str, script: str) -> None:
     """
     parameters = parse(conninfo)
     try:
-        with connect(parameters, "pgfanout sql") as connection, connection.transaction():
-            psycopg.Cursor(connection).execute(script.encode())
+        with connect(parameters, "pgfanout sql") as connection, script_transaction(connection):
+            execute(connection, script)
     except psycopg.Error as error:
         message = _line(error)
     else:

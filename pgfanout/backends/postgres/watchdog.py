@@ -22,7 +22,19 @@ class Watchdog:
     thread gets an error and closes the connection itself.
 
     `_changed` guards the attributes below it; a shutdown doesn't block, so it is done inside.
-    The thread is started by `watch` and ends with its block.
+    The thread is started by `watch`, ends with its block, and is joined there: it holds the lock for moments only.
+    One thread uses `watch`, `limit` and `expired`; any thread may call `stop`.
+
+    - A limit that is exceeded at the moment its block ends has cut the connection or it has not: the guard cuts, and
+      the block takes the deadline away, under the lock. A connection that was cut fails at its next use, and `expired`
+      says why.
+    - No deadline is left over for what comes later: each block of `limit` puts the one back that it found, and `watch`
+      begins without any.
+    - `expired` is set before the cut. The thread that gets the error of the cut connection sees it set. It does not
+      change any more after the block of `limit`.
+    - A duplicate is closed by the block that made it, once the lock's attributes no longer have it. So no descriptor is
+      shut down whose number is another's by now. A forked child closes its copies without the lock, which a thread that
+      it does not have may hold; it shuts nothing down, since that would end the parent's connection.
     """
 
     def __init__(self) -> None:
@@ -36,31 +48,33 @@ class Watchdog:
 
     @contextmanager
     def watch(self, descriptor: int) -> Iterator[None]:
-        """Watch a connection's socket while the block runs."""
+        """Watch a connection's socket while the block runs. Raises `RuntimeError` when no thread can be started."""
         duplicate = socket.socket(fileno=os.dup(descriptor))
+        thread: threading.Thread | None = None
         with self._changed:
             self._socket = duplicate
             self._deadline = None
             if self._stopped:
-                self._cut()
-        thread = start_thread("pgfanout-watchdog", self._guard)
+                self._cut(duplicate)
         try:
+            thread = start_thread("pgfanout-watchdog", self._guard)
             yield
         finally:
             with self._changed:
                 self._socket = None
                 self._changed.notify_all()
             duplicate.close()
-            thread.join()
+            if thread is not None:
+                thread.join()
 
     @contextmanager
     def watch_too(self, descriptor: int) -> Iterator[None]:
-        """Within `watch`: cut a second connection together with the first."""
+        """Within `watch`: watch a second connection. Limits are for that one; `stop` cuts both."""
         other = socket.socket(fileno=os.dup(descriptor))
         with self._changed:
             self._other = other
             if self._stopped:
-                self._cut()
+                self._cut(other)
         try:
             yield
         finally:
@@ -78,19 +92,21 @@ class Watchdog:
     def limit(self, seconds: float) -> Iterator[None]:
         """Cut the connection unless the block is done in time."""
         with self._changed:
-            self._deadline = time.monotonic() + seconds
+            outer = self._deadline
+            deadline = time.monotonic() + seconds
+            self._deadline = deadline if outer is None else min(outer, deadline)
             self._changed.notify_all()
         try:
             yield
         finally:
             with self._changed:
-                self._deadline = None
+                self._deadline = outer
 
     def stop(self) -> None:
         """Cut the connection now, and each later one at once."""
         with self._changed:
             self._stopped = True
-            self._cut()
+            self._cut(self._socket, self._other)
 
     @property
     def stopped(self) -> bool:
@@ -113,13 +129,13 @@ class Watchdog:
                 else:
                     self._deadline = None
                     self.expired = True
-                    self._cut()
+                    self._cut(self._other or self._socket)
 
-    def _cut(self) -> None:
-        for watched in (self._socket, self._other):
-            if watched is not None:
+    def _cut(self, *watched: socket.socket | None) -> None:
+        for each in watched:
+            if each is not None:
                 try:
-                    watched.shutdown(socket.SHUT_RDWR)
+                    each.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     pass  # it is cut already
         self._changed.notify_all()

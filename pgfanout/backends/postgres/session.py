@@ -1,0 +1,188 @@
+"""Session: one connection that LISTENs, what has arrived on it, and the proof that something does."""
+
+from __future__ import annotations
+
+import secrets
+import select
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import PGnotify
+
+from ...errors import HubConfigurationError
+from . import conninfo, diagnosis
+from .conninfo import execute
+from .watchdog import Watchdog
+
+__all__ = ["PULSE_CHANNEL", "Session"]
+
+PULSE_CHANNEL: Final = "pgfanout_pulse"
+"""Where the hubs of a database let each other hear that notifications arrive. A payload says whose proof it is."""
+
+_PROOF_TIME = 3.0
+_SLICE = 64
+# Asking for the usage makes the server free what everyone has read. It does so at no other time
+# when its queue is full and nobody listens: all notifications would be refused for ever.
+_ASK = (
+    "SELECT pg_notification_queue_usage(),"
+    " (SELECT count(*) FROM pg_listening_channels() AS channel WHERE channel = ANY (%s::text[]))"
+)
+_PULSE = f"{_ASK}, pg_notify('{PULSE_CHANNEL}', %s)"
+_PROBE = f"SELECT pg_notification_queue_usage(), pg_notify('{PULSE_CHANNEL}', %s)"
+
+
+class Session:
+    """A listening connection, for the listener's thread alone. Every method raises psycopg's errors.
+
+    The server has `timeout` seconds for each answer; then the watchdog cuts the connection. What arrives is kept,
+    whatever is being waited for, and `take` hands it out in slices, so that the listener can look after the heartbeat
+    between two of them.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], channel: str, watchdog: Watchdog, timeout: float) -> None:
+        self._connection = connection
+        self._channel = channel
+        self._relname = channel.encode()
+        self._watchdog = watchdog
+        self._timeout = timeout
+        self._arrived: deque[bytes] = deque()
+        self._arrivals = 0
+        self._expected = b""  # the pulse that has to arrive; empty once it has
+        self.heard_at = float("-inf")
+        """When a notification arrived that was being waited for. One that was found may have lain there for long."""
+        # As bytes: psycopg decodes a batch as a whole, and one wrong byte would hold up the rest of it.
+        connection.pgconn.notify_handler = self._arrive
+
+    def listen(self) -> None:
+        """LISTEN. Raises `HubConfigurationError` for a database that can't promise text."""
+        with self._watchdog.limit(self._timeout):
+            diagnosis.check_encoding(self._connection)
+            for channel in (self._channel, PULSE_CHANNEL):
+                execute(self._connection, sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+
+    def prove(self, parameters: conninfo.Parameters) -> None:
+        """Have a second session notify, and wait for it. Then the session is ours, and gets our settings.
+
+        A pooler in transaction mode accepts LISTEN and delivers nothing; a notification to
+        oneself would come back all the same, with the answer to the statement. Events that
+        arrive meanwhile are dropped: they are covered by what is told next, the gap or what the log
+        has; before the first time nobody has subscribed. Raises `HubConfigurationError`.
+        """
+        pulse = self._new_pulse()
+        try:
+            self._probe(parameters, pulse)
+        except psycopg.OperationalError as error:
+            self._blame(error)
+            raise
+        if not self._comes_back(time.monotonic() + _PROOF_TIME):
+            # A stalled server isn't a pooler: what it owes comes with its next answer.
+            self.query("SELECT 1", ())
+            if not self._comes_back(time.monotonic() + 0.1):
+                raise HubConfigurationError(diagnosis.NOTHING_ARRIVES)
+        with self._watchdog.limit(self._timeout):
+            conninfo.settle(self._connection)
+        self._arrived.clear()
+
+    def query(self, statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Execute a statement and fetch its rows."""
+        with self._watchdog.limit(self._timeout):
+            return execute(self._connection, statement, params).fetchall()
+
+    def ask(self, *, pulse: bool) -> float:
+        """Ask whether this session still listens, and have it hear a pulse. Return how full the server's queue is.
+
+        Raises `DeafError` when it does not listen, or when the pulse has not arrived in `timeout` seconds.
+        """
+        deadline = time.monotonic() + self._timeout
+        channels = [self._channel, PULSE_CHANNEL]
+        try:
+            if pulse:
+                ((usage, listening, _),) = self.query(_PULSE, (channels, self._new_pulse()))
+            else:
+                ((usage, listening),) = self.query(_ASK, (channels,))
+        except psycopg.errors.ProgramLimitExceeded:
+            # It lives; its queue is full, so nobody's notification is taken, ours as little.
+            return 1.0
+        if listening < len(channels) or (pulse and not self._comes_back(deadline)):
+            raise diagnosis.DeafError(diagnosis.DEAF)
+        return float(usage)
+
+    def take(self, timeout: float) -> list[str]:
+        """A slice of the events that have arrived, as texts. Wait up to `timeout` seconds if there is none."""
+        if not self._arrived:
+            self._read(timeout)
+        return _texts([self._arrived.popleft() for _ in range(min(len(self._arrived), _SLICE))])
+
+    def _probe(self, parameters: conninfo.Parameters, pulse: str) -> None:
+        with (
+            conninfo.connect(conninfo.same_server(parameters, self._connection), "pgfanout-probe") as probe,
+            self._watchdog.watch_too(probe.fileno()),
+            self._watchdog.limit(self._timeout),
+        ):
+            execute(probe, _PROBE, (pulse,))
+
+    def _blame(self, error: psycopg.OperationalError) -> None:
+        """If the second session got no answer in time and the first one does, raise what that means."""
+        in_time = not (self._watchdog.expired or isinstance(error, psycopg.errors.ConnectionTimeout))
+        if in_time or self._watchdog.stopped:
+            return
+        self._watchdog.expired = False
+        self.query("SELECT 1", ())
+        raise diagnosis.no_second_session() from None
+
+    def _new_pulse(self) -> str:
+        pulse = secrets.token_hex(8)
+        self._expected = pulse.encode()
+        return pulse
+
+    def _comes_back(self, deadline: float) -> bool:
+        """Read until the pulse has arrived, or the deadline. What else arrives is kept, and moves no deadline."""
+        while self._expected and (left := deadline - time.monotonic()) > 0:
+            self._read(left)
+        return not self._expected
+
+    def _arrive(self, notify: PGnotify) -> None:
+        """One notification, as soon as libpq has it: also in the middle of a statement of ours."""
+        self._arrivals += 1
+        if notify.relname == self._relname:
+            self._arrived.append(notify.extra)
+        elif notify.extra == self._expected:
+            self._expected = b""
+
+    def _read(self, timeout: float) -> None:
+        """Let arrive what the server has sent, or sends within the time."""
+        waits, before = not self._has_data(), self._arrivals
+        try:
+            # The whole batch has come to our handler before the first of it is handed out here, so nothing is lost
+            # by leaving then, and psycopg need not decode the others.
+            with closing(self._connection.notifies(timeout=timeout, stop_after=1)) as notifies:
+                next(notifies, None)
+        except UnicodeDecodeError:
+            pass
+        if waits and self._arrivals > before:
+            self.heard_at = time.monotonic()
+
+    def _has_data(self) -> bool:
+        poll = select.poll()
+        poll.register(self._connection.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+
+def _texts(payloads: Sequence[bytes]) -> list[str]:
+    """Notifications as texts; one that has bytes that are not UTF-8 is empty, which is no event."""
+    try:
+        return [payload.decode() for payload in payloads]
+    except UnicodeDecodeError:
+        return [_text(payload) for payload in payloads]
+
+
+def _text(payload: bytes) -> str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        return ""

@@ -238,6 +238,11 @@ class Feed:
                 since = position  # the log had them not, and here they are passed by
             return position, since
 
+    def after_gap(self, position: int) -> int:
+        """The position after the last gap that a reader at a position has to be told; its own if there is none."""
+        with self._lock:
+            return max(self._refreshed_at + 1, self._lost_at) if self._has_to_refresh(position) else position
+
     def _vouches_for(self, number: int, offered: int) -> bool:
         """Whether the log has that very number, as far as can be seen here."""
         assert self.log is not None

@@ -162,6 +162,8 @@ class RefillingBacklog(Backlog):
         if not number or not (self._behind or self._log.refill):
             return False
         if not self._behind:
+            if any(waiting is REFRESH_EVENT for waiting in self.queue):
+                return False  # the log may be another one now: nothing of it comes before that refresh
             self._fall_behind(number - 1)  # the reader has, or had, everything before
         self._pop()
         self._floor = number

@@ -278,6 +278,19 @@ def test_a_refresh_stands_for_everything_that_was_to_come() -> None:
     assert reader.drain() == [REFRESH_EVENT, logged(10)]
 
 
+def test_a_refresh_that_is_queued_behind_events_comes_before_anything_that_the_log_has_later() -> None:
+    """The log may be another server's by then."""
+    reader = Reader(3)
+    reader.offer(1, 2)
+    reader.backlog.offer(REFRESH_EVENT)
+    reader.offer(3, 4)
+    events = reader.drain()
+    assert events[-1] == logged(4) or events == [REFRESH_EVENT]
+    assert REFRESH_EVENT in events
+    later = [event for event in (logged(3), logged(4)) if event in events]
+    assert all(events.index(REFRESH_EVENT) < events.index(event) for event in later)
+
+
 def test_an_answer_that_comes_after_a_refresh_is_not_wanted() -> None:
     reader = Reader(2)
     reader.offer(*range(1, 10))

@@ -150,6 +150,21 @@ def test_a_stream_that_reads_the_log_across_a_refresh_is_told_and_gets_nothing_t
     assert rig.received() == ["8"]
 
 
+def test_a_stream_that_fell_behind_before_a_refresh_is_told_before_anything_that_the_log_has_by_then(rig: Rig) -> None:
+    """Since the refresh it may be the log of another server, which lacks what the stream has."""
+    rig.offer(4, 5)
+    rig.broadcast()
+    rig.answer(0, until=5)
+    rig.offer(*range(6, 14))
+    rig.broadcast()
+    assert rig.received() == []
+    rig.refresh()
+    rig.answer(1, until=13)
+    received = rig.received()
+    assert received[0] == "refresh"
+    assert received.count("refresh") == 1
+
+
 @pytest.mark.parametrize(("buffer_bytes", "asked"), [(1, [1, 2, 3, 4, 5]), (2, [1, 3, 5]), (3, [1, 4]), (5, [1])])
 def test_of_a_page_a_stream_takes_what_it_may_hold_and_asks_for_the_rest(buffer_bytes: int, asked: list[int]) -> None:
     """An event has one byte of payload here."""

@@ -289,10 +289,7 @@ class Pump:
         """Go on with the feed if that has everything from here on; False when the log is asked instead."""
         with _of_feed():
             position, since = outlet.feed.join(outlet.number, outlet.position, outlet.passed, known=outlet.known)
-        if since > outlet.position:
-            outlet.position = since
-            outlet.feed.tell_refresh()
-            outlet.put(sse.encode(REFRESH_EVENT))
+        self._tell_gap(outlet, since)
         if position is None:
             self._ask(outlet, audience)
             return False
@@ -301,6 +298,13 @@ class Pump:
             return False
         self._end_replay(outlet, audience, position)
         return True
+
+    def _tell_gap(self, outlet: Outlet, since: int) -> None:
+        """Tell it to refresh where it has not passed `since`, the position after a gap of its feed."""
+        if since > outlet.position:
+            outlet.position = since
+            outlet.feed.tell_refresh()
+            outlet.put(sse.encode(REFRESH_EVENT))
 
     def _end_replay(self, outlet: Outlet, audience: Audience, position: int) -> None:
         outlet.replaying, outlet.position, outlet.question, outlet.fruitless = False, position, None, 0
@@ -335,6 +339,9 @@ class Pump:
             outlet.put(sse.encode(REFRESH_EVENT))
             self._end_replay(outlet, audience, audience.position)
         else:
+            if outlet.known:
+                # Nobody has asked whether the log knows its number: since a gap it may be another server's log.
+                self._tell_gap(outlet, _after_gap(outlet))
             self._put_page(outlet, page)
         self._due[outlet] = None
 
@@ -443,6 +450,11 @@ def _audience_of(outlet: Outlet) -> Audience:
 
 def _fail(outlet: Outlet, error: Exception) -> None:
     raise error
+
+
+def _after_gap(outlet: Outlet) -> int:
+    with _of_feed():
+        return outlet.feed.after_gap(outlet.position)
 
 
 def _fitting(page: Page, limit: int) -> int:

@@ -307,15 +307,20 @@ def test_a_partitioned_table_publishes_what_is_written_through_it(connection: Co
     )
     connection.execute("CREATE TABLE logs_1 PARTITION OF logs FOR VALUES IN (1)")
     connection.execute("CREATE TABLE logs_2 PARTITION OF logs FOR VALUES IN (2)")
-    watch(connection, "logs")
+    watch(connection, "logs", ())
     connection.execute("INSERT INTO logs VALUES (1, %(t)s, 1), (2, %(t)s, 2)", {"t": TENANT})
-    assert published(connection, "logs") == [event("insert", id=1), event("insert", id=2)]
+    assert published(connection, "logs") == [event("insert", id=1, part=1), event("insert", id=2, part=2)]
     connection.execute("UPDATE logs SET part = 2 WHERE id = 1")  # into the other partition
-    assert published(connection, "logs") == [event("update", id=1)]
+    assert published(connection, "logs") == [event("delete", id=1, part=1), event("insert", id=1, part=2)]
     connection.execute("INSERT INTO logs_1 VALUES (3, %s, 1)", [TENANT])
     assert published(connection, "logs") == []
+    connection.execute("ALTER TABLE logs DETACH PARTITION logs_2")
+    connection.execute("ALTER TABLE logs ATTACH PARTITION logs_2 FOR VALUES IN (2)")
+    assert published(connection, "logs") == []
+    connection.execute("UPDATE logs SET tenant_id = tenant_id")
+    assert published(connection, "logs") == []
     connection.execute("DELETE FROM logs")
-    assert published(connection, "logs") == [event("delete", id=number) for number in (1, 2, 3)]
+    assert published(connection, "logs") == [event("delete", id=n, part=part) for n, part in ((1, 2), (2, 2), (3, 1))]
 
 
 def test_a_key_of_several_columns(connection: Connection) -> None:
@@ -384,7 +389,7 @@ def test_a_columns_name_is_never_taken_for_another_thing(connection: Connection,
 
 
 def test_tables_of_the_same_name_in_two_schemas_are_told_apart(connection: Connection) -> None:
-    connection.execute("CREATE SCHEMA shop CREATE TABLE orders (id text, tenant_id uuid)")
+    connection.execute("CREATE SCHEMA shop CREATE TABLE orders (id text PRIMARY KEY, tenant_id uuid)")
     watch(connection)
     watch(connection, "shop.orders", channel="shop orders")
     connection.execute("INSERT INTO shop.orders VALUES ('x', %s)", [TENANT])
@@ -394,7 +399,7 @@ def test_tables_of_the_same_name_in_two_schemas_are_told_apart(connection: Conne
 
 
 def test_a_table_without_a_schema_is_found_as_in_any_statement(connection: Connection) -> None:
-    connection.execute("CREATE SCHEMA shop CREATE TABLE orders (id text, tenant_id uuid)")
+    connection.execute("CREATE SCHEMA shop CREATE TABLE orders (id text PRIMARY KEY, tenant_id uuid)")
     connection.execute("SET search_path = shop, public")
     watch(connection)
     assert rows_of(connection, "SHOW search_path") == [("shop, public",)]
@@ -406,15 +411,16 @@ def test_a_table_without_a_schema_is_found_as_in_any_statement(connection: Conne
     assert rows_of(connection, "SELECT proname FROM pg_proc WHERE proname LIKE 'pgfanout%'") == []
 
 
-def test_a_tenant_may_be_text(connection: Connection) -> None:
-    connection.execute("ALTER TABLE orders ALTER tenant_id TYPE text")
+def test_a_tenant_is_a_uuid(connection: Connection) -> None:
+    connection.execute("CREATE DOMAIN a_uuid AS uuid; CREATE DOMAIN a_tenant AS a_uuid")
+    connection.execute("ALTER TABLE orders ALTER tenant_id TYPE a_tenant")
     watch(connection)
-    tenant = uuid.UUID("abcdefab-1111-4111-8111-111111111111")
-    connection.execute("INSERT INTO orders VALUES (1, %s)", [str(tenant).upper()])
-    connection.execute("UPDATE orders SET tenant_id = lower(tenant_id)")
-    assert published(connection, tenant=tenant) == [event("insert", id=1), event("update", id=1)]
-    with pytest.raises(psycopg.errors.InvalidTextRepresentation):
-        connection.execute("INSERT INTO orders VALUES (2, 'me')")
+    orders(connection, (1, "new"))
+    assert published(connection) == [event("insert", id=1)]
+    run(connection, drop_script("orders"))
+    connection.execute("ALTER TABLE orders ALTER tenant_id TYPE text")
+    with pytest.raises(psycopg.errors.DatatypeMismatch, match=r"tenant_id of the table public\.orders is of the type text"):
+        watch(connection)
 
 
 def test_what_the_history_refuses_fails_the_statement(connection: Connection) -> None:
@@ -534,8 +540,8 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"when": "nothing > 1"}, "nothing"),
     ({"when": "id"}, "boolean"),
     ({"when": "id >"}, "syntax"),
-    ({"tenant": "id"}, "cannot cast type integer to uuid"),
-    ({"key": ("details",)}, "json"),
+    ({"tenant": "id"}, "has to be a uuid.*integer"),
+    ({"key": ("status",)}, "may be NULL: status"),
     ({"schema": "elsewhere"}, "elsewhere"),
 ]
 
@@ -561,7 +567,6 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"table": "x" * 64}, "63 bytes"),
     ({"tenant": ""}, "column needs a name"),
     ({"tenant": "ü" * 32}, "63 bytes"),
-    ({"key": ()}, "key needs one column"),
     ({"key": "id"}, "key has to be a sequence"),
     ({"key": None}, "key has to be a sequence"),
     ({"key": ("id", "")}, "column needs a name"),
@@ -688,7 +693,7 @@ def test_a_function_that_another_role_has_put_in_its_place_is_not_trusted(connec
 def test_the_function_of_a_table_that_was_renamed_is_left_alone(connection: Connection) -> None:
     watch(connection)
     connection.execute("ALTER TABLE orders RENAME TO old_orders")
-    connection.execute(ORDERS.replace("PRIMARY KEY", ""))
+    connection.execute(ORDERS)
     with pytest.raises(psycopg.errors.RaiseException, match="not this table's"):
         watch(connection)
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.history
 
 def keep(connection: psycopg.Connection, **limits: Any) -> None:
     """Install it again, with other limits of what is kept."""
-    Schema(**limits).install(connection)
+    Schema(**limits).install(connection, repair=True)
     connection.commit()
 
 

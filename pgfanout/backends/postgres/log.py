@@ -12,7 +12,7 @@ from ...errors import HubConfigurationError
 from ...event import Event
 from ...log import Page
 from ...topic import Topic
-from .schema import VERSION
+from .schema import REQUIRED
 
 __all__ = ["Ends", "LogTable", "Query", "prepare"]
 
@@ -105,8 +105,8 @@ class LogTable:
                 f" {self._install('--reader ROLE --publisher ROLE')} with this role's name"
             )
         else:
-            if version < VERSION:
-                problem = f"the history is of version {version}, {VERSION} is needed: run {self._install()}"
+            if version < REQUIRED:
+                problem = f"the history is of version {version}, {REQUIRED} is needed: run {self._install()}"
             elif channel != self._postgres_channel:
                 problem = (
                     f"the history notifies {channel!r}, and this hub listens on {self._postgres_channel!r}: give it"

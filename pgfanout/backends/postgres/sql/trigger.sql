@@ -201,13 +201,14 @@ $query_@mark@$ END INTO pgfanout_channels, pgfanout_tenants, pgfanout_payloads, 
     IF pgfanout_problem IS NOT NULL THEN
         BEGIN
             EXECUTE pgfanout_sides || $query_@mark@$
-SELECT array_agg(@channel@::text), array_agg(tenant), array_agg('{"operation":"update","key":null}'::json), array_agg('update'::text)
-FROM (
+SELECT array_agg(@channel@::text), array_agg(tenant), array_agg('{"operation":"update","key":null}'::json),
+    array_agg('update'::text)
+FROM (SELECT DISTINCT @tenant_column@::uuid AS tenant FROM (
 $query_@mark@$ || CASE TG_OP
-                WHEN 'INSERT' THEN $query_@mark@$SELECT @tenant_column@::uuid AS tenant FROM new_rows$query_@mark@$
-                WHEN 'DELETE' THEN $query_@mark@$SELECT @tenant_column@::uuid AS tenant FROM old_rows$query_@mark@$
-                ELSE $query_@mark@$SELECT @tenant_column@::uuid AS tenant FROM old_rows UNION ALL SELECT @tenant_column@::uuid FROM new_rows$query_@mark@$
-            END || ' GROUP BY 1) AS tenants WHERE tenant IS NOT NULL'
+                WHEN 'INSERT' THEN $query_@mark@$SELECT @tenant_column@ FROM new_rows$query_@mark@$
+                WHEN 'DELETE' THEN $query_@mark@$SELECT @tenant_column@ FROM old_rows$query_@mark@$
+                ELSE $query_@mark@$SELECT @tenant_column@ FROM old_rows UNION SELECT @tenant_column@ FROM new_rows$query_@mark@$
+            END || ') AS rows) AS tenants WHERE tenant IS NOT NULL'
             INTO pgfanout_channels, pgfanout_tenants, pgfanout_payloads, pgfanout_types;
         EXCEPTION WHEN syntax_error_or_access_rule_violation OR data_exception OR internal_error THEN
             pgfanout_channels := NULL;

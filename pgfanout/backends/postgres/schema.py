@@ -15,7 +15,17 @@ from psycopg.pq import TransactionStatus
 
 from ...topic import check_channel
 
-__all__ = ["IDENTIFIER_LIMIT", "MAX_PAYLOAD", "REQUIRED", "REVISION", "VERSION", "Schema", "check_schema", "set_transaction", "trigger_name"]
+__all__ = [
+    "IDENTIFIER_LIMIT",
+    "MAX_PAYLOAD",
+    "REQUIRED",
+    "REVISION",
+    "VERSION",
+    "Schema",
+    "check_schema",
+    "set_transaction",
+    "trigger_name",
+]
 
 MAX_PAYLOAD: Final = 1_048_576
 """Bytes of JSON that an event of the log may have, unless configured."""
@@ -79,10 +89,10 @@ IF has_row AND {spare} AND installed.version >= {version} AND installed.revision
 {grants}    END IF;
 ELSE
     IF installed.version > {version} THEN
-        RAISE EXCEPTION 'the history in the schema {schema} is of version %, this is version {version}', installed.version
-            USING HINT = 'Use the newer pgfanout.';
+        RAISE EXCEPTION 'the history in the schema {schema} is of version %, this is version {version}',
+            installed.version USING HINT = 'Use the newer pgfanout.';
     ELSIF installed.revision > {revision} THEN
-        RAISE EXCEPTION 'the functions of the history in the schema {schema} are of revision %, these are of revision {revision}',
+        RAISE EXCEPTION 'the history''s functions in the schema {schema} are of revision %, these are of revision {revision}',
             installed.revision USING HINT = 'Use the newer pgfanout.';
     END IF;
     IF has_row THEN
@@ -205,7 +215,7 @@ class Schema:
         It grants the named roles what publishing needs, and what listening, replaying and pruning need. It refuses
         a database that has newer functions, unless it leaves them alone.
 
-        Under REPEATABLE READ or SERIALIZABLE it may fail with 40001 beside another installation, and has to be run again.
+        Under REPEATABLE READ or SERIALIZABLE it may fail with 40001 beside another installation: run it again.
         """
         steps = [_STEP.format(number=number, step=self._filled(step)) for number, step in enumerate(_STEPS, 1)]
         return _SCRIPT.format(

@@ -1,5 +1,5 @@
--- What is known of a log that somebody has emptied, whose clock was wrong, or whose row is gone. Nothing here takes a lock
--- that a reader of the log waits for, so that an upgrade beside a pg_dump stops no hub.
+-- What is known of a log that somebody has emptied, or whose clock was wrong. Nothing here takes a lock that a reader of
+-- the log waits for: an upgrade beside a pg_dump stops no hub.
 
 -- What they do is in functions.sql.
 CREATE FUNCTION @schema@._after_delete() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';

@@ -158,7 +158,8 @@ BEGIN
     DELETE FROM @schema@.seen WHERE at > now;  -- by a clock that was wrong
     IF last > extract(epoch FROM now + interval '1 minute') * 1000000 THEN
         INSERT INTO @schema@.seen (at, number)
-        SELECT now, last WHERE NOT EXISTS (SELECT FROM @schema@.seen WHERE at > now - age / 1000);
+        SELECT now, last
+        WHERE NOT EXISTS (SELECT FROM @schema@.seen WHERE at > now - age / 1000 OR number = last);
         too_old := greatest(too_old, (SELECT max(number) FROM @schema@.seen WHERE at <= clock_timestamp() - age));
         DELETE FROM @schema@.seen WHERE number < too_old;
     ELSE

@@ -53,8 +53,9 @@ BEGIN
         SELECT typbasetype INTO STRICT type FROM pg_type WHERE oid = type;
     END LOOP;
     IF type <> 'uuid'::regtype THEN
-        RAISE EXCEPTION 'the tenant has to be a uuid: the column % of the table % is of the type %', @tenant@, target, type::regtype
-            USING ERRCODE = 'datatype_mismatch', HINT = 'Change its type, or add a generated column (STORED) of type uuid.';
+        RAISE EXCEPTION 'the tenant has to be a uuid: the column % of the table % is of the type %', @tenant@, target,
+            type::regtype USING ERRCODE = 'datatype_mismatch',
+            HINT = 'Change its type, or add a generated column (STORED) of the type uuid.';
     END IF;
 
     -- The key tells the tenant's rows apart. That is asked of a unique index that may be deferrable: rows with the same
@@ -75,7 +76,8 @@ BEGIN
         )
     ) THEN
         RAISE EXCEPTION 'the key of the table % is not unique: no unique index on %', target, array_to_string(key, ', ')
-            USING HINT = 'Make one (it may have the tenant''s column, too), or name other columns (--key); without --key it is the primary key.';
+            USING HINT = 'Make one (it may have the tenant''s column, too), or name other columns (--key);'
+                ' without --key it is the primary key.';
     END IF;
     SELECT string_agg(quote_ident(name), ', ' ORDER BY place), string_agg('k' || place, ', ' ORDER BY place),
         string_agg(quote_ident(name) || ' AS k' || place, ', ' ORDER BY place),
@@ -102,7 +104,8 @@ BEGIN
         FROM unnest(ARRAY[@tenant@]::text[] || key || named) WITH ORDINALITY AS n (name, place) GROUP BY name
     ) AS distinct_names;
     IF strpos(array_to_string(columns, ' '), '@mark@$') > 0 THEN  -- it would end the quotes below
-        RAISE EXCEPTION 'a column of the table % has a name that this script can''t quote: name it with --key or --columns', target;
+        RAISE EXCEPTION 'a column of the table % has a name that this script can''t quote', target
+            USING HINT = 'Name it with --key or --columns.';
     END IF;
 
     -- The function's place is beside the table, wherever the caller's path has found that.
@@ -116,9 +119,9 @@ BEGIN
             USING HINT = 'It serves another table, or another role owns it: drop it, with its triggers.';
     END IF;
 
-    -- The events are made in a block of its own, which changes nothing and so costs no transaction id, and published after
-    -- it. An error in the block is one of the statement only, as it was written: then it is tried with the names that the
-    -- columns have now. If that fails, too, each tenant is told that something has changed.
+    -- A block of its own makes the events. It changes nothing, and so costs no transaction id. They are published after it.
+    -- An error in the block has to do with the statement, and not with the transaction: the function then tries again with
+    -- the names that the columns have now. If that fails, too, it tells each tenant that something has changed.
     EXECUTE $text_@mark@$
 CREATE OR REPLACE FUNCTION @function@() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body_@mark@$
@@ -164,9 +167,10 @@ IF pgfanout_usable AND pgfanout_problem IS NOT NULL THEN
     WITH renamed AS (
         SELECT attname AS now, name AS once
         FROM pg_trigger CROSS JOIN unnest(tgattr) WITH ORDINALITY AS c (number, place)
-            JOIN unnest($text_@mark@$ || quote_literal(columns) || $text_@mark@$::text[]) WITH ORDINALITY AS n (name, place) USING (place)
+            JOIN unnest($text_@mark@$ || quote_literal(columns) || $text_@mark@$::text[]) WITH ORDINALITY AS n (name, place)
+            USING (place)
             JOIN pg_attribute ON attrelid = tgrelid AND attnum = number
-        WHERE tgrelid = TG_RELID AND tgname = $text_@mark@$ || quote_literal(@on_columns_text@) || $text_@mark@$ AND attname <> name
+        WHERE tgrelid = TG_RELID AND tgname = @on_columns_text@ AND attname <> name
     )
     SELECT concat_ws(', ', (
         SELECT string_agg(format('%I', attname), ', ') FROM pg_attribute
@@ -207,7 +211,9 @@ FROM (SELECT DISTINCT @tenant_column@::uuid AS tenant FROM (
 $query_@mark@$ || CASE TG_OP
                 WHEN 'INSERT' THEN $query_@mark@$SELECT @tenant_column@ FROM new_rows$query_@mark@$
                 WHEN 'DELETE' THEN $query_@mark@$SELECT @tenant_column@ FROM old_rows$query_@mark@$
-                ELSE $query_@mark@$SELECT @tenant_column@ FROM old_rows UNION SELECT @tenant_column@ FROM new_rows$query_@mark@$
+                ELSE $query_@mark@$
+SELECT @tenant_column@ FROM old_rows UNION SELECT @tenant_column@ FROM new_rows
+$query_@mark@$
             END || ') AS rows) AS tenants WHERE tenant IS NOT NULL'
             INTO pgfanout_channels, pgfanout_tenants, pgfanout_payloads, pgfanout_types;
         EXCEPTION WHEN syntax_error_or_access_rule_violation OR data_exception OR internal_error THEN
@@ -230,9 +236,9 @@ $text_@mark@$;
     -- Who may execute it could let it publish what a table of their own holds. A trigger that is there needs no such right.
     REVOKE ALL ON FUNCTION @function@() FROM PUBLIC;
 
-    -- Each condition makes its trigger depend on the history: with that, the trigger goes. The last trigger never fires. It
-    -- depends on the columns, so that PostgreSQL refuses to drop them, knows their names when they have others, and keeps the
-    -- options.
+    -- Each condition makes its trigger depend on the history, and so the trigger is dropped with the history. The last one
+    -- never fires. It depends on the columns: PostgreSQL refuses to drop them, and the function finds those that have another
+    -- name. Its argument keeps the options.
     CREATE OR REPLACE TRIGGER @on_insert@ AFTER INSERT ON @bare_table@
         REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT
         WHEN (NULL::@schema@.event IS NULL AND NULL::@schema@.pending_many IS NULL) EXECUTE FUNCTION @function@();
@@ -243,8 +249,8 @@ $text_@mark@$;
         REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT
         WHEN (NULL::@schema@.event IS NULL AND NULL::@schema@.pending_many IS NULL) EXECUTE FUNCTION @function@();
     EXECUTE format(
-        'CREATE OR REPLACE TRIGGER %s AFTER UPDATE OF %s ON %s FOR EACH STATEMENT WHEN (false AND NULL::@schema@.event IS NULL)'
-        ' EXECUTE FUNCTION %s(%L)',
+        'CREATE OR REPLACE TRIGGER %s AFTER UPDATE OF %s ON %s FOR EACH STATEMENT'
+        ' WHEN (false AND NULL::@schema@.event IS NULL) EXECUTE FUNCTION %s(%L)',
         @on_columns_sql@, (SELECT string_agg(quote_ident(name), ', ') FROM unnest(columns) AS name), @bare_table_text@,
         @function_text@, @options@::jsonb || jsonb_build_object('key', to_jsonb(key), 'names', to_jsonb(columns))
     );

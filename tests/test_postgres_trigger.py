@@ -12,6 +12,7 @@ import pytest
 from psycopg import sql
 
 from pgfanout import InvalidEventError
+from pgfanout.backends.postgres import trigger
 from pgfanout.backends.postgres.schema import REVISION, Schema
 from pgfanout.backends.postgres.trigger import TableTrigger, drop_script
 
@@ -1024,6 +1025,23 @@ def test_many_statements_of_a_transaction_cost_no_subtransaction_with_an_id(conn
 
 
 # What is stored
+
+
+def test_a_newer_releases_trigger_is_left_alone(
+    connection: Connection, notices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(trigger, "REVISION", REVISION + 1)
+        watch(connection, channel="newer")
+    connection.execute("SET search_path = public, pg_temp")
+    watch(connection, channel="older")
+    assert notices == ["the trigger of the table public.orders is of a newer pgfanout, and is left alone"]
+    assert rows_of(connection, "SHOW search_path") == [("public, pg_temp",)]
+    orders(connection, (1, "new"))
+    assert published(connection, "newer") == [event("insert", id=1)]
+    run(connection, drop_script("orders"))
+    watch(connection, channel="older")
+    assert rows_of(connection, "SELECT revision FROM pgfanout.table_trigger") == [(REVISION,)]
 
 
 def test_the_options_are_stored_so_that_the_trigger_can_be_made_again(flagged: Connection) -> None:

@@ -92,7 +92,8 @@ ELSE
         RAISE EXCEPTION 'the history in the schema {schema} is of version %, this is version {version}',
             installed.version USING HINT = 'Use the newer pgfanout.';
     ELSIF installed.revision > {revision} THEN
-        RAISE EXCEPTION 'the history in the schema {schema} has functions of revision %, these are of revision {revision}',
+        RAISE EXCEPTION
+            'the history in the schema {schema} has functions of revision %, these are of revision {revision}',
             installed.revision USING HINT = 'Use the newer pgfanout.';
     END IF;
     IF has_row THEN

@@ -88,6 +88,7 @@ class TableTrigger:
             "key": _array(self.key),
             "named": _array([*self.columns, *self.payload]),
             "when": self.when,
+            "revision": str(REVISION),
             "options": _literal(json.dumps({**vars(self), "revision": REVISION})),
             "channel": _literal(self._channel),
             "inserted": self._events(self._rows("new_rows", "'insert' AS type")),

@@ -26,6 +26,16 @@ BEGIN
     END IF;
     PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
 
+    -- A worker of an older release, which makes its triggers at each start, undoes nothing of a newer one.
+    IF (
+        SELECT convert_from(substring(tgargs FROM 1 FOR octet_length(tgargs) - 1), getdatabaseencoding())::jsonb->'revision'
+        FROM pg_trigger WHERE tgrelid = target AND tgname = @on_columns_text@ AND tgnargs = 1
+    ) > to_jsonb(@revision@) THEN
+        RAISE WARNING 'the trigger of the table % is of a newer pgfanout, and is left alone', target;
+        PERFORM set_config('search_path', path, true);
+        RETURN;
+    END IF;
+
     -- The columns that are named exist.
     IF cardinality(key) = 0 THEN
         SELECT array_agg(attname ORDER BY place) INTO key

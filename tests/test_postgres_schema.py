@@ -340,7 +340,9 @@ def test_an_older_worker_leaves_newer_functions_and_all_settings_alone(
 
 
 def test_older_functions_are_refused(owner: psycopg.Connection, mended: Callable[[], str]) -> None:
-    with pytest.raises(errors.RaiseException, match=f"functions of revision {REVISION + 1}, these are of revision {REVISION}"):
+    with pytest.raises(
+        errors.RaiseException, match=f"functions of revision {REVISION + 1}, these are of revision {REVISION}"
+    ):
         Schema(max_rows=3).install(owner, repair=True)
     assert mended() == "next"
     assert log(owner)[3] == 5

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import pytest
 
-from ..support.event_log import TENANT, Connect, numbers, payloads, publish, publish_many
+from ..support.event_log import LONG, TENANT, Connect, numbers, payloads, publish, publish_many, waits_for
+from ..support.wait import eventually
 from .test_pruning import keep, prune, pruned_to
 
 pytestmark = pytest.mark.history
@@ -112,3 +115,54 @@ def test_pruning_does_not_wait_for_a_deletion_and_publishing_neither(
     assert prune(pruner) == 2
     pruner.commit()
     assert payloads(reader) == [4]
+
+
+def test_pruning_and_deletions_wait_for_each_other_in_one_order(connect: Connect, reader: psycopg.Connection) -> None:
+    """Or they would end in a deadlock: each at its end needs the mark, and what the other has taken."""
+    pruner, deleter = connect(), connect()
+    keep(pruner, max_rows=1)
+    publish_many(pruner, *range(10))
+    pruner.commit()
+    reader.execute(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN OLD; END'"
+    )
+    reader.execute(
+        "CREATE TRIGGER wait BEFORE DELETE ON pgfanout.event FOR EACH ROW WHEN (OLD.payload::text = '5')"
+        " EXECUTE FUNCTION wait()"
+    )
+    gate = connect()
+    gate.execute("SELECT pg_advisory_xact_lock(7)")
+    with ThreadPoolExecutor(2) as threads:
+        # It has deleted two rows, and waits before the third and before it moves the mark.
+        deleted = threads.submit(deleter.execute, "DELETE FROM pgfanout.event WHERE payload::text IN ('3', '4', '5')")
+        eventually(lambda: waits_for(reader, deleter, gate), LONG)
+        pruned = threads.submit(prune, pruner)
+        eventually(lambda: pruned.done() or waits_for(reader, pruner, gate), LONG)
+        gate.rollback()
+        assert pruned.result(LONG) in (6, 7)
+        pruner.commit()
+        deleted.result(LONG)
+        deleter.commit()
+    assert payloads(reader) == [9]
+
+
+def test_pruning_and_a_truncation_wait_for_each_other_in_one_order(
+    connect: Connect, reader: psycopg.Connection
+) -> None:
+    pruner, truncater, holder = connect(), connect(), connect()
+    keep(pruner, max_rows=1)
+    publish_many(pruner, *range(3))
+    pruner.commit()
+    holder.execute("SELECT FROM pgfanout.event")
+    with ThreadPoolExecutor(2) as threads:
+        truncated = threads.submit(truncater.execute, "TRUNCATE pgfanout.event")
+        eventually(lambda: waits_for(reader, truncater, holder), LONG)
+        pruned = threads.submit(prune, pruner)
+        eventually(lambda: waits_for(reader, pruner, truncater), LONG)
+        holder.rollback()
+        truncated.result(LONG)
+        truncater.commit()
+        assert pruned.result(LONG) == 0
+        pruner.commit()
+    assert payloads(reader) == []

@@ -61,8 +61,8 @@ DO $pgfanout$
 DECLARE
     installed record;
     current integer;
-    has_row boolean := false;
     notified text;
+    has_row boolean := false;
     settings record;
     path text := pg_catalog.current_setting('search_path');
 BEGIN
@@ -77,7 +77,7 @@ BEGIN
         IF to_regprocedure('{schema}._installed()') IS NOT NULL THEN
             SELECT i.version, i.revision INTO STRICT installed FROM {schema}._installed() AS i;
         END IF;
-        SELECT version INTO current FROM {schema}.log;
+        SELECT version, postgres_channel INTO current, notified FROM {schema}.log;
         has_row := FOUND;
         installed.version := coalesce(current, installed.version);
     END IF;
@@ -96,16 +96,28 @@ ELSE
             'the history in the schema {schema} has functions of revision %, these are of revision {revision}',
             installed.revision USING HINT = 'Use the newer pgfanout.';
     END IF;
+    IF installed.version > 0 AND NOT has_row
+        AND NOT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('{schema}.log'))
+    THEN
+        RAISE EXCEPTION 'the history was installed after this transaction had begun'
+            USING ERRCODE = 'serialization_failure', HINT = 'Run it again, in a new transaction.';
+    END IF;
+    -- Locks in the order that publishing, pruning and deleting take them: pending, event, log.
+    IF installed.version > 0 AND NOT has_row
+        OR has_row AND NOT {spare} AND {channel} <> notified
+    THEN
+        -- A transaction that has published ends on the old channel, or before the log begins anew. One that publishes
+        -- meanwhile waits, and finds what is new.
+        LOCK TABLE {schema}.pending, {schema}.pending_many IN SHARE ROW EXCLUSIVE MODE;
+    END IF;
+    IF installed.version BETWEEN 1 AND {version} - 1 THEN
+        LOCK TABLE {schema}.event IN SHARE ROW EXCLUSIVE MODE;
+    END IF;
     IF has_row THEN
         PERFORM FROM {schema}.log FOR UPDATE;
     ELSIF installed.version > 0 THEN
-        IF NOT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('{schema}.log')) THEN
-            RAISE EXCEPTION 'the history was installed after this transaction had begun'
-                USING ERRCODE = 'serialization_failure', HINT = 'Run it again, in a new transaction.';
-        END IF;
         -- The row is gone: a copy of the schema alone, or TRUNCATE. Nothing tells any more which events are missing, so
-        -- the log begins anew, with a number above all that were. The lock waits for transactions that publish.
-        LOCK TABLE {schema}.pending, {schema}.pending_many IN SHARE ROW EXCLUSIVE MODE;
+        -- the log begins anew, with a number above all that were.
         INSERT INTO {schema}.log (version, pruned_to, prune_to) SELECT installed.version, number, number
         FROM setval('{schema}.number', greatest(
             pg_sequence_last_value('{schema}.number') + 1, (SELECT max(number) + 1 FROM {schema}.event),
@@ -115,16 +127,11 @@ ELSE
         DELETE FROM {schema}.event;
     END IF;
 {steps}
-    SELECT postgres_channel INTO STRICT notified FROM {schema}.log;
     UPDATE {schema}.log SET version = {version};
     IF NOT has_row OR NOT {spare} THEN
         UPDATE {schema}.log SET {settings};
     END IF;
     SELECT * INTO STRICT settings FROM {schema}.log;
-    IF settings.postgres_channel <> notified THEN
-        -- Who is publishing ends on the old channel; who comes meanwhile waits, and finds the new one.
-        LOCK TABLE {schema}.pending, {schema}.pending_many IN SHARE ROW EXCLUSIVE MODE;
-    END IF;
 EXECUTE replace(replace($functions$
 {functions}$functions$,
         '@max_payload@', settings.max_payload::text), '@postgres_channel@', quote_literal(settings.postgres_channel));
@@ -226,6 +233,7 @@ class Schema:
             schema=self.name,
             spare=str(not repair).lower(),
             steps="".join(steps),
+            channel=sql.Literal(self.postgres_channel).as_string(None) + "::text",
             settings=", ".join(self._settings()),
             functions=self._filled("functions.sql"),
             grants="".join(f"    {grant};\n" for grant in self._grants(publishers, readers)),

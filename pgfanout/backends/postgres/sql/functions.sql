@@ -185,6 +185,7 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(@prune_lock@) THEN
         RETURN NULL;
     END IF;
+    LOCK TABLE @schema@.event IN ROW EXCLUSIVE MODE;  -- before the row of `log`, as TRUNCATE and DELETE take them
     SELECT * INTO settings FROM @schema@.log FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         IF NOT EXISTS (SELECT FROM @schema@.log) THEN
@@ -205,12 +206,13 @@ BEGIN
     SELECT last_value INTO first FROM @schema@.oldest;
     WITH pruned AS (
         DELETE FROM @schema@.event WHERE number IN (
-            SELECT number FROM @schema@.event WHERE number BETWEEN first AND settings.prune_to ORDER BY number LIMIT batch
+            SELECT number FROM @schema@.event WHERE number BETWEEN first AND settings.prune_to
+            ORDER BY number LIMIT batch FOR UPDATE SKIP LOCKED
         ) RETURNING number
     )
     SELECT count(*), max(number) INTO gone, last FROM pruned;
     IF gone > 0 THEN
-        PERFORM setval('@schema@.oldest', last + 1);
+        PERFORM setval('@schema@.oldest', last + 1);  -- an event that was skipped is found by the next plan
         UPDATE @schema@.log SET rows = greatest(0, rows - gone);
     END IF;
     RETURN gone;

@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 
 import pgfanout
+from pgfanout import PostgresHub
 from pgfanout.backends.postgres.schema import Schema
 from pgfanout.backends.postgres.script import ScriptError, run_script
 from pgfanout.backends.postgres.trigger import TableTrigger
@@ -148,6 +149,17 @@ def test_the_option_goes_before_the_environment_and_the_own_variable_before_the_
     assert connection.execute(triggers).fetchone() == (4,)
     assert printed(capsys, *TRIGGER, "--drop", "--apply", "--database-url", fresh_database_url) == ""
     assert connection.execute(triggers).fetchone() == (0,)
+
+
+def test_install_changes_the_settings_of_a_log_that_is_there(
+    fresh_database_url: str, connection: psycopg.Connection, capsys: Capture
+) -> None:
+    apply = ["sql", "install", "--apply", "--database-url", fresh_database_url]
+    for options in ([], ["--max-rows", "7"], ["--max-age", "60"]):
+        printed(capsys, *apply, *options)
+    PostgresHub(fresh_database_url, history=True).install_history()
+    kept = "SELECT max_rows, max_age::text, max_payload FROM pgfanout.log"
+    assert connection.execute(kept.encode()).fetchone() == (7, "00:01:00", 1_048_576)
 
 
 def test_roles_get_their_rights(

@@ -283,6 +283,22 @@ def test_rows_that_a_cascade_deletes_are_events(connection: Connection) -> None:
     assert published(connection) == [event("insert", id=1), event("delete", id=1)]
 
 
+def test_rows_that_a_cascade_deletes_from_a_partitioned_table_are_events(connection: Connection) -> None:
+    connection.execute("CREATE TABLE customer (id integer PRIMARY KEY)")
+    connection.execute(
+        "CREATE TABLE bills (id integer PRIMARY KEY, tenant_id uuid, customer integer,"
+        " FOREIGN KEY (customer) REFERENCES customer ON DELETE CASCADE) PARTITION BY LIST (id)"
+    )
+    connection.execute("CREATE TABLE bills_1 PARTITION OF bills FOR VALUES IN (1)")
+    connection.execute("CREATE TABLE bills_2 PARTITION OF bills FOR VALUES IN (2)")
+    watch(connection, "bills", ())
+    connection.execute("INSERT INTO customer VALUES (7)")
+    connection.execute("INSERT INTO bills VALUES (1, %(t)s, 7), (2, %(t)s, 7)", {"t": TENANT})
+    published(connection, "bills")
+    connection.execute("DELETE FROM customer")
+    assert published(connection, "bills") == [event("delete", id=1), event("delete", id=2)]
+
+
 def test_a_truncate_is_not_seen(connection: Connection) -> None:
     watch(connection)
     orders(connection, (1, "new"))

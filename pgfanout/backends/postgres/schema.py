@@ -23,7 +23,6 @@ __all__ = [
     "VERSION",
     "Schema",
     "check_schema",
-    "set_transaction",
     "trigger_name",
 ]
 
@@ -176,11 +175,9 @@ def trigger_name(schema: str, part: str) -> str:
     return f"{data[: IDENTIFIER_LIMIT - 13].decode(errors='ignore')}_{hashlib.sha256(data).hexdigest()[:12]}"
 
 
-def set_transaction(connection: psycopg.Connection[Any]) -> None:
+def _set_transaction(connection: psycopg.Connection[Any]) -> None:
     """Make the transaction, of which this is the first statement, one for installing, whatever the defaults are."""
-    psycopg.Cursor(connection).execute(
-        b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE"  # NOT DEFERRABLE: of no use here
-    )
+    psycopg.Cursor(connection).execute(b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE")
 
 
 def _check_quotable(name: str) -> str:
@@ -253,11 +250,11 @@ class Schema:
         script = self.script(publishers, readers, repair=repair).encode()
         if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
             with connection.transaction():
-                set_transaction(connection)
+                _set_transaction(connection)
                 psycopg.Cursor(connection).execute(script)
         else:
             if connection.info.transaction_status == TransactionStatus.IDLE:
-                set_transaction(connection)
+                _set_transaction(connection)
             psycopg.Cursor(connection).execute(script)
 
     def _grants(self, publishers: Iterable[str], readers: Iterable[str]) -> list[str]:

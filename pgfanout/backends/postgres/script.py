@@ -7,7 +7,6 @@ import psycopg
 from ...errors import PgFanoutError
 from .conninfo import connect, parse
 from .diagnosis import words
-from .schema import set_transaction
 
 __all__ = ["ScriptError", "run_script"]
 
@@ -24,7 +23,6 @@ def run_script(conninfo: str, script: str) -> None:
     parameters = parse(conninfo)
     try:
         with connect(parameters, "pgfanout sql") as connection, connection.transaction():
-            set_transaction(connection)
             psycopg.Cursor(connection).execute(script.encode())
     except psycopg.Error as error:
         message = _line(error)

@@ -193,6 +193,20 @@ def test_an_upgrade_neither_waits_for_readers_nor_stops_them(old: Connection, fr
     assert settings(old)[0] == VERSION
 
 
+def test_an_upgrade_that_somebody_else_has_made_meanwhile_is_to_be_tried_again(
+    old: Connection, fresh_database_url: str
+) -> None:
+    with psycopg.connect(fresh_database_url) as late:
+        late.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        late.execute("SELECT FROM pgfanout.log")
+        by_script(old)
+        with pytest.raises(errors.SerializationFailure):
+            by_script(late)
+        late.rollback()
+        by_script(late)
+    assert settings(old)[0] == VERSION
+
+
 def test_a_dump_of_this_release_is_restored_with_its_triggers(
     old: Connection, fresh_database_url: str, postgres: PostgresServer
 ) -> None:

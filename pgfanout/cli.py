@@ -105,9 +105,13 @@ def _add_trigger(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = _command(commands, "trigger", "make each change of a table's rows an event of the history")
     _add_common(parser, _trigger)
     parser.add_argument("table", metavar="TABLE", help="table or schema.table, as it is, without quotes")
-    parser.add_argument("--tenant", metavar="COLUMN", help="the column that has the tenant's UUID")
+    parser.add_argument("--tenant", metavar="COLUMN", help="the column that has the tenant, a uuid")
     parser.add_argument(
-        "--key", type=_columns, metavar="COLUMN[,COLUMN...]", help="the columns that tell a tenant's rows apart"
+        "--key",
+        type=_columns,
+        default=TableTrigger.key,
+        metavar="COLUMN[,COLUMN...]",
+        help="the columns that tell a tenant's rows apart: NOT NULL, with a unique index (the primary key)",
     )
     parser.add_argument("--channel", default=TableTrigger.channel, help="the channel (the table's name)")
     parser.add_argument(
@@ -162,8 +166,8 @@ def _install(options: argparse.Namespace) -> str:
 def _trigger(options: argparse.Namespace) -> str:
     if options.drop:
         return drop_script(options.table, options.schema)
-    if options.tenant is None or options.key is None:
-        raise ValueError("a trigger needs --tenant and --key")
+    if options.tenant is None:
+        raise ValueError("a trigger needs --tenant")
     return TableTrigger(
         table=options.table,
         tenant=options.tenant,

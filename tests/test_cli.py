@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 
 import pgfanout
+from pgfanout import PostgresHub
 from pgfanout.backends.postgres.schema import Schema
 from pgfanout.backends.postgres.script import ScriptError, run_script
 from pgfanout.backends.postgres.trigger import TableTrigger
@@ -97,9 +98,9 @@ def test_every_option_of_install_reaches_the_script(capsys: Capture) -> None:
 
 
 def test_trigger_prints_the_script() -> None:
-    done = command("sql", "trigger", "Größen", "--tenant", "t", "--key", "id")
+    done = command("sql", "trigger", "Größen", "--tenant", "t")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == TableTrigger("Größen", "t", ("id",)).script()
+    assert done.stdout == TableTrigger("Größen", "t").script()
 
 
 def test_every_option_of_trigger_reaches_the_script(capsys: Capture) -> None:
@@ -118,7 +119,7 @@ def test_dropping_needs_the_tables_name_only(capsys: Capture) -> None:
 
 
 def test_what_is_printed_does_what_is_applied(capsys: Capture, connection: psycopg.Connection) -> None:
-    connection.execute("CREATE TABLE orders (id integer, tenant_id uuid)")
+    connection.execute("CREATE TABLE orders (id integer PRIMARY KEY, tenant_id uuid)")
     for script in (printed(capsys, "sql", "install"), printed(capsys, *TRIGGER)):
         psycopg.Cursor(connection).execute(script.encode())
     connection.execute("INSERT INTO orders VALUES (1, %s)", [TENANT])
@@ -142,12 +143,23 @@ def test_the_option_goes_before_the_environment_and_the_own_variable_before_the_
     monkeypatch.setenv("PGFANOUT_DATABASE_URL", fresh_database_url)
     assert printed(capsys, "sql", "install", "--apply") == ""
     monkeypatch.setenv("PGFANOUT_DATABASE_URL", nowhere)
-    connection.execute("CREATE TABLE orders (id integer, tenant_id uuid)")
+    connection.execute("CREATE TABLE orders (id integer PRIMARY KEY, tenant_id uuid)")
     assert printed(capsys, *TRIGGER, "--apply", "--database-url", fresh_database_url) == ""
     triggers = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'orders'::regclass"
-    assert connection.execute(triggers).fetchone() == (3,)
+    assert connection.execute(triggers).fetchone() == (4,)
     assert printed(capsys, *TRIGGER, "--drop", "--apply", "--database-url", fresh_database_url) == ""
     assert connection.execute(triggers).fetchone() == (0,)
+
+
+def test_install_changes_the_settings_of_a_log_that_is_there(
+    fresh_database_url: str, connection: psycopg.Connection, capsys: Capture
+) -> None:
+    apply = ["sql", "install", "--apply", "--database-url", fresh_database_url]
+    for options in ([], ["--max-rows", "7"], ["--max-age", "60"]):
+        printed(capsys, *apply, *options)
+    PostgresHub(fresh_database_url, history=True).install_history()
+    kept = "SELECT max_rows, max_age::text, max_payload FROM pgfanout.log"
+    assert connection.execute(kept.encode()).fetchone() == (7, "00:01:00", 1_048_576)
 
 
 def test_roles_get_their_rights(
@@ -172,15 +184,14 @@ MEANINGLESS = [
     (["sql", "destroy"], "destroy"),
     (["sql", "install", "--max-age", "soon"], "--max-age"),
     (["sql", "install", "--max-age", "nan"], "age"),
-    (["sql", "install", "--max-rows", "0"], "room for one"),
+    (["sql", "install", "--max-rows", "0"], "max_rows"),
     (["sql", "install", "--schema", "No Good"], "schema"),
     (["sql", "install", "--postgres-channel", ""], "channel"),
     (["sql", "install", "--max-payload", "0"], "payload"),
     (["sql", "install", "--app"], "--app"),
     (["sql", "install", "--apply"], "PGFANOUT_DATABASE_URL"),
     (["sql", "trigger"], "TABLE"),
-    (["sql", "trigger", "orders"], "--tenant and --key"),
-    (["sql", "trigger", "orders", "--tenant", "t"], "--tenant and --key"),
+    (["sql", "trigger", "orders"], "needs --tenant"),
     (["sql", "trigger", "orders", "--tenant", "t", "--key", "id,"], "column needs a name"),
     (["sql", "trigger", "", "--drop"], "table needs a name"),
     ([*TRIGGER, "--channel", "x" * 64], "64 bytes"),
@@ -227,7 +238,7 @@ def test_what_the_server_refuses_is_one_line_and_status_1(fresh_database_url: st
     assert 'role "nobody" does not exist' in failed(capsys, "sql", "install", "--reader", "nobody", *apply)
     with psycopg.connect(fresh_database_url) as connection:
         assert connection.execute("SELECT to_regnamespace('pgfanout')").fetchone() == (None,)
-        connection.execute("CREATE TABLE orders (id integer, tenant_id uuid)")
+        connection.execute("CREATE TABLE orders (id integer PRIMARY KEY, tenant_id uuid)")
     assert 'schema "pgfanout" does not exist' in failed(capsys, *TRIGGER, *apply)
     assert main(["sql", "install", *apply]) == 0
     assert "syntax error" in failed(capsys, *TRIGGER, "--when", "id >", *apply)

@@ -168,5 +168,12 @@ WITH_HISTORY = tuple(
             "CASE WHEN true THEN",
             (),
         ),
+        (
+            "a deletion by hand leaves the log's mark where it was",
+            _FUNCTIONS,
+            "UPDATE @schema@.log SET pruned_to = last WHERE pruned_to < last;",
+            "NULL;",
+            (),
+        ),
     )
 )

@@ -10,14 +10,14 @@ import pytest
 
 from pgfanout.backends.postgres.schema import Schema
 
-from ..support.event_log import Connect, numbers, payloads, publish, publish_many, rows
+from ..support.event_log import TENANT, Connect, numbers, payloads, publish, publish_many, rows
 
 pytestmark = pytest.mark.history
 
 
 def keep(connection: psycopg.Connection, **limits: Any) -> None:
     """Install it again, with other limits of what is kept."""
-    Schema(**limits).install(connection)
+    Schema(**limits).install(connection, repair=True)
     connection.commit()
 
 
@@ -179,3 +179,132 @@ def test_an_empty_log_tells_what_it_has_lost(writer: psycopg.Connection, reader:
     assert pruned_to(reader) == last - 2 * 86_400 * 1_000_000
     assert prune(reader) == 0
     assert pruned_to(reader) == last - 2 * 86_400 * 1_000_000
+
+
+def blocks(connection: psycopg.Connection, batch: int) -> int:
+    """How many blocks of tables and indexes a part of the pruning has looked at."""
+    query = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) SELECT pgfanout.prune(%s, 600)"
+    ((((plan,),)),) = connection.execute(query, (batch,), prepare=False).fetchall()
+    return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+
+
+def test_pruning_costs_the_same_for_each_part_while_an_old_snapshot_is_held(
+    connect: Connect, reader: psycopg.Connection
+) -> None:
+    """Entries of deleted rows stay in the index as long as somebody may see the rows."""
+    writer, old = connect(), connect()
+    keep(writer, max_rows=1)
+    reader.execute(
+        "INSERT INTO pgfanout.event SELECT last_value + g, 'orders', %s, '', 1, '1'"
+        " FROM pgfanout.number, generate_series(1, 60000) AS g",
+        (TENANT,),
+    )
+    reader.execute("VACUUM ANALYZE pgfanout.event")
+    old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    assert len(rows(old)) == 60_000
+    assert prune(reader, batch=20, every=600) == 20  # with a plan
+    first = blocks(reader, 20)
+    while prune(reader, batch=10_000, every=600) == 10_000:
+        if len(numbers(reader)) < 10_000:
+            break
+    assert blocks(reader, 20) < 1.5 * first
+    assert len(numbers(reader)) > 1
+
+
+def test_a_part_that_was_rolled_back_is_done_again(connect: Connect, reader: psycopg.Connection) -> None:
+    pruner, writer = connect(), connect()
+    keep(writer, max_rows=1)
+    publish_many(writer, *range(4))
+    writer.commit()
+    assert prune(pruner, batch=2, every=600) == 2
+    pruner.rollback()
+    assert prune(reader, every=600) == 3
+    assert payloads(reader) == [3]
+
+
+# A clock that was wrong
+
+YEAR = 365 * 86_400
+
+
+def test_a_plan_in_the_future_is_none(writer: psycopg.Connection, reader: psycopg.Connection) -> None:
+    keep(writer, max_rows=1)
+    publish_many(writer, 1, 2, 3)
+    writer.execute("UPDATE pgfanout.log SET planned_at = clock_timestamp() + interval '1 year'")
+    writer.commit()
+    assert prune(reader, every=60) == 2
+    assert payloads(reader) == [3]
+
+
+@pytest.fixture
+def ahead(writer: psycopg.Connection) -> psycopg.Connection:
+    """A writer of a log that was numbered by a clock a year ahead."""
+    writer.execute("SELECT setval('pgfanout.number', last_value + %s) FROM pgfanout.number", (YEAR * 1_000_000,))
+    publish(writer, "under the wrong clock")
+    writer.commit()
+    return writer
+
+
+def seen(connection: psycopg.Connection) -> int:
+    ((count,),) = connection.execute("SELECT count(*) FROM pgfanout.seen").fetchall()
+    return int(count)
+
+
+def let_plans_be_older(connection: psycopg.Connection, seconds: float) -> None:
+    connection.execute("UPDATE pgfanout.seen SET at = at - %s", (datetime.timedelta(seconds=seconds),))
+    connection.commit()
+
+
+def test_events_that_are_numbered_ahead_of_the_clock_age_from_the_first_plan_on(
+    ahead: psycopg.Connection, reader: psycopg.Connection
+) -> None:
+    keep(ahead, max_age=3600)
+    assert prune(reader) == 0
+    let_plans_be_older(ahead, 2400)
+    publish(ahead, "later")
+    ahead.commit()
+    assert prune(reader) == 0
+    let_plans_be_older(ahead, 1201)
+    publish(ahead, "latest")
+    ahead.commit()
+    assert prune(reader) == 1
+    assert payloads(reader) == ["later", "latest"]
+    let_plans_be_older(ahead, 2400)
+    assert prune(reader) == 1
+    assert payloads(reader) == ["latest"]
+
+
+def test_what_plans_have_seen_is_bounded(ahead: psycopg.Connection, reader: psycopg.Connection) -> None:
+    keep(ahead, max_age=3600)
+    for _ in range(20):
+        assert prune(reader) == 0
+    assert seen(reader) == 1
+    for _ in range(30):
+        let_plans_be_older(ahead, 1000)
+        publish(ahead, 1)
+        ahead.commit()
+        prune(reader)
+    assert seen(reader) <= 5
+
+
+def test_max_rows_holds_whatever_the_clock_says(ahead: psycopg.Connection, reader: psycopg.Connection) -> None:
+    keep(ahead, max_rows=2)
+    publish_many(ahead, 1, 2, 3)
+    ahead.commit()
+    assert prune(reader) == 2
+    assert payloads(reader) == [2, 3]
+
+
+def test_a_clock_that_goes_back_and_forth_leaves_nothing_behind(
+    ahead: psycopg.Connection, reader: psycopg.Connection
+) -> None:
+    keep(ahead, max_age=3600)
+    prune(reader)
+    let_plans_be_older(ahead, -YEAR)  # seen by the wrong clock
+    prune(reader)
+    let_plans_be_older(ahead, 3601)
+    assert prune(reader) == 1
+    ahead.execute("SELECT setval('pgfanout.number', last_value - %s) FROM pgfanout.number", (2 * YEAR * 1_000_000,))
+    ahead.commit()
+    prune(reader)
+    assert seen(reader) == 0

@@ -14,8 +14,8 @@ class History:
     """The settings of a hub's history.
 
     The log is in the schema `schema`. It has events for `max_age` seconds, and `max_rows` of them at
-    most; an event has `max_payload` bytes of JSON at most. These three are the database's: they hold
-    for everyone from the next `install_history` on.
+    most; an event has `max_payload` bytes of JSON at most. These three are the database's: `install_history`
+    writes them into a new log, and `python -m pgfanout sql install` changes them.
 
     A reader who missed more than `max_replay` events is told to refresh instead. With `refill`, one
     that is too slow gets from the log what its buffer had no room for; without, it is told to refresh.

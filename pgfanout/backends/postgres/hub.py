@@ -86,11 +86,13 @@ class PostgresHub(NotifyHub):
         return f"<PostgresHub on {self._postgres_channel!r}>"
 
     def install_history(self, *, publishers: Iterable[str] = (), readers: Iterable[str] = ()) -> None:
-        """Make the schema of the history, or bring it up to this version and these settings.
+        """Make the schema of the history with these settings, or bring one that is there up to this version.
 
-        Idempotent, and safe to be called by many processes at once. The roles named get the rights
-        that publishing takes, or running a hub. Opens a connection for it, whose role owns what it
-        makes. Blocks; raises psycopg's errors.
+        Settings of a log that is there stay as they are, and so do functions of this release or a newer one:
+        `python -m pgfanout sql install` changes those. Idempotent, and safe to be called by many processes at
+        once, whatever the database's default isolation is. The roles named get the rights that publishing
+        takes, or running a hub. Opens a connection for it, whose role owns what it makes. Blocks; raises
+        psycopg's errors.
         """
         schema = (self._history or History()).on(self._postgres_channel)
         with connect(self._parameters, "pgfanout-install") as connection, script_transaction(connection):

@@ -12,7 +12,7 @@ from ...errors import HubConfigurationError
 from ...event import Event
 from ...log import Page
 from ...topic import Topic
-from .schema import VERSION
+from .schema import REQUIRED
 
 __all__ = ["Ends", "LogTable", "Query", "prepare"]
 
@@ -75,8 +75,10 @@ _ONE = "SELECT number, channel, tenant::text, type, payload FROM {schema}.event 
 
 _AMONG = "SELECT number FROM {schema}.event WHERE number = ANY(%s::bigint[])"
 
+# A deletion by hand may leave events below the mark.
 _KNOWN = """
-SELECT FROM {schema}.log WHERE pruned_to = %s OR EXISTS (SELECT FROM {schema}.event WHERE number = %s)
+SELECT FROM {schema}.log
+WHERE pruned_to = %s OR pruned_to < %s AND EXISTS (SELECT FROM {schema}.event WHERE number = %s)
 """
 
 _CURSOR = """
@@ -142,8 +144,8 @@ class LogTable:
             if not rows:
                 self.complain_of_lost_row()
             [(version, channel, *ends)] = rows
-            if version < VERSION:
-                problem = f"the history is of version {version}, {VERSION} is needed: run {self._install()}"
+            if version < REQUIRED:
+                problem = f"the history is of version {version}, {REQUIRED} is needed: run {self._install()}"
             elif channel != self._postgres_channel:
                 problem = (
                     f"the history notifies {channel!r}, and this hub listens on {self._postgres_channel!r}: give it"
@@ -181,7 +183,7 @@ class LogTable:
 
     def knows(self, query: Query, number: int) -> bool:
         """Whether the log knows a number."""
-        return bool(query(self._sql(_KNOWN), (number, number)))
+        return bool(query(self._sql(_KNOWN), (number, number, number)))
 
     def among(self, query: Query, numbers: Sequence[int]) -> set[int]:
         """Those of some numbers that events of the log have."""

@@ -11,18 +11,37 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from ...topic import check_channel
 
-__all__ = ["MAX_PAYLOAD", "VERSION", "Schema", "check_schema"]
+__all__ = [
+    "IDENTIFIER_LIMIT",
+    "MAX_PAYLOAD",
+    "REQUIRED",
+    "REVISION",
+    "VERSION",
+    "Schema",
+    "check_schema",
+    "trigger_name",
+]
 
 MAX_PAYLOAD: Final = 1_048_576
 """Bytes of JSON that an event of the log may have, unless configured."""
 
-_STEPS: Final = ("001_log.sql",)
+_STEPS: Final = ("001_log.sql", "002_marks.sql")
 """What was done to the tables, version by version. A step that was released does not change any more."""
 
 VERSION: Final = len(_STEPS)
+
+REQUIRED: Final = 1
+"""The oldest version of the tables that a hub of this release works with, so that workers may be replaced before it."""
+
+REVISION: Final = 1
+"""Of functions.sql. Each release that changes that file, or adds a step, counts it up. 0 is a history without one."""
+
+IDENTIFIER_LIMIT: Final = 63
+"""Bytes of UTF-8 in a PostgreSQL identifier."""
 
 _NAME: Final = re.compile("(?!pg_)[a-z_][a-z0-9_]{0,62}")  # what begins with pg_ is PostgreSQL's own
 
@@ -31,12 +50,18 @@ _DOLLAR_QUOTE: Final = re.compile(r"\$\w*\$")
 
 # One statement, so that it is done or not done as a whole, whatever runs it: psql, a migration tool, or the library.
 # Nothing that others have put into a schema of the installer's path is found by it.
+#
+# Whether there is a table or a function is asked of the catalogs, which answer as of now. The row is read with the
+# transaction's snapshot, which under REPEATABLE READ may be older than an installation that has just ended: the row is
+# locked before anything is changed, so that PostgreSQL refuses an old one with 40001 (serialization_failure).
 _SCRIPT: Final = """\
 -- The history of pgfanout, version {version}. It may be run at any time, by several at once: it does what is missing.
 DO $pgfanout$
 DECLARE
-    installed integer := 0;
+    installed record;
+    current integer;
     notified text;
+    has_row boolean := false;
     settings record;
     path text := pg_catalog.current_setting('search_path');
 BEGIN
@@ -45,31 +70,78 @@ BEGIN
     IF to_regnamespace('{schema}') IS NULL THEN
         CREATE SCHEMA {schema};
     END IF;
+    SELECT 0 AS version, 0 AS revision INTO installed;
     IF to_regclass('{schema}.log') IS NOT NULL THEN
-        SELECT version INTO STRICT installed FROM {schema}.log;
+        installed.version := 1;  -- the only one without that function
+        IF to_regprocedure('{schema}._installed()') IS NOT NULL THEN
+            SELECT i.version, i.revision INTO STRICT installed FROM {schema}._installed() AS i;
+        END IF;
+        SELECT version, postgres_channel INTO current, notified FROM {schema}.log;
+        has_row := FOUND;
+        installed.version := coalesce(current, installed.version);
     END IF;
-    IF installed > {version} THEN
-        RAISE EXCEPTION 'the history in the schema {schema} is of version %, this is version {version}', installed
-            USING HINT = 'Use the newer pgfanout.';
+IF has_row AND {spare} AND installed.version >= {version} AND installed.revision >= {revision} THEN
+    IF installed.version > {version} OR installed.revision > {revision} THEN
+        RAISE DEBUG 'the history in the schema {schema} is of a newer pgfanout, and is left alone';
+    ELSE
+        NULL;
+{grants}    END IF;
+ELSE
+    IF installed.version > {version} THEN
+        RAISE EXCEPTION 'the history in the schema {schema} is of version %, this is version {version}',
+            installed.version USING HINT = 'Use the newer pgfanout.';
+    ELSIF installed.revision > {revision} THEN
+        RAISE EXCEPTION
+            'the history in the schema {schema} has functions of revision %, these are of revision {revision}',
+            installed.revision USING HINT = 'Use the newer pgfanout.';
     END IF;
-{steps}
-    SELECT postgres_channel INTO STRICT notified FROM {schema}.log;
-    UPDATE {schema}.log SET {settings};
-    SELECT * INTO STRICT settings FROM {schema}.log;
-    IF settings.postgres_channel <> notified THEN
-        -- Who is publishing ends on the old channel; who comes meanwhile waits, and finds the new one.
+    IF installed.version > 0 AND NOT has_row
+        AND NOT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('{schema}.log'))
+    THEN
+        RAISE EXCEPTION 'the history was installed after this transaction had begun'
+            USING ERRCODE = 'serialization_failure', HINT = 'Run it again, in a new transaction.';
+    END IF;
+    -- Locks in the order that publishing, pruning and deleting take them: pending, event, log.
+    IF installed.version > 0 AND NOT has_row
+        OR has_row AND NOT {spare} AND {channel} <> notified
+    THEN
+        -- A transaction that has published ends on the old channel, or before the log begins anew. One that publishes
+        -- meanwhile waits, and finds what is new.
         LOCK TABLE {schema}.pending, {schema}.pending_many IN SHARE ROW EXCLUSIVE MODE;
     END IF;
+    IF installed.version BETWEEN 1 AND {version} - 1 THEN
+        LOCK TABLE {schema}.event IN SHARE ROW EXCLUSIVE MODE;
+    END IF;
+    IF has_row THEN
+        PERFORM FROM {schema}.log FOR UPDATE;
+    ELSIF installed.version > 0 THEN
+        -- The row is gone: a copy of the schema alone, or TRUNCATE. Nothing tells any more which events are missing, so
+        -- the log begins anew, with a number above all that were.
+        INSERT INTO {schema}.log (version, pruned_to, prune_to) SELECT installed.version, number, number
+        FROM setval('{schema}.number', greatest(
+            pg_sequence_last_value('{schema}.number') + 1, (SELECT max(number) + 1 FROM {schema}.event),
+            floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+        )) AS number
+        ON CONFLICT DO NOTHING;
+        DELETE FROM {schema}.event;
+    END IF;
+{steps}
+    UPDATE {schema}.log SET version = {version};
+    IF NOT has_row OR NOT {spare} THEN
+        UPDATE {schema}.log SET {settings};
+    END IF;
+    SELECT * INTO STRICT settings FROM {schema}.log;
 EXECUTE replace(replace($functions$
 {functions}$functions$,
         '@max_payload@', settings.max_payload::text), '@postgres_channel@', quote_literal(settings.postgres_channel));
-{grants}    PERFORM set_config('search_path', path, true);
+{grants}END IF;
+    PERFORM set_config('search_path', path, true);
 END
 $pgfanout$;
 """
 
 _STEP: Final = """
-IF installed < {number} THEN
+IF installed.version < {number} THEN
 EXECUTE $step$
 {step}
 $step$;
@@ -93,6 +165,19 @@ def check_schema(name: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"the history's schema has to be lower-case letters, digits and underscores, not {name!r}")
     return name
+
+
+def trigger_name(schema: str, part: str) -> str:
+    """What a part of a table's trigger is called: cut, and told apart by a digest, where it would be too long."""
+    data = f"{schema}_{part}".encode()
+    if len(data) <= IDENTIFIER_LIMIT:
+        return f"{schema}_{part}"
+    return f"{data[: IDENTIFIER_LIMIT - 13].decode(errors='ignore')}_{hashlib.sha256(data).hexdigest()[:12]}"
+
+
+def _set_transaction(connection: psycopg.Connection[Any]) -> None:
+    """Make the transaction, of which this is the first statement, one for installing, whatever the defaults are."""
+    psycopg.Cursor(connection).execute(b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE")
 
 
 def _check_quotable(name: str) -> str:
@@ -123,31 +208,54 @@ class Schema:
         if self.max_age is not None and not 0 < self.max_age <= 3_650 * 86_400.0:
             raise ValueError("the age of kept events is a number of seconds: above 0, ten years at most")
         if self.max_rows is not None and self.max_rows < 1:
-            raise ValueError("of kept events there has to be room for one at least")
+            raise ValueError("max_rows must be at least 1")
         if self.max_payload is not None and not 0 < self.max_payload <= 64 * MAX_PAYLOAD:
             raise ValueError(f"the size of a payload is a number of bytes: above 0, {64 * MAX_PAYLOAD} at most")
 
-    def script(self, publishers: Iterable[str] = (), readers: Iterable[str] = ()) -> str:
+    def script(self, publishers: Iterable[str] = (), readers: Iterable[str] = (), *, repair: bool = True) -> str:
         """The SQL that installs it, as one statement that may be run again.
 
-        It grants the named roles what publishing needs, and what listening, replaying and pruning need.
+        It puts this release's functions in place and applies the settings. Without `repair` it leaves both alone
+        where the database has this release's functions, or newer ones, and the settings where it has a log.
+        It grants the named roles what publishing needs, and what listening, replaying and pruning need. It refuses
+        a database that has newer functions, unless it leaves them alone.
+
+        Under REPEATABLE READ or SERIALIZABLE it may fail with 40001 beside another installation: run it again.
         """
         steps = [_STEP.format(number=number, step=self._filled(step)) for number, step in enumerate(_STEPS, 1)]
         return _SCRIPT.format(
             version=VERSION,
+            revision=REVISION,
             lock=self._lock("install"),
             schema=self.name,
+            spare=str(not repair).lower(),
             steps="".join(steps),
+            channel=sql.Literal(self.postgres_channel).as_string(None) + "::text",
             settings=", ".join(self._settings()),
             functions=self._filled("functions.sql"),
             grants="".join(f"    {grant};\n" for grant in self._grants(publishers, readers)),
         )
 
     def install(
-        self, connection: psycopg.Connection[Any], publishers: Iterable[str] = (), readers: Iterable[str] = ()
+        self,
+        connection: psycopg.Connection[Any],
+        publishers: Iterable[str] = (),
+        readers: Iterable[str] = (),
+        *,
+        repair: bool = False,
     ) -> None:
-        """Run the script. Raises psycopg's errors."""
-        psycopg.Cursor(connection).execute(self.script(publishers, readers).encode())
+        """Run the script, in the connection's transaction if there is one, else in one that may write and sees what
+        others have installed meanwhile, whatever the defaults are. Raises psycopg's errors.
+        """
+        script = self.script(publishers, readers, repair=repair).encode()
+        if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
+            with connection.transaction():
+                _set_transaction(connection)
+                psycopg.Cursor(connection).execute(script)
+        else:
+            if connection.info.transaction_status == TransactionStatus.IDLE:
+                _set_transaction(connection)
+            psycopg.Cursor(connection).execute(script)
 
     def _grants(self, publishers: Iterable[str], readers: Iterable[str]) -> list[str]:
         publishing = ", ".join(f"{self.name}.{function}" for function in _PUBLISHING)
@@ -156,7 +264,7 @@ class Schema:
             *self._granted(
                 readers,
                 [
-                    f"SELECT ON {self.name}.event, {self.name}.log",
+                    f"SELECT ON {self.name}.event, {self.name}.log, {self.name}.table_trigger",
                     f"EXECUTE ON FUNCTION {self.name}.prune(integer, double precision)",
                 ],
             ),
@@ -168,12 +276,19 @@ class Schema:
         return [f"GRANT {right} TO {', '.join(names)}" for right in everything] if names else []
 
     def _filled(self, file: str) -> str:
-        values = {"schema": self.name, "lock": self._lock("commit"), "prune_lock": self._lock("prune")}
+        values = {
+            "schema": self.name,
+            "lock": self._lock("commit"),
+            "prune_lock": self._lock("prune"),
+            "version": str(VERSION),
+            "revision": str(REVISION),
+            "columns_trigger": f"'{trigger_name(self.name, 'columns')}'",
+        }
         # What is left is filled in by the script, with what the log has.
         return re.sub("@([a-z_]+)@", lambda found: values.get(found.group(1), found.group()), _text(file))
 
     def _settings(self) -> Iterator[str]:
-        yield f"version = {VERSION}"
+        yield f"version = {VERSION}"  # so that there is one at least
         if self.postgres_channel is not None:
             yield f"postgres_channel = {sql.Literal(self.postgres_channel).as_string(None)}"
         if self.max_age is not None:

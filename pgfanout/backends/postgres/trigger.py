@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib import resources
 from itertools import count
 from typing import Final
@@ -13,12 +13,9 @@ from typing import Final
 from psycopg import sql
 
 from ...topic import check_channel
-from .schema import check_schema
+from .schema import IDENTIFIER_LIMIT, REVISION, check_schema, trigger_name
 
 __all__ = ["TableTrigger", "drop_script"]
-
-_NAME_LIMIT: Final = 63
-"""Bytes of UTF-8 in a PostgreSQL identifier."""
 
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 
@@ -29,8 +26,9 @@ class TableTrigger:
 
     Names are given as they are, without quotes: "sales.Order Items" is the table Order Items of the
     schema sales. A table without a schema is looked up as in any statement, when the script runs.
-    `tenant` is a column of UUIDs (or of their text), `key` the columns that
-    tell a tenant's rows apart and are never NULL.
+    `tenant` is a column of the type uuid, or of a domain over it. `key` names the columns that tell a
+    tenant's rows apart: the primary key unless given, else columns that are NOT NULL and have a unique
+    index (on all of them or some, with or without the tenant's column; not partial, without expressions).
 
     The event goes to `channel`, the table's own name if it is empty, of the row's tenant. Its type is
     insert, update or delete, its payload {"operation": "update", "key": {"id": 42}}; with `payload`,
@@ -49,16 +47,24 @@ class TableTrigger:
     The script is for that role or a superuser to run. A table has one such trigger for each history:
     the script of another one replaces it.
 
-    What is not seen: TRUNCATE; statements that name a partition, or a child table, instead of this table;
-    virtual generated columns, which can't be named here. What fails the statement that writes: a row whose
-    event the history refuses (a tenant that is no UUID, a payload above its limit), millions of rows at once
-    (the server holds the events of a statement in memory, half a kilobyte each and more with rows), and a history
-    that was removed before the trigger.
+    PostgreSQL refuses to drop or retype a column that is named here or read by `when`. A column that is renamed is
+    followed; the events keep its old name. With the schema of the history, or a column that is dropped with CASCADE,
+    the trigger goes as well, or stays and warns. When the trigger can't tell what has changed (a function of `when`
+    was dropped, or fails for a row), each tenant of the statement's rows gets one update with the key null, and the
+    writer a warning; where it can't even publish (the owner is no publisher any more), a warning alone. The write
+    goes on in each case.
+
+    What is not seen: TRUNCATE; statements that name a partition, or a child table, instead of this table; partitions
+    that are attached or detached; what logical replication applies, and what is written with
+    session_replication_role = replica; virtual generated columns, which can't be named here.
+    What fails the statement that writes: a row whose event the history refuses (a payload above its limit), and
+    millions of rows at once (the server holds the events of a statement in memory, half a kilobyte each and more
+    with rows).
     """
 
     table: str
     tenant: str
-    key: Sequence[str]
+    key: Sequence[str] = ()
     channel: str = ""
     columns: Sequence[str] = ()
     payload: Sequence[str] = ()
@@ -70,21 +76,26 @@ class TableTrigger:
         _check_name("column", self.tenant)
         for option in ("key", "columns", "payload"):
             _check_columns(option, getattr(self, option))
-        if not self.key:
-            raise ValueError("the key needs one column at least")
         if not isinstance(self.when, str) or "\0" in self.when:
             raise ValueError("the condition has to be a str without NUL characters")
         check_channel(self._channel)
 
     def script(self) -> str:
         """The SQL that makes the trigger, as one statement that may be run again."""
-        names = _Names(self.table, self.schema)
-        queries = {
-            "inserted": self._published(self._rows("new_rows", "'insert' AS type")),
-            "deleted": self._published(self._rows("old_rows", "'delete' AS type")),
-            "updated": self._published(self._updated()),
+        values = {
+            "tenant": _literal(self.tenant),
+            "tenant_column": _identifier(self.tenant),
+            "key": _array(self.key),
+            "named": _array([*self.columns, *self.payload]),
+            "when": self.when,
+            "revision": str(REVISION),
+            "options": _literal(json.dumps({**vars(self), "revision": REVISION})),
+            "channel": _literal(self._channel),
+            "inserted": self._events(self._rows("new_rows", "'insert' AS type")),
+            "deleted": self._events(self._rows("old_rows", "'delete' AS type")),
+            "updated": self._events(self._updated()),
         }
-        return _filled("trigger.sql", {**names.values(), **queries})
+        return _filled("trigger.sql", {**_Names(self.table, self.schema).values(), **values})
 
     def drop_script(self) -> str:
         """The SQL that removes it, as one statement that may be run again."""
@@ -94,47 +105,49 @@ class TableTrigger:
     def _channel(self) -> str:
         return self.channel or _Names(self.table, self.schema).bare
 
-    def _published(self, changes: str) -> str:
-        """The call for what a query finds: rows of a type, a tenant, k1, k2, ... and p1, p2, ..."""
-        values = ["type AS operation", f"{_object('k', self.key)} AS key"]
+    def _events(self, changes: str) -> str:
+        """What the rows of a query are published as: rows of a type, a tenant, k1, k2, ... and p1, p2, ..."""
+        values = ["type AS operation", f"{_object(_KEY_VALUES)} AS key"]
         if self.payload:
-            values.append(f'{_object("p", self.payload)} AS "row"')
+            numbered = zip(_numbers(self.payload), self.payload, strict=True)
+            values.append(f'{_object(", ".join(f"{p} AS {_identifier(name)}" for p, name in numbered))} AS "row"')
         return f"""\
-{self.schema}.publish_many(array_agg(channel), array_agg(tenant), array_agg(payload), array_agg(type))
+SELECT {_literal(self._channel)} AS channel, tenant, type, (
+    SELECT to_json(event.*) FROM (SELECT {", ".join(values)}) AS event
+) AS payload
 FROM (
-    SELECT {_literal(self._channel)} AS channel, tenant, type, (
-        SELECT to_json(event.*) FROM (SELECT {", ".join(values)}) AS event
-    ) AS payload
-    FROM (
 {changes}
-    ) AS changes
-    ORDER BY {", ".join([*_numbers("k", self.key), "type"])}
-) AS events
-HAVING count(*) > 0"""
+) AS changes
+ORDER BY {_KEY_NUMBERS}, type"""
 
     def _updated(self) -> str:
         """The rows of both sides, each beside the one that it was, without those that are the same.
 
-        Images of rows can be compared (`*=`) whatever the types of their columns.
+        Images of rows can be compared (`*=`) whatever the types of their columns. `place` is 1, unless the key has lost
+        its unique index: then each row still meets one other at most.
         """
-        same = ", ".join(["tenant", *_numbers("k", self.key)])
+        same = f"tenant, {_KEY_NUMBERS}"
         kind = "CASE WHEN before.tenant IS NULL THEN 'insert' WHEN after.tenant IS NULL THEN 'delete' ELSE 'update' END"
         found = [
             f"{kind} AS type",
             same,
             *(
                 f"CASE WHEN after.tenant IS NULL THEN before.{value} ELSE after.{value} END AS {value}"
-                for value in _numbers("p", self.payload)
+                for value in _numbers(self.payload)
             ),
         ]
         return f"""\
 SELECT {", ".join(found)}
 FROM (
-{self._rows("old_rows", f"{self._image('old_rows')} AS image")}
+{self._side("old_rows")}
 ) AS before FULL JOIN (
-{self._rows("new_rows", f"{self._image('new_rows')} AS image")}
-) AS after USING ({same})
+{self._side("new_rows")}
+) AS after USING ({same}, place)
 WHERE (before.image *= after.image) IS NOT TRUE"""
+
+    def _side(self, rows: str) -> str:
+        place = f"row_number() OVER (PARTITION BY {_identifier(self.tenant)}, {_KEY_COLUMNS}) AS place"
+        return self._rows(rows, f"{self._image(rows)} AS image, {place}")
 
     def _image(self, rows: str) -> str:
         # The row as a whole is no list of its columns: a virtual one among them can't be read in a trigger.
@@ -143,11 +156,12 @@ WHERE (before.image *= after.image) IS NOT TRUE"""
     def _rows(self, rows: str, and_also: str) -> str:
         """The rows of one side that count."""
         tenant = _identifier(self.tenant)
+        numbered = zip(self.payload, _numbers(self.payload), strict=True)
         found = [
             and_also,
             f"{tenant}::uuid AS tenant",
-            *_renamed("k", self.key),
-            *_renamed("p", self.payload),
+            _KEY_RENAMED,
+            *(f"{_identifier(name)} AS {p}" for name, p in numbered),
         ]
         # On lines of its own: it may end with a comment.
         condition = f" AND (\n{self.when}\n)" if self.when.strip() else ""
@@ -172,17 +186,20 @@ class _Names:
     def values(self) -> dict[str, str]:
         """By the placeholders of the scripts."""
         table = ".".join(map(_identifier, self._parts))
-        function = _identifier(_short(f"{self._schema}_{self.bare}"))
+        function = _identifier(trigger_name(self._schema, self.bare))
         return {
             "schema": self._schema,
             "table": table,
             "target": _literal(table),
             "bare_table": _identifier(self.bare),
+            "bare_table_text": _literal(_identifier(self.bare)),
+            "on_columns_text": _literal(trigger_name(self._schema, "columns")),
+            "on_columns_sql": _literal(_identifier(trigger_name(self._schema, "columns"))),
             "function": function,
             "function_text": _literal(function),
             **{
-                f"on_{operation}": _identifier(_short(f"{self._schema}_{operation}"))
-                for operation in ("insert", "update", "delete")
+                f"on_{part}": _identifier(trigger_name(self._schema, part))
+                for part in ("insert", "update", "delete", "columns")
             },
         }
 
@@ -190,8 +207,8 @@ class _Names:
 def _check_name(kind: str, name: str) -> None:
     if not isinstance(name, str) or not name:
         raise ValueError(f"a {kind} needs a name, not {name!r}")
-    if len(name.encode()) > _NAME_LIMIT:
-        raise ValueError(f"a {kind}'s name has at most {_NAME_LIMIT} bytes, not {name!r}")
+    if len(name.encode()) > IDENTIFIER_LIMIT:
+        raise ValueError(f"a {kind}'s name has at most {IDENTIFIER_LIMIT} bytes, not {name!r}")
     if '"' in name or _CONTROL.search(name):
         raise ValueError(f"a {kind}'s name is given as it is, without quotes and control characters, not {name!r}")
 
@@ -205,14 +222,6 @@ def _check_columns(option: str, columns: Sequence[str]) -> None:
         raise ValueError(f"{option} names a column twice")
 
 
-def _short(name: str) -> str:
-    """The name itself where PostgreSQL would keep it whole, else one that is cut and told apart by a digest."""
-    data = name.encode()
-    if len(data) <= _NAME_LIMIT:
-        return name
-    return f"{data[: _NAME_LIMIT - 13].decode(errors='ignore')}_{sha256(data).hexdigest()[:12]}"
-
-
 def _identifier(name: str) -> str:
     return sql.Identifier(name).as_string(None)
 
@@ -221,21 +230,25 @@ def _literal(text: str) -> str:
     return sql.Literal(text).as_string(None).strip()
 
 
-def _numbers(letter: str, columns: Sequence[str]) -> list[str]:
-    """What the columns are called on their way, so that no name of the table's meets one of ours."""
-    return [f"{letter}{number}" for number in range(1, len(columns) + 1)]
+def _array(names: Sequence[str]) -> str:
+    return f"ARRAY[{', '.join(map(_literal, names))}]::text[]"
 
 
-def _renamed(letter: str, columns: Sequence[str]) -> list[str]:
-    return [f"{_identifier(name)} AS {number}" for number, name in zip(_numbers(letter, columns), columns, strict=True)]
+def _numbers(columns: Sequence[str]) -> list[str]:
+    """What columns of the payload are called on their way, so that no name of the table's meets one of ours."""
+    return [f"p{number}" for number in range(1, len(columns) + 1)]
 
 
-def _object(letter: str, columns: Sequence[str]) -> str:
+def _object(values: str) -> str:
     """A JSON object of the columns, under their own names."""
-    values = [
-        f"{number} AS {_identifier(name)}" for number, name in zip(_numbers(letter, columns), columns, strict=True)
-    ]
-    return f"(SELECT to_json(columns.*) FROM (SELECT {', '.join(values)}) AS columns)"
+    return f"(SELECT to_json(columns.*) FROM (SELECT {values}) AS columns)"
+
+
+# The key is known when the script runs. In its strings that make statements these stand for lists of the key's columns.
+_KEY_COLUMNS: Final = "\0key_columns\0"
+_KEY_NUMBERS: Final = "\0key_numbers\0"
+_KEY_RENAMED: Final = "\0key_renamed\0"
+_KEY_VALUES: Final = "\0key_values\0"
 
 
 def _filled(file: str, values: Mapping[str, str]) -> str:
@@ -243,4 +256,5 @@ def _filled(file: str, values: Mapping[str, str]) -> str:
     given = "".join(values.values())
     # Ends each dollar quote's tag, so that nothing in the values ends the quote.
     mark = next(str(number) for number in count() if f"{number}$" not in given)
-    return re.sub("@([a-z_]+)@", lambda found: {**values, "mark": mark}[found.group(1)], text)
+    text = re.sub("@([a-z_]+)@", lambda found: {**values, "mark": mark}[found.group(1)], text)
+    return re.sub("\0([a-z_]+)\0", rf"$text_{mark}$ || \1 || $text_{mark}$", text)

@@ -1,6 +1,7 @@
--- The functions, replaced at each installation. They run with their owner's rights: a publisher needs none on the tables.
--- So nothing in them may be found by the caller's search path. Those that each transaction with an event calls have none of
--- their own, since to set it is a tenth of what publishing costs: names, operators included, are qualified in them, or
+-- The functions. `sql install` replaces them, and so does the first worker of a release that has newer ones: a change here
+-- needs a new REVISION in schema.py. They run with their owner's rights: a publisher needs none on the tables. So nothing in
+-- them may be found by the caller's search path. The functions that each transaction with an event calls have no search path
+-- of their own, since setting it is a tenth of what publishing costs: names, operators included, are qualified in them, or
 -- were looked up when the function was made (BEGIN ATOMIC; a step that changes a column of `event` has to drop these first).
 
 ALTER DOMAIN @schema@.payload DROP CONSTRAINT IF EXISTS "a payload has a limited size";
@@ -128,13 +129,59 @@ $body$;
 COMMENT ON FUNCTION @schema@.publish_many(text[], uuid[], json[], text[]) IS
     'publish many events when the transaction commits, in their order';
 
+-- A deletion of events, by hand or by pruning, moves the mark: a reader that stands before it may have missed one of them.
+CREATE OR REPLACE FUNCTION @schema@._after_delete() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    last bigint := max(number) FROM gone;
+BEGIN
+    UPDATE @schema@.log SET pruned_to = last WHERE pruned_to < last;
+    RETURN NULL;
+END
+$body$;
+
+-- No event can be on its way: its transaction would hold a lock that TRUNCATE waits for.
+CREATE OR REPLACE FUNCTION @schema@._after_truncate() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    UPDATE @schema@.log SET pruned_to = greatest(pruned_to, pg_sequence_last_value('@schema@.number')), rows = 0;
+    RETURN NULL;
+END
+$body$;
+
+-- The last number that is older than the given age. A number is the time of its commit, unless a clock was wrong: numbers
+-- never go back, so while they are ahead of the clock they tell no time. Then the age of an event counts from the first
+-- plan that has found it, or a later one, in the log.
+CREATE OR REPLACE FUNCTION @schema@._too_old(age interval) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    now timestamptz := clock_timestamp();
+    last bigint := pg_sequence_last_value('@schema@.number');
+    too_old bigint := floor(extract(epoch FROM now - age) * 1000000);
+BEGIN
+    DELETE FROM @schema@.seen WHERE at > now;  -- by a clock that was wrong
+    IF last > extract(epoch FROM now + interval '1 minute') * 1000000 THEN
+        INSERT INTO @schema@.seen (at, number)
+        SELECT now, last
+        WHERE NOT EXISTS (SELECT FROM @schema@.seen WHERE at > now - age / 1000 OR number = last);
+        too_old := greatest(too_old, (SELECT max(number) FROM @schema@.seen WHERE at <= clock_timestamp() - age));
+        DELETE FROM @schema@.seen WHERE number < too_old;
+    ELSE
+        DELETE FROM @schema@.seen;
+    END IF;
+    RETURN too_old;
+END
+$body$;
+
 -- Remove some of the events that are too old or too many, and tell how many that were. One session at a time does;
--- others get NULL. It finds out what may go at most once in half of the seconds that are given.
+-- others get NULL, and so does a session that meets a deletion by hand. It finds out what may go at most once in half of the
+-- seconds that are given. The deletion has a lower bound: while an old snapshot is held, the index keeps the entries of
+-- deleted rows, and without the bound each part would read those of all earlier parts again.
 CREATE OR REPLACE FUNCTION @schema@.prune(batch integer DEFAULT 1000, every double precision DEFAULT 60) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     settings @schema@.log;
-    too_old bigint;
+    first bigint;
     too_many bigint;
     last bigint;
     gone integer;
@@ -142,29 +189,62 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(@prune_lock@) THEN
         RETURN NULL;
     END IF;
-    SELECT * INTO settings FROM @schema@.log;
-    IF settings.planned_at < clock_timestamp() - every / 2 * interval '1 second' THEN
-        too_old := floor(extract(epoch FROM clock_timestamp() - settings.max_age) * 1000000);
-        SELECT count(*) INTO settings.rows FROM @schema@.event;
+    LOCK TABLE @schema@.event IN ROW EXCLUSIVE MODE;  -- before the row of `log`, as TRUNCATE and DELETE take them
+    SELECT * INTO settings FROM @schema@.log FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        IF NOT EXISTS (SELECT FROM @schema@.log) THEN
+            RAISE EXCEPTION 'the history in the schema @schema@ has lost its settings, the row of @schema@.log'
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Install it again, which repairs it.';
+        END IF;
+        RETURN NULL;
+    END IF;
+    IF settings.planned_at NOT BETWEEN clock_timestamp() - every / 2 * interval '1 second' AND clock_timestamp() THEN
+        SELECT count(*), min(number) INTO settings.rows, first FROM @schema@.event;
         IF settings.rows > settings.max_rows THEN
             SELECT number INTO too_many FROM @schema@.event ORDER BY number DESC OFFSET settings.max_rows LIMIT 1;
         END IF;
-        settings.prune_to := greatest(settings.pruned_to, too_old, too_many);
+        settings.prune_to := greatest(settings.pruned_to, @schema@._too_old(settings.max_age), too_many);
         UPDATE @schema@.log SET rows = settings.rows, prune_to = settings.prune_to, planned_at = clock_timestamp();
+        PERFORM setval('@schema@.oldest', greatest(first, 1));
     END IF;
+    SELECT last_value INTO first FROM @schema@.oldest;
     WITH pruned AS (
         DELETE FROM @schema@.event WHERE number IN (
-            SELECT number FROM @schema@.event WHERE number <= settings.prune_to ORDER BY number LIMIT batch
+            SELECT number FROM @schema@.event WHERE number BETWEEN first AND settings.prune_to
+            ORDER BY number LIMIT batch FOR UPDATE SKIP LOCKED
         ) RETURNING number
     )
     SELECT count(*), max(number) INTO gone, last FROM pruned;
     IF gone > 0 THEN
-        UPDATE @schema@.log SET pruned_to = last, rows = greatest(0, rows - gone);
+        PERFORM setval('@schema@.oldest', last + 1);  -- an event that was skipped is found by the next plan
+        UPDATE @schema@.log SET rows = greatest(0, rows - gone);
     END IF;
     RETURN gone;
 END
 $body$;
 COMMENT ON FUNCTION @schema@.prune(integer, double precision) IS 'remove some of the events that are too old or too many';
+
+-- What is installed, also where the log has lost its row, and in a transaction whose snapshot is from before.
+CREATE OR REPLACE FUNCTION @schema@._installed(OUT version integer, OUT revision integer)
+LANGUAGE sql STABLE AS $body$ SELECT @version@, @revision@ $body$;
+
+-- The tables that publish by themselves. The options are kept as the argument of a trigger that never fires: they go with
+-- the table, and come along in a dump. `renamed` has the columns that have another name now.
+CREATE OR REPLACE VIEW @schema@.table_trigger AS
+SELECT watched, (options->>'revision')::integer AS revision, options - '{revision,names}'::text[] AS options, (
+    SELECT coalesce(jsonb_object_agg(name, attname), '{}')
+    FROM unnest(columns) WITH ORDINALITY AS c (number, place)
+    JOIN jsonb_array_elements_text(options->'names') WITH ORDINALITY AS n (name, place) USING (place)
+    JOIN pg_attribute ON attrelid = watched AND attnum = number
+    WHERE attname <> name
+) AS renamed
+FROM (
+    SELECT tgrelid::regclass AS watched, tgattr AS columns, CASE WHEN tgnargs = 1 THEN
+        convert_from(substring(tgargs FROM 1 FOR octet_length(tgargs) - 1), getdatabaseencoding())::jsonb
+    END AS options
+    FROM pg_trigger WHERE tgname = @columns_trigger@ AND NOT tgisinternal
+) AS found;
+COMMENT ON VIEW @schema@.table_trigger IS 'the tables that publish by themselves, and with which options';
 
 -- By their names: the schema may have functions of others.
 REVOKE ALL ON FUNCTION
@@ -174,6 +254,9 @@ REVOKE ALL ON FUNCTION
     @schema@._at_commit_of_many(),
     @schema@._draw(integer),
     @schema@._notification(@schema@.event),
+    @schema@._after_delete(),
+    @schema@._after_truncate(),
+    @schema@._too_old(interval),
     @schema@.publish(text, uuid, text, text),
     @schema@.publish(text, uuid, json, text),
     @schema@.publish(text, uuid, jsonb, text),

@@ -2,10 +2,19 @@
 DO $do_@mark@$
 DECLARE
     target regclass := @target@;
+    key text[] := @key@;
+    named text[] := @named@;
+    columns text[];
     path text := current_setting('search_path');
     home text;
     owner oid;
+    type oid;
+    problem text;
     rows text;
+    key_columns text;
+    key_numbers text;
+    key_renamed text;
+    key_values text;
 BEGIN
     LOCK TABLE ONLY @table@ IN SHARE ROW EXCLUSIVE MODE;
     SELECT relnamespace::regnamespace, relowner INTO STRICT home, owner FROM pg_class WHERE oid = target;
@@ -14,6 +23,99 @@ BEGIN
     THEN
         RAISE EXCEPTION 'the owner of the table %, %, may not publish into the history', target, owner::regrole
             USING ERRCODE = 'insufficient_privilege', HINT = 'Install the history with that role as a publisher.';
+    END IF;
+    PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
+
+    -- A worker of an older release, which makes its triggers at each start, undoes nothing of a newer one.
+    IF (
+        SELECT convert_from(substring(tgargs FROM 1 FOR octet_length(tgargs) - 1), getdatabaseencoding())::jsonb->'revision'
+        FROM pg_trigger WHERE tgrelid = target AND tgname = @on_columns_text@ AND tgnargs = 1
+    ) > to_jsonb(@revision@) THEN
+        RAISE WARNING 'the trigger of the table % is of a newer pgfanout, and is left alone', target;
+        PERFORM set_config('search_path', path, true);
+        RETURN;
+    END IF;
+
+    -- The columns that are named exist.
+    IF cardinality(key) = 0 THEN
+        SELECT array_agg(attname ORDER BY place) INTO key
+        FROM pg_index CROSS JOIN unnest(indkey) WITH ORDINALITY AS k (number, place)
+            JOIN pg_attribute ON attrelid = indrelid AND attnum = number
+        WHERE indrelid = target AND indisprimary AND place <= indnkeyatts;
+        IF key IS NULL THEN
+            RAISE EXCEPTION 'the table % has no primary key', target
+                USING HINT = 'Name the columns of its key (--key): they have to be NOT NULL and have a unique index.';
+        END IF;
+    END IF;
+    SELECT string_agg(quote_ident(name), ', ') INTO problem FROM unnest(ARRAY[@tenant@]::text[] || key || named) AS name
+    WHERE NOT EXISTS (
+        SELECT FROM pg_attribute
+        WHERE attrelid = target AND attname = name AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v'
+    );
+    IF problem IS NOT NULL THEN
+        RAISE EXCEPTION 'the table % has no column %', target, problem
+            USING ERRCODE = 'undefined_column', HINT = 'A virtual column is none: a trigger can''t read it.';
+    END IF;
+
+    -- The tenant is a UUID.
+    SELECT atttypid INTO STRICT type FROM pg_attribute WHERE attrelid = target AND attname = @tenant@;
+    WHILE (SELECT typtype = 'd' FROM pg_type WHERE oid = type) LOOP
+        SELECT typbasetype INTO STRICT type FROM pg_type WHERE oid = type;
+    END LOOP;
+    IF type <> 'uuid'::regtype THEN
+        RAISE EXCEPTION 'the tenant has to be a uuid: the column % of the table % is of the type %', @tenant@, target,
+            type::regtype USING ERRCODE = 'datatype_mismatch',
+            HINT = 'Change its type, or add a generated column (STORED) of the type uuid.';
+    END IF;
+
+    -- The key tells the tenant's rows apart. That is asked of a unique index that may be deferrable: rows with the same
+    -- key are then there for a while, and matched by `place`.
+    SELECT string_agg(quote_ident(attname), ', ') INTO problem FROM pg_attribute
+    WHERE attrelid = target AND attname = ANY (key) AND NOT attnotnull;
+    IF problem IS NOT NULL THEN
+        RAISE EXCEPTION 'the key of the table % may be NULL: %', target, problem
+            USING HINT = 'Make it NOT NULL, or name other columns (--key); without --key it is the primary key.';
+    END IF;
+    IF NOT EXISTS (
+        SELECT FROM pg_index
+        WHERE indrelid = target AND indisunique AND indisvalid AND indpred IS NULL AND indexprs IS NULL AND (
+            SELECT bool_and(attname = ANY (key || @tenant@::text))
+            FROM unnest(indkey) WITH ORDINALITY AS k (number, place)
+                JOIN pg_attribute ON attrelid = indrelid AND attnum = number
+            WHERE place <= indnkeyatts
+        )
+    ) THEN
+        RAISE EXCEPTION 'the key of the table % is not unique: no unique index on %', target, array_to_string(key, ', ')
+            USING HINT = 'Make one (it may have the tenant''s column, too), or name other columns (--key);'
+                ' without --key it is the primary key.';
+    END IF;
+    SELECT string_agg(quote_ident(name), ', ' ORDER BY place), string_agg('k' || place, ', ' ORDER BY place),
+        string_agg(quote_ident(name) || ' AS k' || place, ', ' ORDER BY place),
+        string_agg('k' || place || ' AS ' || quote_ident(name), ', ' ORDER BY place)
+    INTO key_columns, key_numbers, key_renamed, key_values
+    FROM unnest(key) WITH ORDINALITY AS k (name, place);
+
+    -- The columns that the condition reads are those that a view with the condition depends on.
+    IF btrim($when_@mark@$@when@$when_@mark@$) <> '' THEN
+        EXECUTE format('CREATE VIEW %s.%s AS SELECT 1 AS one FROM %s WHERE (', home, @function_text@, target)
+            || $when_@mark@$
+@when@
+)$when_@mark@$;
+        named := named || ARRAY(
+            SELECT attname FROM pg_rewrite JOIN pg_depend ON classid = 'pg_rewrite'::regclass AND objid = pg_rewrite.oid
+                JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
+            WHERE ev_class = to_regclass(home || '.' || @function_text@)
+                AND refclassid = 'pg_class'::regclass AND refobjid = target AND refobjsubid > 0 AND attgenerated <> 'v'
+        );
+        EXECUTE format('DROP VIEW %s.%s', home, @function_text@);
+    END IF;
+    SELECT array_agg(name ORDER BY first) INTO columns FROM (
+        SELECT name, min(place) AS first
+        FROM unnest(ARRAY[@tenant@]::text[] || key || named) WITH ORDINALITY AS n (name, place) GROUP BY name
+    ) AS distinct_names;
+    IF strpos(array_to_string(columns, ' '), '@mark@$') > 0 THEN  -- it would end the quotes below
+        RAISE EXCEPTION 'a column of the table % has a name that this script can''t quote', target
+            USING HINT = 'Name it with --key or --columns.';
     END IF;
 
     -- The function's place is beside the table, wherever the caller's path has found that.
@@ -27,40 +129,152 @@ BEGIN
             USING HINT = 'It serves another table, or another role owns it: drop it, with its triggers.';
     END IF;
 
+    -- A block of its own makes the events. It changes nothing, and so costs no transaction id. They are published after it.
+    -- An error in the block has to do with the statement, and not with the transaction: the function then tries again with
+    -- the names that the columns have now. If that fails, too, it tells each tenant that something has changed.
+    EXECUTE $text_@mark@$
 CREATE OR REPLACE FUNCTION @function@() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body_@mark@$
 #variable_conflict use_column
+DECLARE
+    pgfanout_usable boolean := false;
+    pgfanout_problem text;
+    pgfanout_channels text[];
+    pgfanout_tenants uuid[];
+    pgfanout_payloads json[];
+    pgfanout_types text[];
+    pgfanout_row text;
+    pgfanout_sides text;
 BEGIN
+BEGIN
+IF NOT has_function_privilege('@schema@.publish_many(text[], uuid[], json[], text[])', 'EXECUTE') THEN
+    RAISE insufficient_privilege USING MESSAGE = format('%s may not publish into the history', current_user);
+END IF;
+pgfanout_usable := true;
 IF TG_OP = 'INSERT' THEN
-PERFORM @inserted@;
+SELECT array_agg(channel), array_agg(tenant), array_agg(payload), array_agg(type)
+INTO pgfanout_channels, pgfanout_tenants, pgfanout_payloads, pgfanout_types FROM (
+@inserted@
+) AS events;
 ELSIF TG_OP = 'DELETE' THEN
-PERFORM @deleted@;
+SELECT array_agg(channel), array_agg(tenant), array_agg(payload), array_agg(type)
+INTO pgfanout_channels, pgfanout_tenants, pgfanout_payloads, pgfanout_types FROM (
+@deleted@
+) AS events;
 ELSE
-PERFORM @updated@;
+SELECT array_agg(channel), array_agg(tenant), array_agg(payload), array_agg(type)
+INTO pgfanout_channels, pgfanout_tenants, pgfanout_payloads, pgfanout_types FROM (
+@updated@
+) AS events;
+END IF;
+EXCEPTION WHEN syntax_error_or_access_rule_violation OR invalid_schema_name OR data_exception OR feature_not_supported
+    OR internal_error
+THEN
+    pgfanout_problem := SQLERRM;
+END;
+
+IF pgfanout_usable AND pgfanout_problem IS NOT NULL THEN
+    WITH renamed AS (
+        SELECT attname AS now, name AS once
+        FROM pg_trigger CROSS JOIN unnest(tgattr) WITH ORDINALITY AS c (number, place)
+            JOIN unnest($text_@mark@$ || quote_literal(columns) || $text_@mark@$::text[]) WITH ORDINALITY AS n (name, place)
+            USING (place)
+            JOIN pg_attribute ON attrelid = tgrelid AND attnum = number
+        WHERE tgrelid = TG_RELID AND tgname = @on_columns_text@ AND attname <> name
+    )
+    SELECT concat_ws(', ', (
+        SELECT string_agg(format('%I', attname), ', ') FROM pg_attribute
+        WHERE attrelid = TG_RELID AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v'
+            AND attname NOT IN (SELECT once FROM renamed)
+    ), (SELECT string_agg(format('%I AS %I', now, once), ', ') FROM renamed)) INTO pgfanout_row;
+    pgfanout_sides := format(CASE TG_OP
+        WHEN 'INSERT' THEN 'WITH new_rows AS (SELECT %1$s FROM new_rows)'
+        WHEN 'DELETE' THEN 'WITH old_rows AS (SELECT %1$s FROM old_rows)'
+        ELSE 'WITH old_rows AS (SELECT %1$s FROM old_rows), new_rows AS (SELECT %1$s FROM new_rows)'
+    END, pgfanout_row);
+    BEGIN
+        EXECUTE pgfanout_sides || CASE TG_OP WHEN 'INSERT' THEN $query_@mark@$
+SELECT array_agg(channel), array_agg(tenant), array_agg(payload), array_agg(type) FROM (
+@inserted@
+) AS events
+$query_@mark@$ WHEN 'DELETE' THEN $query_@mark@$
+SELECT array_agg(channel), array_agg(tenant), array_agg(payload), array_agg(type) FROM (
+@deleted@
+) AS events
+$query_@mark@$ ELSE $query_@mark@$
+SELECT array_agg(channel), array_agg(tenant), array_agg(payload), array_agg(type) FROM (
+@updated@
+) AS events
+$query_@mark@$ END INTO pgfanout_channels, pgfanout_tenants, pgfanout_payloads, pgfanout_types;
+        pgfanout_problem := NULL;
+    EXCEPTION WHEN syntax_error_or_access_rule_violation OR invalid_schema_name OR data_exception OR feature_not_supported
+        OR internal_error
+    THEN
+        pgfanout_problem := SQLERRM;
+    END;
+    IF pgfanout_problem IS NOT NULL THEN
+        BEGIN
+            EXECUTE pgfanout_sides || $query_@mark@$
+SELECT array_agg(@channel@::text), array_agg(tenant), array_agg('{"operation":"update","key":null}'::json),
+    array_agg('update'::text)
+FROM (SELECT DISTINCT @tenant_column@::uuid AS tenant FROM (
+$query_@mark@$ || CASE TG_OP
+                WHEN 'INSERT' THEN $query_@mark@$SELECT @tenant_column@ FROM new_rows$query_@mark@$
+                WHEN 'DELETE' THEN $query_@mark@$SELECT @tenant_column@ FROM old_rows$query_@mark@$
+                ELSE $query_@mark@$
+SELECT @tenant_column@ FROM old_rows UNION SELECT @tenant_column@ FROM new_rows
+$query_@mark@$
+            END || ') AS rows) AS tenants WHERE tenant IS NOT NULL'
+            INTO pgfanout_channels, pgfanout_tenants, pgfanout_payloads, pgfanout_types;
+        EXCEPTION WHEN syntax_error_or_access_rule_violation OR data_exception OR internal_error THEN
+            pgfanout_channels := NULL;
+        END;
+    END IF;
+END IF;
+IF pgfanout_problem IS NOT NULL THEN
+    RAISE WARNING 'pgfanout can''t tell what has changed in the table %: %', TG_RELID::regclass, pgfanout_problem
+        USING HINT = 'Make its trigger again (python -m pgfanout sql trigger), or drop it.';
+END IF;
+IF cardinality(pgfanout_channels) > 0 THEN
+    PERFORM @schema@.publish_many(pgfanout_channels, pgfanout_tenants, pgfanout_payloads, pgfanout_types);
 END IF;
 RETURN NULL;
 END
 $body_@mark@$;
+$text_@mark@$;
 
     -- Who may execute it could let it publish what a table of their own holds. A trigger that is there needs no such right.
     REVOKE ALL ON FUNCTION @function@() FROM PUBLIC;
 
+    -- Each condition makes its trigger depend on the history, and so the trigger is dropped with the history. The last one
+    -- never fires. It depends on the columns: PostgreSQL refuses to drop them, and the function finds those that have another
+    -- name. Its argument keeps the options.
     CREATE OR REPLACE TRIGGER @on_insert@ AFTER INSERT ON @bare_table@
-        REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION @function@();
+        REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT
+        WHEN (NULL::@schema@.event IS NULL AND NULL::@schema@.pending_many IS NULL) EXECUTE FUNCTION @function@();
     CREATE OR REPLACE TRIGGER @on_update@ AFTER UPDATE ON @bare_table@
-        REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION @function@();
+        REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT
+        WHEN (NULL::@schema@.event IS NULL AND NULL::@schema@.pending_many IS NULL) EXECUTE FUNCTION @function@();
     CREATE OR REPLACE TRIGGER @on_delete@ AFTER DELETE ON @bare_table@
-        REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION @function@();
+        REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT
+        WHEN (NULL::@schema@.event IS NULL AND NULL::@schema@.pending_many IS NULL) EXECUTE FUNCTION @function@();
+    EXECUTE format(
+        'CREATE OR REPLACE TRIGGER %s AFTER UPDATE OF %s ON %s FOR EACH STATEMENT'
+        ' WHEN (false AND NULL::@schema@.event IS NULL) EXECUTE FUNCTION %s(%L)',
+        @on_columns_sql@, (SELECT string_agg(quote_ident(name), ', ') FROM unnest(columns) AS name), @bare_table_text@,
+        @function_text@, @options@::jsonb || jsonb_build_object('key', to_jsonb(key), 'names', to_jsonb(columns))
+    );
     EXECUTE format('ALTER FUNCTION %s() OWNER TO %s', @function_text@, owner::regrole);
 
-    -- A column that does not exist, or a condition that means nothing, is an error now and not at the table's next change.
+    -- A condition that means nothing is an error now and not at the table's next change.
     -- A virtual column is none here: PostgreSQL can't read it in what a trigger gets.
     PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
     SELECT format('SELECT %s FROM %s', string_agg(quote_ident(attname), ', '), target) INTO STRICT rows FROM pg_attribute
     WHERE attrelid = target AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v';
-    EXECUTE format('EXPLAIN WITH old_rows AS (%s), new_rows AS (%s) SELECT ', rows, rows) || $check_@mark@$
+    EXECUTE format('EXPLAIN WITH old_rows AS (%s), new_rows AS (%s) SELECT * FROM (', rows, rows) || $text_@mark@$
 @updated@
-$check_@mark@$;
+) AS events
+$text_@mark@$;
     PERFORM set_config('search_path', path, true);
 END
 $do_@mark@$;

@@ -10,6 +10,7 @@ BEGIN
     DROP TRIGGER IF EXISTS @on_insert@ ON @bare_table@;
     DROP TRIGGER IF EXISTS @on_update@ ON @bare_table@;
     DROP TRIGGER IF EXISTS @on_delete@ ON @bare_table@;
+    DROP TRIGGER IF EXISTS @on_columns@ ON @bare_table@;
     DROP FUNCTION IF EXISTS @function@();
     PERFORM set_config('search_path', path, true);
 END

@@ -222,7 +222,8 @@ class World:
 
     def remove(self, statement: str, topics: Iterable[Topic] | None = None) -> None:
         """Remove events of topics from the log."""
-        cause = Cause("removal", monotonic(), removes=True, until=float("inf"))
+        # A reader that is behind may find several times that the log has not what it lacks.
+        cause = Cause("removal", monotonic(), removes=True, until=float("inf"), times=8)
         cause.topics = None if topics is None else frozenset(topics)
         self._removals.append((cause, self.session_marks()))
         self.causes.append(cause)

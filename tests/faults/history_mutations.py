@@ -11,6 +11,8 @@ _REPLAYER = "backends/postgres/replayer.py"
 _LOG_TABLE = "backends/postgres/log.py"
 _FUNCTIONS = "backends/postgres/sql/functions.sql"
 
+_LOST_COMMITS = ("backup-restored", "standby-promoted")
+
 WITH_HISTORY = tuple(
     Mutation(2, what, module, old, new, faults, history=True)
     for what, module, old, new, faults in (
@@ -68,14 +70,14 @@ WITH_HISTORY = tuple(
             _TAIL,
             "self._table.knows(query, before)",
             "True",
-            (),
+            _LOST_COMMITS,
         ),
         (
             "a number that lies in the log's range is taken for known",
             _LOG_TABLE,
             "and (known or vouched)):",
             "):",
-            (),
+            _LOST_COMMITS,
         ),
         (
             "a stream joins its feed with a number that nobody vouches for",
@@ -162,6 +164,77 @@ WITH_HISTORY = tuple(
             (),
         ),
         (
+            "a stream that was behind gets what another server's log has before it is told",
+            "streams/pump.py",
+            "            if outlet.known:\n",
+            "            if False:\n",
+            _LOST_COMMITS,
+        ),
+        (
+            "a forged number moves the position",
+            _TAIL,
+            "            if not number or number > self._position.offered:\n",
+            "            if not number or number > self._position.offered:\n"
+            "                self._position.begun = self._position.offered = max(number, self._position.offered)\n",
+            ("numbers-forged",),
+        ),
+        (
+            "an event past the log is delivered",
+            _TAIL,
+            "self._audience.take_unlogged(topic)",
+            "self._audience.offer(topic, event)",
+            ("past-the-log",),
+        ),
+        (
+            "an event past the log is told to nobody",
+            "dispatcher.py",
+            "        self.lose(topic)\n",
+            "",
+            ("past-the-log",),
+        ),
+        (
+            "events past the log are told as often as they come",
+            "dispatcher.py",
+            "self._clock() + _PERIOD",
+            "0.0",
+            ("past-the-log", "numbers-forged"),
+        ),
+        (
+            "an event past the log is told to everyone",
+            "dispatcher.py",
+            "self._missing.update(self.registry.of(topic))",
+            "self._missing.update(self.registry.all())",
+            ("past-the-log", "numbers-forged"),
+        ),
+        (
+            "more than one reader may have missed makes everyone refresh",
+            _TAIL,
+            "                return self._skip(last)\n",
+            "                self._refresh(last)\n                return False\n",
+            ("bulk-import",),
+        ),
+        (
+            "a stream that came before its hub listened is not told to refresh",
+            "dispatcher.py",
+            "if isinstance(consumer, Feed) and consumer.early:",
+            "if False:",
+            ("away-at-start",),
+        ),
+        (
+            "a truncation does not move the mark",
+            _FUNCTIONS,
+            "pruned_to = greatest(pruned_to, pg_sequence_last_value('@schema@.number')), rows = 0;",
+            "rows = 0;",
+            ("log-truncated",),
+        ),
+        (
+            "a removal of what all have makes everyone refresh",
+            _TAIL,
+            "if news.pruned_to > self._position.offered:",
+            "if news.pruned_to >= self._position.offered:",
+            ("log-truncated", "tenant-deleted"),
+        ),
+        (
             "numbers are drawn before it is a transaction's turn",
             _FUNCTIONS,
             "CASE WHEN pg_advisory_xact_lock(@lock@) IS NOT NULL THEN",
@@ -173,7 +246,7 @@ WITH_HISTORY = tuple(
             _FUNCTIONS,
             "UPDATE @schema@.log SET pruned_to = last WHERE pruned_to < last;",
             "NULL;",
-            (),
+            ("tenant-deleted",),
         ),
     )
 )

@@ -173,9 +173,8 @@ WITH_HISTORY = tuple(
         (
             "a forged number moves the position",
             _TAIL,
-            "            if not number or number > self._position.offered:\n",
-            "            if not number or number > self._position.offered:\n"
-            "                self._position.begun = self._position.offered = max(number, self._position.offered)\n",
+            "                self._take_stray(text)\n            elif",
+            "                self._position.offered = max(number, self._position.offered)\n            elif",
             ("numbers-forged",),
         ),
         (

@@ -147,6 +147,16 @@ def test_the_installers_search_path_stays_as_it_was(fresh_database_url: str) -> 
         assert connection.execute("SHOW search_path").fetchall() == [('"a b", public',)]
 
 
+def test_backslashes_are_no_obstacle(owner: psycopg.Connection) -> None:
+    owner.execute("SET standard_conforming_strings = off")
+    owner.execute(Schema().script().encode())
+    assert owner.execute("SHOW standard_conforming_strings").fetchone() == ("off",)
+    owner.execute("SET standard_conforming_strings = on")
+    with pytest.raises(psycopg.errors.CheckViolation, match="control characters"):
+        owner.execute("SELECT pgfanout.publish(E'a\\u0001b', gen_random_uuid(), '1')")
+    owner.execute("SELECT pgfanout.publish('orders', gen_random_uuid(), '1', 'x01f')")
+
+
 def test_an_empty_search_path_is_no_obstacle(owner: psycopg.Connection) -> None:
     owner.execute("SET search_path = ''")
     for _ in range(2):

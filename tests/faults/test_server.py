@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -76,7 +77,7 @@ class TestFailOver:
         standby.wait_caught_up()
         primary.kill()
         with PostgresHub(self.url(primary, standby)) as hub:
-            with pytest.raises(HubTimeoutError, match="standby"):
+            with pytest.raises(HubTimeoutError, match="read-only standby"):
                 hub.start(timeout=0.5)
             starting = threading.Thread(target=hub.start, args=(LONG,))
             starting.start()
@@ -85,12 +86,41 @@ class TestFailOver:
             starting.join(LONG)
             assert hub.listening
 
-    def test_a_standby_alone_is_waited_for_and_named_and_among_several_it_is_skipped(
+    def test_a_standby_alone_heals_in_the_background_when_it_is_promoted(
         self, pair: tuple[PostgresServer, Standby]
     ) -> None:
         primary, standby = pair
-        with PostgresHub(standby.url()) as alone, pytest.raises(HubTimeoutError, match="standby.*promote"):
-            alone.start(timeout=2.0)
+        standby.wait_caught_up()
+        primary.kill()
+        with PostgresHub(standby.url()) as hub:
+            hub.start_in_background()
+            eventually(saw(hub, "standby"))
+            standby.promote()
+            eventually(lambda: hub.listening, timeout=LONG)
+
+    @pytest.mark.parametrize("hidden", ["PGHOST", "PGSERVICE"])
+    def test_a_standby_is_waited_for_where_another_host_may_be_hidden(
+        self, pair: tuple[PostgresServer, Standby], hidden: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        primary, standby = pair
+        hosts, ports = "127.0.0.1,127.0.0.1", f"{primary.port},{standby.port}"
+        standby.wait_caught_up()
+        primary.kill()
+        if hidden == "PGHOST":
+            monkeypatch.setenv("PGHOST", hosts)
+            monkeypatch.setenv("PGPORT", ports)
+        else:
+            (tmp_path / "services").write_text(f"[shop]\nhost={hosts}\nport={ports}\n", encoding="utf-8")
+            monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+            monkeypatch.setenv("PGSERVICE", "shop")
+        with PostgresHub("user=postgres dbname=postgres") as hub:
+            with pytest.raises(HubTimeoutError, match="standby"):
+                hub.start(timeout=1.0)
+
+    def test_a_standby_is_refused_alone_and_skipped_among_several(self, pair: tuple[PostgresServer, Standby]) -> None:
+        primary, standby = pair
+        with PostgresHub(standby.url()) as alone, pytest.raises(HubConfigurationError, match="standby.*promote"):
+            alone.start(timeout=LONG)
         with PostgresHub(self.url(standby, primary)) as hub:
             hears(hub, hub.subscribe("orders", TENANT), "on the primary")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -106,6 +107,18 @@ def parse(conninfo: str) -> Parameters:
             " an '@' needs the form host=... dbname=...)"
         )
     return Parameters({**_DEFAULTS, **given, "client_encoding": "UTF8"})
+
+
+def may_have_several_hosts(parameters: Parameters) -> bool:
+    """Whether the session may be with one server now and with another one later: hosts are also named by the
+    environment and by a service file. That one name has several addresses is not seen.
+
+    https://www.postgresql.org/docs/current/libpq-envars.html
+    """
+    if parameters.get("service") or os.environ.get("PGSERVICE"):
+        return True
+    named = [parameters.get(name) or os.environ.get(f"PG{name.upper()}", "") for name in ("host", "hostaddr")]
+    return any("," in each for each in named)
 
 
 def same_server(parameters: Parameters, connection: psycopg.Connection[Any]) -> Parameters:

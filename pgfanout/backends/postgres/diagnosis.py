@@ -31,7 +31,7 @@ DEAF = (
     " session's LISTEN"
 )
 
-_STANDBY = "the server is a standby, where LISTEN is impossible: promote it, or connect to the primary"
+_STANDBY = "the server is a read-only standby, where LISTEN is impossible: promote it, or connect to the primary"
 _READ_ONLY = (
     "the server takes no writes, being a standby or by its default_transaction_read_only: connect to one that does"
 )
@@ -49,9 +49,8 @@ _INCURABLE: tuple[tuple[str, str], ...] = (
     (r"invalid .*value|invalid port number|invalid integer value", "check the connection string"),
 )
 
-# A standby may be promoted, and its name may come to mean another server. Whether there is another one can't be known:
-# hosts are also named by a service file, by the environment, by one name with several addresses.
-_CURABLE: tuple[tuple[str, str], ...] = (
+# Waiting cures these where the connection string may mean another server a moment later.
+_READ_ONLY_SERVER: tuple[tuple[str, str], ...] = (
     (r"server is in hot standby mode|during recovery", _STANDBY),
     (r"session is read-only|server is read-only", _READ_ONLY),
 )
@@ -85,16 +84,17 @@ def words(error: Exception, notice: str = "") -> str:
     return " ".join((notice or str(error) or type(error).__name__).split())
 
 
-def is_incurable(error: Exception) -> bool:
-    """Whether waiting won't cure it."""
+def is_incurable(error: Exception, *, several_hosts: bool = False) -> bool:
+    """Whether waiting won't cure it. Of several hosts, a standby may be about to be promoted."""
     if isinstance(error, HubConfigurationError):
         return True
-    return isinstance(error, psycopg.OperationalError) and bool(_remedies(str(error), _INCURABLE))
+    known = _INCURABLE if several_hosts else _INCURABLE + _READ_ONLY_SERVER
+    return isinstance(error, psycopg.OperationalError) and bool(_remedies(str(error), known))
 
 
 def advice(words: str) -> str:
     """What happened and what to do."""
-    return "; ".join([words, *_remedies(words, _INCURABLE + _CURABLE)])
+    return "; ".join([words, *_remedies(words, _INCURABLE + _READ_ONLY_SERVER)])
 
 
 def _remedies(text: str, known: tuple[tuple[str, str], ...]) -> list[str]:

@@ -167,7 +167,8 @@ class Listener:
         words = limit if self._watchdog.expired else diagnosis.words(error, self._server_words)
         advice = diagnosis.advice(words)
         self._sink.not_listening(advice, dead)
-        if not self._has_listened and diagnosis.is_incurable(error):
+        several_hosts = conninfo.may_have_several_hosts(self._parameters)
+        if not self._has_listened and diagnosis.is_incurable(error, several_hosts=several_hosts):
             raise HubConfigurationError(advice) from None
         if not isinstance(error, (psycopg.Error, HubConfigurationError)):
             logger.error("the listener failed, and goes on with a new connection", exc_info=error)

@@ -64,8 +64,10 @@ DECLARE
     has_row boolean := false;
     settings record;
     path text := pg_catalog.current_setting('search_path');
+    backslashes text := pg_catalog.current_setting('standard_conforming_strings');
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    PERFORM set_config('standard_conforming_strings', 'on', true);
     PERFORM pg_advisory_xact_lock({lock});
     IF to_regnamespace('{schema}') IS NULL THEN
         CREATE SCHEMA {schema};
@@ -135,6 +137,7 @@ EXECUTE replace(replace($functions$
 {functions}$functions$,
         '@max_payload@', settings.max_payload::text), '@postgres_channel@', quote_literal(settings.postgres_channel));
 {grants}END IF;
+    PERFORM set_config('standard_conforming_strings', backslashes, true);
     PERFORM set_config('search_path', path, true);
 END
 $pgfanout$;

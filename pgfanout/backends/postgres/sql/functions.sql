@@ -8,10 +8,6 @@ ALTER DOMAIN @schema@.payload DROP CONSTRAINT IF EXISTS "a payload has a limited
 ALTER DOMAIN @schema@.payload ADD CONSTRAINT "a payload has a limited size"
     CHECK (octet_length(VALUE::text) <= @max_payload@) NOT VALID;
 
-ALTER DOMAIN @schema@.event_type DROP CONSTRAINT IF EXISTS "types that begin with pgfanout. are reserved";
-ALTER DOMAIN @schema@.event_type ADD CONSTRAINT "types that begin with pgfanout. are reserved"
-    CHECK (left(VALUE, 9) <> 'pgfanout.') NOT VALID;
-
 -- At the commit, each statement's events wait once more, for the transaction's other deferred constraints: what those wait
 -- for must not be waited for with the lock held. A table that was vacuumed looks so small that PostgreSQL would plan to read
 -- all of it: slow where a transaction has many events, and of two that are serializable one would fail.

@@ -213,13 +213,6 @@ WITH_HISTORY = tuple(
             ("bulk-import",),
         ),
         (
-            "a stream that came before its hub listened is not told to refresh",
-            "dispatcher.py",
-            "if isinstance(consumer, Feed) and consumer.early:",
-            "if False:",
-            ("away-at-start",),
-        ),
-        (
             "a truncation does not move the mark",
             _FUNCTIONS,
             "pruned_to = greatest(pruned_to, pg_sequence_last_value('@schema@.number')), rows = 0;",

@@ -53,7 +53,8 @@ class Cause:
         if not (paths and self.each_second):
             return paths * self.times
         returns = sum(item.type == RETURN and self.since <= item.at <= self.until + 1 for item in record.items)
-        return paths * (2 + int(self.until - self.since)) + returns
+        # One at each end, and one more: a reader that is behind may have the same gap from the log and from its hub.
+        return paths * (3 + int(self.until - self.since)) + returns
 
     def _is_return_with_unknown(self, item: Item) -> bool:
         return item.type == RETURN and item.at >= self.since and self.disowns(item.payload.decode())

@@ -373,6 +373,7 @@ def test_an_exception_between_the_lock_and_its_block_does_not_leave_it_locked(
         def __init__(self) -> None:
             self.lock, self.fails = threading.RLock(), True
             self.release = self.lock.release
+            self._is_owned = self.lock._is_owned  # type: ignore[attr-defined]
 
         def __enter__(self) -> None:
             self.lock.acquire()

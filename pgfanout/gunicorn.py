@@ -36,6 +36,7 @@ __all__ = ["post_worker_init", "worker_exit"]
 logger = logging.getLogger("pgfanout")
 
 _WATCH_INTERVAL = 0.05
+_START_TIME = 2.0
 _FAREWELL_TIME = 1.0
 _CLOSE_TIME = 0.5
 
@@ -57,7 +58,9 @@ def post_worker_init(worker: Any) -> None:
     _tell_requests(worker)
     for hub in live_hubs():
         with contextlib.suppress(HubClosedError):
-            hub.start_in_background()
+            # Before the worker accepts requests: pages that come back get what they missed, and no refresh. A database
+            # that is away is not waited for once it has refused.
+            hub.await_first_start(_START_TIME)
     start_thread("pgfanout-watcher", _watch, worker, quitting)
 
 

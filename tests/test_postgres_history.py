@@ -429,7 +429,9 @@ def test_a_fail_over_that_lost_commits_is_told_to_all_who_have_seen_them(pair: t
                 connection.execute("SELECT pgfanout.publish('orders', %s, '3')", [TENANT])
             assert take(open_page, 1) == [REFRESH_EVENT]
             publish(hub, 4)
-            assert payloads(take(open_page, 1)) == [4]
+            after = payloads(take(open_page, 1))
+            assert after in ([4], [3])  # the hub may have been back before the other event
+            assert after == [4] or payloads(take(open_page, 1)) == [4]
         for seen in events:
             with hub.subscribe("orders", TENANT, after=seen.id) as returning:
                 assert take(returning, 1) == [REFRESH_EVENT]

@@ -71,20 +71,30 @@ def server(request: pytest.FixtureRequest, serve: Serve, fresh_database_url: str
     """gunicorn with four threads, gunicorn with none, and the development server."""
     if request.param == "werkzeug":
         with WerkzeugServer(PLAIN, env={"DATABASE_URL": fresh_database_url}) as server:
+            eventually(lambda: healthz(server.url) == 200)  # no hook starts the hub; streams before that refresh
             yield server
     else:
         yield serve(worker_class=request.param, threads=4 if request.param == "gthread" else None)
 
 
-def stats(url: str) -> dict[str, Any]:
+def get(url: str, path: str) -> tuple[int, bytes]:
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=LONG)
     try:
-        connection.request("GET", "/stats")
-        answer: dict[str, Any] = json.loads(connection.getresponse().read())
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
     finally:
         connection.close()
+
+
+def stats(url: str) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(get(url, "/stats")[1])
     return answer
+
+
+def healthz(url: str) -> int:
+    return get(url, "/healthz")[0]
 
 
 def receive(sources: list[EventSource], count: int) -> list[list[str]]:

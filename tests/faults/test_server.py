@@ -277,6 +277,11 @@ class TestPassword:
         assert server.log.count('password authentication failed for user "app"') == 1
 
 
+def roomy_hub(url: str, connection: psycopg.Connection[tuple[object, ...]], heartbeat: float) -> PostgresHub:
+    """A hub whose subscriptions have room for all that fits into the server's queue."""
+    return PostgresHub(url, connection, buffer_size=1000, buffer_bytes=10_000_000, heartbeat=heartbeat)
+
+
 class TestNotificationQueue:
     """Another session LISTENs and stays in a transaction, so the server has to keep every notification."""
 
@@ -306,7 +311,7 @@ class TestNotificationQueue:
         self, connection: psycopg.Connection[tuple[object, ...]]
     ) -> None:
         url = f"postgresql://postgres:{PASSWORD}@127.0.0.1:{connection.info.port}/postgres"
-        with psycopg.connect(url) as foreign, PostgresHub(url, connection, buffer_size=1000, heartbeat=0.5) as hub:
+        with psycopg.connect(url) as foreign, roomy_hub(url, connection, heartbeat=0.5) as hub:
             subscription = hub.subscribe("orders", TENANT)
             foreign.execute("LISTEN something_else")
             foreign.commit()

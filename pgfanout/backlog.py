@@ -114,6 +114,7 @@ class Backlog(queue.Queue[Event]):
         """
         with self.mutex:
             if self.ended or (event is REFRESH_EVENT and self._tail() is event):
+                self._fold_refresh()
                 return True
             room = self._put_event(event)
             if not self._waiting or self._told:
@@ -132,6 +133,9 @@ class Backlog(queue.Queue[Event]):
             event = REFRESH_EVENT
         self._append(event)
         return room
+
+    def _fold_refresh(self) -> None:
+        """The refresh that waits stands for another one, too."""
 
     def _tail(self) -> Event | None:
         return self.queue[-1] if self.queue else None

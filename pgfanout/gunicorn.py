@@ -52,7 +52,8 @@ def post_worker_init(worker: Any) -> None:
         raise_limit(),
     )
     _log_with(worker)
-    quitting = _quit_safely(worker)
+    global _quitting
+    quitting = _quitting = _quit_safely(worker)
     _tell_requests(worker)
     for hub in live_hubs():
         with contextlib.suppress(HubClosedError):
@@ -62,6 +63,8 @@ def post_worker_init(worker: Any) -> None:
 
 def worker_exit(server: Any, worker: Any) -> None:
     """Close what is still open when the worker leaves without having been told to stop."""
+    if _quitting is not None:
+        _quitting.leave()
     _say_goodbye()
 
 
@@ -96,6 +99,7 @@ class _Quitting:
     def __init__(self, worker: Any) -> None:
         self._worker = worker
         self._asked = False
+        self._left = False
         self._interrupts = False
 
     def __call__(self, number: int, frame: Any) -> None:
@@ -107,11 +111,19 @@ class _Quitting:
             self._worker.alive = False
             self._worker.cfg.worker_int(self._worker)
 
+    def leave(self) -> None:
+        """No request is being answered any more, and what the worker does now is not to be interrupted."""
+        self._left = True
+
     def interrupt(self) -> None:
         """End a request that is still being answered, if the worker was told to quit."""
-        if self._asked:
+        if self._asked and not self._left:
             self._interrupts = True
             os.kill(os.getpid(), signal.SIGQUIT)
+
+
+_quitting: _Quitting | None = None
+"""Of this process's worker."""
 
 
 def _quit_safely(worker: Any) -> _Quitting | None:
@@ -166,10 +178,11 @@ def _stop_without_master(master: int) -> None:
     Workers look for their master themselves, but late: a gthread worker once a second, a sync worker without
     requests after half of gunicorn's `timeout`. The signal wakes both.
     """
-    logger.warning(
-        "gunicorn's master (process %d) has gone, so this worker ends its streams and stops. Start gunicorn again",
-        master,
-    )
+    with contextlib.suppress(Exception):  # the application's log handlers
+        logger.warning(
+            "gunicorn's master (process %d) has gone, so this worker ends its streams and stops. Start gunicorn again",
+            master,
+        )
     os.kill(os.getpid(), signal.SIGTERM)
 
 

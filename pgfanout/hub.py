@@ -11,8 +11,9 @@ import time
 import uuid
 import weakref
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from .feed import Feed, NewsReader
 from .fork import renew_in_children
 from .lifecycle import Lifecycle, Listener
 from .log import Log, numbered
+from .registry import Consumer
 from .stats import HubStats
 from .subscription import Subscription
 from .topic import Topic, topics
@@ -136,8 +138,12 @@ class NotifyHub(ABC):
         Idempotent, from any thread. Waits `timeout` seconds at most for the listener's thread
         and for a publish that is under way, and logs a warning for what takes longer.
         """
-        for consumer in self._dispatcher.registry.seal():
-            consumer.end()
+        self._to_end.extend(self._dispatcher.registry.seal())
+        while self._to_end:  # what an exception leaves here, the next call ends
+            with suppress(IndexError, ValueError):  # another thread closes, too
+                consumer = self._to_end[0]
+                consumer.end()
+                self._to_end.remove(consumer)
         self._dispatcher.wake()
         deadline = time.monotonic() + timeout
         self._lifecycle.close(timeout)
@@ -310,9 +316,10 @@ class NotifyHub(ABC):
 
     def _listening(self) -> None:
         """Notifications arrive from now on. What came before is a gap for everyone who is there."""
-        if self._lifecycle.now_listening():
+        again = self._lifecycle.now_listening()
+        if again:
             self._dispatcher.gap()
-        else:
+        elif again is not None:
             self._dispatcher.refresh_early()
 
     def _not_listening(self, error: str, dead: bool = False) -> None:
@@ -348,6 +355,7 @@ class NotifyHub(ABC):
         return self._dispatcher.pause()
 
     def _renew(self) -> None:
+        self._to_end: deque[Consumer] = deque()
         self._dispatcher = Dispatcher()
         self._log = self._new_log()
         self._lifecycle = Lifecycle(self._new_listener)

@@ -47,7 +47,7 @@ class _Attempt:
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
-        self.thread = threading.current_thread()
+        self.thread: threading.Thread | None = None  # the one that runs it, once that has begun
         self.error: HubConfigurationError | None = None
         self.failed = False
         self.stopped = False
@@ -185,11 +185,11 @@ class Lifecycle:
         if not ended:
             logger.warning("the listener's thread did not stop within %g s and is left behind", timeout)
 
-    def now_listening(self) -> bool:
-        """The listener's word that it listens. Whether it had listened before."""
+    def now_listening(self) -> bool | None:
+        """The listener's word that it listens. Whether it had listened before; None when it was given up meanwhile."""
         with self._changed:
             if not self._speaks_for_us():
-                return False
+                return None
             again = self._has_listened
             self._has_listened = True
             self.reconnects += again
@@ -215,12 +215,17 @@ class Lifecycle:
     def _begin(self) -> _Attempt:
         self.check_open()
         if self._attempt is None:
-            attempt = _Attempt(self._new_listener())
-            # Started under the lock, so that nobody can wait for a thread that never ran; the
-            # new thread's first steps don't need the lock.
-            attempt.thread = start_thread("pgfanout-listener", self._run, attempt)
-            self._attempt = attempt
+            attempt = self._attempt = _Attempt(self._new_listener())
             self._running.append(attempt)
+            # Under the lock, so that nobody can wait for a thread that never ran. A signal handler may raise while
+            # `start_thread` waits for the thread: that finds itself withdrawn then, or is one that we know.
+            try:
+                start_thread("pgfanout-listener", self._run, attempt)
+            except BaseException:
+                if attempt.thread is None:
+                    self._attempt = None
+                    self._running.remove(attempt)
+                raise
         return self._attempt
 
     def _await(self, attempt: _Attempt, timeout: float) -> None:
@@ -241,6 +246,10 @@ class Lifecycle:
         listener.stop()
 
     def _run(self, attempt: _Attempt) -> None:
+        with self._changed:
+            if attempt not in self._running:
+                return
+            attempt.thread = threading.current_thread()
         pause = _FIRST_PAUSE
         try:
             while True:

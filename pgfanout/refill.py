@@ -157,6 +157,9 @@ class RefillingBacklog(Backlog):
             self._refreshed = self._log.begun
             self._append(REFRESH_EVENT)
 
+    def _fold_refresh(self) -> None:
+        self._refreshed = self._log.begun  # may be lower: the log may have lost what it had at the first one
+
     def _let_oldest_go(self) -> bool:
         number = number_of(self.queue[0])
         if not number or not (self._behind or self._log.refill):

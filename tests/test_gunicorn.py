@@ -57,3 +57,33 @@ def test_a_worker_whose_master_is_there_is_left_alone_until_it_stops(worker: Sim
         assert subscription.get(PATIENCE) is CLOSE_EVENT
         watcher.join(PATIENCE)
         assert not watcher.is_alive()
+
+
+def test_a_worker_that_has_left_its_requests_is_not_interrupted(
+    worker: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it does then is the application's clean-up."""
+    worker.cfg = SimpleNamespace(worker_int=lambda worker: None)
+    sent: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append(number))
+    quitting = hooks._Quitting(worker)
+    monkeypatch.setattr(hooks, "_quitting", quitting)
+    quitting(signal.SIGQUIT, None)
+    hooks.worker_exit(None, worker)
+    quitting.interrupt()
+    assert sent == []
+
+
+def test_a_worker_that_is_answering_a_request_is_interrupted(
+    worker: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.cfg = SimpleNamespace(worker_int=lambda worker: None)
+    sent: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append(number))
+    quitting = hooks._Quitting(worker)
+    quitting.interrupt()
+    quitting(signal.SIGQUIT, None)
+    quitting.interrupt()
+    assert sent == [signal.SIGQUIT]
+    with pytest.raises(SystemExit):
+        quitting(signal.SIGQUIT, None)

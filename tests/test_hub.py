@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgfanout import CLOSE_EVENT, REFRESH_EVENT, HubStats, MemoryHub, NotifyHub, Subscription
+from pgfanout.backlog import Backlog
 from pgfanout.envelope import encode
 from pgfanout.errors import (
     HubClosedError,
@@ -288,6 +289,25 @@ def test_closing_ends_every_subscription_before_it_waits_for_the_listener(pool: 
     assert not closing.done()
     release.set()
     assert closing.result(PATIENCE) is None
+
+
+def test_a_close_that_was_interrupted_is_finished_by_the_next(
+    hub: ScriptedHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscriptions = [hub.subscribe("orders", TENANT) for _ in range(3)]
+    end, calls = Backlog.end, []
+
+    def interrupted(backlog: Backlog, *, drop: bool = False) -> None:
+        calls.append(backlog)
+        if len(calls) == 2:
+            raise TimeoutError("alarm")
+        end(backlog, drop=drop)
+
+    monkeypatch.setattr(Backlog, "end", interrupted)
+    with pytest.raises(TimeoutError, match="alarm"):
+        hub.close()
+    hub.close()
+    assert [subscription.get(PATIENCE) for subscription in subscriptions] == [CLOSE_EVENT] * 3
 
 
 def test_closing_gives_the_sender_the_time_that_is_left(hub: ScriptedHub) -> None:

@@ -15,6 +15,7 @@ import pytest
 from pgfanout import lifecycle as lifecycle_module
 from pgfanout.errors import HubClosedError, HubConfigurationError, HubTimeoutError
 from pgfanout.lifecycle import Lifecycle
+from pgfanout.threads import start_thread
 
 from .support.wait import eventually
 
@@ -202,7 +203,7 @@ def test_a_forsaken_listener_that_comes_up_late_does_not_count(world: World) -> 
     world.kind = StubbornListener
     with pytest.raises(HubTimeoutError):
         world.lifecycle.start(0)
-    assert world.listener.do(world.lifecycle.now_listening) is False
+    assert world.listener.do(world.lifecycle.now_listening) is None
     assert not world.lifecycle.listening
     with pytest.raises(HubTimeoutError):
         world.lifecycle.start(0)
@@ -214,7 +215,7 @@ def test_a_forsaken_listener_can_neither_speak_for_its_successor_nor_against_it(
         world.lifecycle.start(0)
     forsaken = world.listener
     world.started()
-    assert forsaken.do(world.lifecycle.now_listening) is False
+    assert forsaken.do(world.lifecycle.now_listening) is None
     forsaken.do(world.lifecycle.not_listening, "too late")
     lifecycle = world.lifecycle
     assert (lifecycle.listening, lifecycle.reconnects, lifecycle.last_error) == (True, 0, "")
@@ -309,7 +310,7 @@ def test_since_is_when_listening_became_what_it_is(world: World) -> None:
 
 def test_only_the_listener_is_believed_that_it_listens(world: World) -> None:
     world.start(0)
-    assert world.lifecycle.now_listening() is False
+    assert world.lifecycle.now_listening() is None
     assert not world.lifecycle.listening
 
 
@@ -648,3 +649,28 @@ def test_after_an_outage_nobody_waits_for_the_hub(world: World) -> None:
     listener.do(world.lifecycle.not_listening, "cut")
     assert world.lifecycle.await_first_start(1e6) is False
     assert world.lifecycle.has_listened
+
+
+# What a signal handler raises.
+
+
+def test_an_error_while_the_thread_starts_leaves_one_listener(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a signal handler's may come while `Thread.start` waits for the thread."""
+
+    def start_and_fail(name: str, target: Callable[..., object], *arguments: object) -> threading.Thread:
+        thread = start_thread(name, target, *arguments)
+        started.append(thread)
+        raise TimeoutError("alarm")
+
+    started: list[threading.Thread] = []
+    monkeypatch.setattr(lifecycle_module, "start_thread", start_and_fail)
+    with pytest.raises(TimeoutError, match="alarm"):
+        world.lifecycle.start(PATIENCE)
+    monkeypatch.undo()
+    world.started()
+    running = [listener for listener in world.listeners if listener.running.is_set() and not listener.stopped.is_set()]
+    assert len(running) == 1
+    world.lifecycle.close(PATIENCE)
+    for thread in started:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()

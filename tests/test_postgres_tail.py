@@ -339,7 +339,8 @@ def test_a_position_that_the_log_does_not_know_is_a_gap(
     table.numbers = numbers
     assert not tail.catch_up(query)
     last = max(numbers, default=0)
-    assert audience.told == [("gap", last, 10)]
+    # Where the log ends before the position, no number is this process's own until everyone was told.
+    assert audience.told == [("gap", last, 10 if last >= 10 else 0)]
     assert (position.begun, position.offered) == (last, last)
 
 
@@ -493,3 +494,31 @@ def test_nobody_sleeps_who_has_something_to_read_while_the_server_is_asked(
     tail.receive([text(11), text(3)])
     assert seen
     assert set(seen) == {0}
+
+
+def test_while_a_loss_is_told_no_number_of_the_lost_log_is_this_process_own(
+    table: Table, position: ManualLog, audience: Audience
+) -> None:
+    tail = begun(table, position, audience)
+    audience.exists = True
+    table.numbers = list(range(1, 8))  # 8 to 10 are lost
+    tail.catch_up(query)
+    (told,) = [each for each in audience.told if each[0] == "gap"]
+    assert told == ("gap", 7, 0)
+    assert (position.begun, position.offered) == (7, 7)
+
+
+def test_a_number_that_is_drawn_again_after_a_loss_is_news(
+    table: Table, position: ManualLog, audience: Audience
+) -> None:
+    tail = begun(table, position, audience)
+    for number in (11, 12, 13):
+        table.add(number)
+        tail.receive([text(number)])
+    table.numbers = list(range(1, 11))
+    tail.catch_up(query)
+    audience.told.clear()
+    table.add(11)
+    tail.receive([text(11)])
+    assert audience.names == ["11"]
+    assert position.offered == 11

@@ -19,6 +19,7 @@ import pytest
 from pgfanout import MemoryHub, StreamLimiter
 from pgfanout import lifecycle as lifecycle_module
 from pgfanout.errors import HubConfigurationError, InvalidEventError
+from pgfanout.feed import Feed
 from pgfanout.streams import Answer, EventStream, StreamEndpoint, sse
 from pgfanout.streams import endpoint as endpoint_module
 from pgfanout.streams import limiter as limiter_module
@@ -28,6 +29,7 @@ from pgfanout.streams.endpoint import check_detach
 from pgfanout.streams.streamer import streamer
 
 from .support.detached import Client, tcp_pair
+from .support.logs import ManualLog
 from .support.sse import EventStreamParser, parse
 from .support.wait import eventually
 
@@ -576,6 +578,26 @@ def test_a_stream_that_has_to_stay_before_the_hub_listens_is_told_to_come_back(s
         assert b"retry: " in items[-1]
         close(answer)
         assert (endpoint.limiter.open, hub.stats().subscriptions) == (0, 0)
+
+
+def test_an_early_client_gets_no_number_before_its_refresh(server: socket.socket) -> None:
+    """The position may be set a moment before those who came early are told."""
+
+    class LogHub(LateHub):
+        def _new_log(self) -> ManualLog:
+            self.log = ManualLog()
+            return self.log
+
+        def follow(self, *arguments: Any) -> tuple[Feed, int]:
+            found = super().follow(*arguments)
+            self.log.begun = self.log.offered = 50
+            return found
+
+    with LogHub() as hub:
+        answer = StreamEndpoint(hub).answer(request(server, HTTP_LAST_EVENT_ID="5"), "orders", TENANT)
+        assert isinstance(answer.body, DetachingStream)
+        assert b"id: start\n" in next(answer.body)
+        close(answer)
 
 
 # What the application wants to be called at the end.

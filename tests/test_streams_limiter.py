@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -335,3 +336,15 @@ def test_no_thread_is_lost_or_doubled_by_many_who_keep_theirs() -> None:
     with ThreadPoolExecutor(8) as pool:
         assert sum(future.result(PATIENCE) for future in [pool.submit(come_and_go) for _ in range(8)]) > 0
     assert (limiter.open, limiter.in_threads) == (0, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_has_none_of_its_parents_streams() -> None:
+    limiter = StreamLimiter(2, 1)
+    limiter.acquire("ann")
+    with limiter._lock:  # as another thread may hold it at that moment
+        pid = os.fork()
+        if not pid:
+            os._exit(limiter.open + limiter.in_threads if limiter.acquire("ann") else 9)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2  # that stream alone, which is in a thread
+    assert limiter.open == 1

@@ -509,3 +509,36 @@ class Following(RuleBasedStateMachine):
 
 TestFollowing = Following.TestCase
 TestFollowing.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_a_page_that_was_read_before_a_fail_over_does_not_come_after_its_refresh(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site()
+    client = site.connect(after=6)
+    assert site.log.answer()  # the log vouches for the number, and has the rest
+    site.pump._answers.clear()  # ... which the streamer has not come to
+    client.outlet.known, client.outlet.question = True, None
+    client.outlet.asks = 1
+    site.pump._due[client.outlet] = None
+    site.pump._settle()
+    assert site.log.answer()
+    site.lose(2)
+    site.publish(1)
+    (events,) = site.settle()
+    types = [event.type for event in events]
+    assert types[0] == "refresh"
+    assert [event.data for event in events[1:]] == [str(site.number)]
+
+
+def test_a_known_number_that_was_lost_is_not_asked_after_the_gap(make_site: Callable[..., Site]) -> None:
+    site = make_site()
+    client = site.connect(after=6)
+    client.outlet.known = True
+    site.lose(2)
+    site.log.asked.clear()
+    client.outlet.question = None
+    site.pump._due[client.outlet] = None
+    (events,) = site.settle()
+    assert [event.type for event in events] == ["refresh"]
+    assert not site.log.asked

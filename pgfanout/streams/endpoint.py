@@ -226,9 +226,11 @@ class StreamEndpoint:
             return self._stream_in_thread(environ, wanted, place, reason, late, endings)
 
         feed, position = self.hub.follow(wanted, streamer)
-        if feed.early:  # after `follow`: the refresh that comes is behind the position
+        early = feed.early
+        if early:  # asked after `follow`: the refresh that comes is behind the position
             start = _Start(None, replay=False, resumed=False)
-        number = start.after or feed.begun
+        # An early client gets no number before that refresh: with one it would resume behind what it has missed.
+        number = 0 if early else start.after or feed.begun
         return DetachingStream(
             connection,
             feed,

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Hashable
 
 from ..errors import TooManyStreamsError, TooManyStreamsForUserError
+from ..fork import renew_in_children
 
 __all__ = ["Place", "StreamLimiter", "hooks_are_installed", "set_server_threads", "thread_cap"]
 
@@ -64,6 +65,11 @@ class StreamLimiter:
         self.max_streams = max_streams
         self.max_streams_per_user = max_streams_per_user
         self.thread_reserve = thread_reserve
+        self._renew()
+        renew_in_children(self._renew)
+
+    def _renew(self) -> None:
+        """Begin to count; in a forked child, too, which has none of its parent's streams."""
         self._lock = threading.Lock()
         self._open = 0
         self._in_threads = 0

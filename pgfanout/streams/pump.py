@@ -287,9 +287,11 @@ class Pump:
 
     def _join(self, outlet: Outlet, audience: Audience) -> bool:
         """Go on with the feed if that has everything from here on; False when the log is asked instead."""
-        with _of_feed():
-            position, since = outlet.feed.join(outlet.number, outlet.position, outlet.passed, known=outlet.known)
-        self._tell_gap(outlet, since)
+        position = self._place_of_gap(outlet)
+        if position is None:
+            with _of_feed():
+                position, since = outlet.feed.join(outlet.number, outlet.position, outlet.passed, known=outlet.known)
+            self._tell_gap(outlet, since)
         if position is None:
             self._ask(outlet, audience)
             return False
@@ -298,6 +300,15 @@ class Pump:
             return False
         self._end_replay(outlet, audience, position)
         return True
+
+    def _place_of_gap(self, outlet: Outlet) -> int | None:
+        """The position of the refresh for a gap that its feed has had since it began to read the log, if there is one.
+
+        It goes on there. Its number, and a page that was read before, may be of a log that has lost them since: what
+        comes with them would stand after the refresh, though it was never committed.
+        """
+        after = _after_gap(outlet) if outlet.known else 0
+        return after - 1 if after > outlet.position else None
 
     def _tell_gap(self, outlet: Outlet, since: int) -> None:
         """Tell it to refresh where it has not passed `since`, the position after a gap of its feed."""
@@ -333,17 +344,16 @@ class Pump:
             return  # it came too late
         audience = _audience_of(outlet)
         outlet.question = None
+        self._due[outlet] = None
+        if self._place_of_gap(outlet) is not None:
+            return  # the page came too late
         outlet.fruitless = 0 if page is not None and page.until > outlet.number else outlet.fruitless + 1
         if page is None or outlet.fruitless >= PATIENCE:
             outlet.feed.tell_refresh()
             outlet.put(sse.encode(REFRESH_EVENT))
             self._end_replay(outlet, audience, audience.position)
         else:
-            if outlet.known:
-                # Nobody has asked whether the log knows its number: since a gap it may be another server's log.
-                self._tell_gap(outlet, _after_gap(outlet))
             self._put_page(outlet, page)
-        self._due[outlet] = None
 
     def _put_page(self, outlet: Outlet, page: Page) -> None:
         """Put as much of a page as an outlet may hold. It asks for the rest when its socket has taken that."""

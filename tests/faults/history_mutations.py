@@ -145,7 +145,7 @@ WITH_HISTORY = tuple(
         (
             "a stream begins with the number to come, before it has replayed",
             "streams/endpoint.py",
-            "        number = start.after or feed.begun\n",
+            "        number = 0 if early else start.after or feed.begun\n",
             "        number = feed.begun\n",
             (),
         ),
@@ -166,8 +166,8 @@ WITH_HISTORY = tuple(
         (
             "a stream that was behind gets what another server's log has before it is told",
             "streams/pump.py",
-            "            if outlet.known:\n",
-            "            if False:\n",
+            "        after = _after_gap(outlet) if outlet.known else 0\n",
+            "        after = 0\n",
             _LOST_COMMITS,
         ),
         (

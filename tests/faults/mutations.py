@@ -59,8 +59,8 @@ MUTATIONS = (
         2,
         "a new session is no gap",
         "hub.py",
-        "if self._lifecycle.now_listening():",
-        "if not self._lifecycle.now_listening():",
+        "        if again:",
+        "        if not again:",
         ("listeners-terminated", "connections-cut"),
     ),
     Mutation(

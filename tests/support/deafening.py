@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from .ports import LOOPBACK
 
 _NOTIFICATION, _READY = b"A", b"Z"
+_LONG = 20.0
 
 
 class Deafening:
@@ -26,6 +27,10 @@ class Deafening:
         self._swallowing = threading.Event()
         self._dropping = threading.Event()
         self._listening: socket.socket | None = None
+        self._changed = threading.Condition()
+        """Guards `_asked`, and sending to the servers: a query that is injected comes between two of the client's."""
+        self._asked: set[socket.socket] = set()
+        """The sessions that have not answered their client's last query yet."""
 
     @property
     def url(self) -> str:
@@ -36,9 +41,11 @@ class Deafening:
     def inject(self, query: str) -> None:
         """Have the listening session execute a query that its client knows nothing of."""
         body = query.encode() + b"\0"
-        self._swallowing.set()
-        assert self._listening is not None
-        self._listening.sendall(b"Q" + (len(body) + 4).to_bytes(4, "big") + body)
+        with self._changed:
+            assert self._listening is not None
+            assert self._changed.wait_for(lambda: self._listening not in self._asked, _LONG)
+            self._swallowing.set()
+            self._listening.sendall(b"Q" + (len(body) + 4).to_bytes(4, "big") + body)
 
     def drop_notifications(self) -> None:
         """No notification passes any more, to no client; answers do."""
@@ -67,24 +74,31 @@ class Deafening:
                 return
             self._sockets += [client, server]
             threading.Thread(target=self._requests, args=(client, server), daemon=True).start()
-            threading.Thread(target=self._answers, args=(server.makefile("rb"), client), daemon=True).start()
+            threading.Thread(target=self._answers, args=(server, client), daemon=True).start()
 
     def _requests(self, client: socket.socket, server: socket.socket) -> None:
         try:
             while part := client.recv(65_536):
-                if b"LISTEN" in part:
-                    self._listening = server
-                server.sendall(part)
+                with self._changed:
+                    if b"LISTEN" in part:
+                        self._listening = server
+                    self._asked.add(server)
+                    server.sendall(part)
             server.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
 
-    def _answers(self, answers: IO[bytes], client: socket.socket) -> None:
+    def _answers(self, server: socket.socket, client: socket.socket) -> None:
+        answers: IO[bytes] = server.makefile("rb")
         try:
             while kind := answers.read(1):
                 size = answers.read(4)
                 body = answers.read(int.from_bytes(size, "big") - 4)
-                if self._swallowing.is_set():
+                if kind == _READY and not self._swallowing.is_set():
+                    with self._changed:
+                        self._asked.discard(server)
+                        self._changed.notify_all()
+                if self._swallowing.is_set() and server is self._listening:
                     if kind == _READY:
                         self._swallowing.clear()
                 elif kind != _NOTIFICATION or not self._dropping.is_set():

@@ -170,7 +170,7 @@ class PostgresHub(NotifyHub):
             return False
         self._replayer.renew()
         complete = self._tail.catch_up(query)
-        if not self._lifecycle.now_listening():
+        if self._lifecycle.now_listening() is False:
             self._dispatcher.refresh_early()
         self._replayer.advanced()
         self._replayer.start_pruning()

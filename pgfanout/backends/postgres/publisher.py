@@ -189,7 +189,7 @@ class Publisher:
 
     def _send_by_own_connection(self, call: _Call) -> None:
         arrived = time.monotonic()
-        is_nested = self._owner == threading.get_ident()
+        is_nested = self._turn._is_owned()  # type: ignore[attr-defined]  # as `threading.Condition` asks
         try:
             with self._turn:
                 outer, self._owner = self._owner, threading.get_ident()

@@ -198,6 +198,9 @@ class Tail:
         """Tell everyone to, and go on after a number. That is everyone's cursor when they were told, and not before:
         who got it and lost the connection then would never hear of what was before it."""
         self._refreshes += 1
+        self._recent, self._older = set(), set()  # a log that has lost commits may draw the same numbers again
+        if last < self._position.offered:
+            self._position.offered = 0  # no reader is to take a number that was lost for one of this process's own
         self._position.begun = last
         self._audience.gap()
         self._position.offered = last

@@ -8,12 +8,13 @@ import socket
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import asdict
 
 import flask
 import psutil
 
-from pgfanout import Subscription
+from pgfanout import HubTimeoutError, Subscription
 from pgfanout.flask import PgFanout
 
 from .routes import routes
@@ -24,7 +25,8 @@ app.config["PGFANOUT_DATABASE_URL"] = os.environ["DATABASE_URL"]
 fanout = PgFanout(app)
 
 if os.environ.get("START_BEFORE_FORK"):
-    fanout.hub.start()
+    with suppress(HubTimeoutError):  # the database may be away
+        fanout.hub.start()
 
 
 @app.get("/")

@@ -60,8 +60,8 @@ def server_starting_up(world: World, rng: random.Random) -> None:
 def away_at_start(world: World, rng: random.Random) -> None:
     """The server is away while a site's worker starts: ordinary requests are answered all the same."""
     name = rng.choice(sorted(world.sites))
-    world.server.stop("fast")
     with starting(world, name):
+        world.server.stop("fast")
         old = world.sites[name].worker_pids()
         signal_workers(world.sites[name], signal.SIGTERM)
         eventually(lambda: set(world.sites[name].worker_pids()) - set(old), timeout=60.0)

@@ -46,7 +46,7 @@ def _note_stop(world: World, seconds: float) -> None:
 @contextmanager
 def starting(world: World, name: str) -> Iterator[None]:
     """While a site's worker starts: streams that come before it listens begin with a refresh."""
-    with world.telling("a worker that starts", paths=[name]):
+    with world.restarting, world.telling("a worker that starts", paths=[name]):
         yield
         # One that is told to stop while it starts takes its time for that.
         eventually(lambda: world.inside(name), timeout=60.0)

@@ -4,6 +4,7 @@ committed. It lasts for many schedules; `heal` undoes whatever a fault has left.
 from __future__ import annotations
 
 import json
+import threading
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -72,6 +73,8 @@ class World:
         self.sites: dict[str, GunicornServer] = {}
         self.begin(Ledger())
         self.history = history
+        self.restarting = threading.Lock()
+        """Held by a fault that ends a worker, until there is another one."""
         self._preload = preload
         self._stack = ExitStack()
 
@@ -340,6 +343,9 @@ class World:
             path.heal()
         self.server.start()
         self.set_password(_PASSWORD)
+        for site in self.sites.values():
+            if not site.is_running:
+                site.start()
 
     def set_password(self, password: str) -> None:
         with self.connect() as admin:

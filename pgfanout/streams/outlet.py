@@ -50,6 +50,7 @@ class Outlet(Ticking):
     """
 
     __slots__ = (
+        "asked_at",
         "asks",
         "audience",
         "chunked",
@@ -114,6 +115,9 @@ class Outlet(Ticking):
         """The number that its client was told last, other than by an event."""
         self.known = not replay
         """Whether the log has vouched for the number; one that a client has sent may be anything."""
+        self.asked_at = position
+        """The feed's end when it asked the log last. A gap of the feed since then means that its number, and the answer,
+        may be of a log that has lost them."""
         self.replaying = replay
         """Whether it reads the feed's log, and will join the feed."""
         self.passed = 0
@@ -143,6 +147,7 @@ class Outlet(Ticking):
     def fall_behind(self) -> None:
         """Its feed has no longer what comes next; the log has."""
         self.replaying, self.known, self.passed, self.asks = True, True, self.position, 0
+        self.asked_at = self.position
 
     def put_keepalive(self, number: int) -> None:
         """Have a keepalive written next, with the number (0: none) unless its client was told that one last."""

@@ -287,7 +287,7 @@ class Pump:
 
     def _join(self, outlet: Outlet, audience: Audience) -> bool:
         """Go on with the feed if that has everything from here on; False when the log is asked instead."""
-        position = self._place_of_gap(outlet)
+        position = self._place_of_gap(outlet) if outlet.known else None
         if position is None:
             with _of_feed():
                 position, since = outlet.feed.join(outlet.number, outlet.position, outlet.passed, known=outlet.known)
@@ -302,13 +302,13 @@ class Pump:
         return True
 
     def _place_of_gap(self, outlet: Outlet) -> int | None:
-        """The position of the refresh for a gap that its feed has had since it began to read the log, if there is one.
+        """The position of the refresh for a gap that its feed has had since it asked the log, if there is one.
 
         It goes on there. Its number, and a page that was read before, may be of a log that has lost them since: what
         comes with them would stand after the refresh, though it was never committed.
         """
-        after = _after_gap(outlet) if outlet.known else 0
-        return after - 1 if after > outlet.position else None
+        after = _after_gap(outlet)
+        return after - 1 if after > outlet.asked_at else None
 
     def _tell_gap(self, outlet: Outlet, since: int) -> None:
         """Tell it to refresh where it has not passed `since`, the position after a gap of its feed."""
@@ -324,6 +324,11 @@ class Pump:
     def _ask(self, outlet: Outlet, audience: Audience) -> None:
         if outlet.question or audience.ended:
             return
+        end = outlet.feed.end_position
+        if outlet.known and self._place_of_gap(outlet) is not None:
+            self._due[outlet] = None
+            return
+        outlet.asked_at = end  # read first: a gap that comes meanwhile is behind it
         question = outlet.question = object()
         outlet.feed.ask(
             outlet.number,
@@ -464,7 +469,7 @@ def _fail(outlet: Outlet, error: Exception) -> None:
 
 def _after_gap(outlet: Outlet) -> int:
     with _of_feed():
-        return outlet.feed.after_gap(outlet.position)
+        return outlet.feed.after_gap(outlet.asked_at)
 
 
 def _fitting(page: Page, limit: int) -> int:

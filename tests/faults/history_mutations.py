@@ -166,7 +166,7 @@ WITH_HISTORY = tuple(
         (
             "a stream that was behind gets what another server's log has before it is told",
             "streams/pump.py",
-            "        after = _after_gap(outlet) if outlet.known else 0\n",
+            "        after = _after_gap(outlet)\n",
             "        after = 0\n",
             _LOST_COMMITS,
         ),

@@ -116,7 +116,7 @@ class Outlet(Ticking):
         self.known = not replay
         """Whether the log has vouched for the number; one that a client has sent may be anything."""
         self.asked_at = position
-        """The feed's end when it asked the log last. A gap of the feed since then means that its number, and the answer,
+        """The end of the feed when it asked the log last. After a gap of the feed since then, its number and the answer
         may be of a log that has lost them."""
         self.replaying = replay
         """Whether it reads the feed's log, and will join the feed."""

@@ -230,24 +230,18 @@ def test_installing_in_a_transaction_that_has_begun_takes_that_as_it_is(
 # Locks that a stranger holds
 
 
-@pytest.fixture
-def stranger(enter: Enter) -> psycopg.Connection:
-    """A role without rights, which holds the advisory locks of the history, but for that of a commit."""
-    connection = enter("nobody")
-    for purpose in ("install", "prune"):
-        connection.execute(f"SELECT pg_advisory_lock({Schema()._lock(purpose)})".encode())
-    return connection
-
-
-@pytest.mark.usefixtures("stranger")
-@pytest.mark.parametrize("repair", [False, True])
-def test_a_strangers_locks_hold_up_nothing_where_there_is_a_log(
-    fresh_database_url: str, owner: psycopg.Connection, stranger: psycopg.Connection, repair: bool
-) -> None:
-    stranger.execute("SELECT pg_advisory_unlock_all()")
-    Schema().install(owner)
+def hold_locks(stranger: psycopg.Connection) -> None:
+    """The advisory locks of the history, but for that of a commit."""
     for purpose in ("install", "prune"):
         stranger.execute(f"SELECT pg_advisory_lock({Schema()._lock(purpose)})".encode())
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_strangers_locks_hold_up_nothing_where_there_is_a_log(
+    owner: psycopg.Connection, enter: Enter, repair: bool
+) -> None:
+    Schema().install(owner)
+    hold_locks(enter("nobody"))
     owner.execute("SET lock_timeout = '20s'")
     Schema(max_rows=1).install(owner, repair=repair, readers=["pg_monitor"])
     owner.execute("UPDATE pgfanout.log SET max_rows = 1")
@@ -255,12 +249,12 @@ def test_a_strangers_locks_hold_up_nothing_where_there_is_a_log(
     assert owner.execute("SELECT pgfanout.prune(10, 0)").fetchall() == [(2,)]
 
 
-@pytest.mark.usefixtures("stranger")
 @pytest.mark.parametrize("own", [False, True])
 def test_a_first_installation_does_not_wait_for_a_stranger_for_ever(
-    owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, own: bool
+    owner: psycopg.Connection, enter: Enter, monkeypatch: pytest.MonkeyPatch, own: bool
 ) -> None:
     """A `lock_timeout` that the session has is kept."""
+    hold_locks(enter("nobody"))
     monkeypatch.setattr(schema, "_PATIENCE", "1h" if own else "100ms")
     owner.execute(f"SET lock_timeout = '{'100ms' if own else 0}'".encode())
     with pytest.raises(errors.LockNotAvailable, match="another session holds the advisory lock of the first install"):

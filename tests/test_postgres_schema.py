@@ -111,13 +111,16 @@ def test_installing_again_leaves_what_the_user_has_granted(owner: psycopg.Connec
     assert owner.execute(query).fetchall() == [(True,)]
 
 
-def test_several_may_install_at_once(fresh_database_url: str, owner: psycopg.Connection) -> None:
+@pytest.mark.parametrize("before", [False, True])
+def test_several_may_install_at_once(fresh_database_url: str, owner: psycopg.Connection, before: bool) -> None:
     together = threading.Barrier(8)
+    if before:
+        Schema().install(owner)
 
     def install() -> None:
         with psycopg.connect(fresh_database_url) as connection:
             together.wait(30)
-            Schema().install(connection)
+            Schema().install(connection, publishers=["pg_monitor"], readers=["pg_monitor"])
 
     with ThreadPoolExecutor(8) as threads:
         for installation in [threads.submit(install) for _ in range(8)]:

@@ -719,7 +719,7 @@ def test_the_scripts_use_nothing_that_others_have_put_into_a_schema(
     if place == "shop":
         connection.execute("CREATE SCHEMA shop")
         connection.execute("ALTER TABLE orders SET SCHEMA shop")
-    options = {"columns": ("note",), "payload": ("status",), "when": "status = 'open'"}
+    options: dict[str, Any] = {"columns": ("note",), "payload": ("status",), "when": "status = 'open'"}
     script = TableTrigger(table, "tenant_id", (), **options).script()
     set_traps(connection, place, script + drop_script(table))
     connection.execute(f"SET search_path = {path}".encode())

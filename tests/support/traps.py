@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, LiteralString
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
@@ -15,19 +15,21 @@ _QUALIFIED = re.compile(r"pg_catalog\.([a-z_]+)\s*\(")
 
 # Those of pg_catalog under the same names and types, which win where the schema comes before pg_catalog in a path; and
 # those of types for which pg_catalog has nothing exact, which win behind it, too.
-_SET: LiteralString = """
+_SET: Final = """
 DO $do$
 DECLARE
     each pg_catalog.text;
 BEGIN
     FOR each IN
         SELECT format(
-            'CREATE FUNCTION {place}.%I(%s) RETURNS %s LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION ''trapped: %s''; END $$',
+            'CREATE FUNCTION {place}.%I(%s) RETURNS %s LANGUAGE plpgsql AS'
+            ' $$ BEGIN RAISE EXCEPTION ''trapped: %s''; END $$',
             proname, pg_get_function_identity_arguments(oid), pg_get_function_result(oid), proname
         ) FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY ({names}) AND prokind = 'f'
         UNION ALL SELECT format(
             'CREATE FUNCTION {place}.format(%s) RETURNS text LANGUAGE plpgsql AS'
-            ' $$ BEGIN RAISE EXCEPTION ''trapped: format''; END $$', array_to_string(array_fill('text'::text, ARRAY[n]), ',')
+            ' $$ BEGIN RAISE EXCEPTION ''trapped: format''; END $$',
+            array_to_string(array_fill('text'::text, ARRAY[n]), ',')
         ) FROM generate_series(2, 5) AS n
         UNION ALL SELECT format(
             'CREATE FUNCTION {place}.to_jsonb(%s) RETURNS jsonb LANGUAGE plpgsql AS'
@@ -59,11 +61,11 @@ BEGIN
 END
 $do$
 """
-_OPERATORS: LiteralString = """
+_OPERATORS: Final = """
 CREATE TEMP TABLE trapped_operator AS
 SELECT row_number() OVER () AS number, * FROM (
-    SELECT oprname::text AS operator, format_type(oprleft, NULL) AS left_type, format_type(oprright, NULL) AS right_type,
-        format_type(oprresult, NULL) AS result
+    SELECT oprname::text AS operator, format_type(oprleft, NULL) AS left_type,
+        format_type(oprright, NULL) AS right_type, format_type(oprresult, NULL) AS result
     FROM pg_operator WHERE oprname IN ('=', '<>', '||', '>', '->', '+', '-', '*') AND oprleft <> 0
         AND oprleft NOT IN (SELECT oid FROM pg_type WHERE typtype = 'p')
         AND oprright NOT IN (SELECT oid FROM pg_type WHERE typtype = 'p')
@@ -80,7 +82,7 @@ SELECT row_number() OVER () AS number, * FROM (
 def set_traps(connection: psycopg.Connection[Any], place: str, script: str) -> None:
     """Set a trap in the schema for everything that a script may use. The session's path has to be a harmless one."""
     names = sorted({*_CALLED.findall(script), *_QUALIFIED.findall(script)})
-    connection.execute(_OPERATORS)
+    connection.execute(_OPERATORS.encode())
     values = sql.SQL("ARRAY[{}]").format(sql.SQL(", ").join(map(sql.Literal, names)))
     # Not by `format`: the statement is full of its own formats.
     text = _SET.replace("{names}", values.as_string(None)).replace("{place}", place)

@@ -74,8 +74,8 @@ DECLARE
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     PERFORM set_config('standard_conforming_strings', 'on', true);
-    -- Once without a lock, for there may be nothing to do, and then with one. The first look is a query, since the session
-    -- would remember what to_regclass has told it, and not hear of an installation that it then waits for.
+    -- Once without a lock, for there may be nothing to do, and then with one. The first look is a query, since the
+    -- session would remember what to_regclass has told it, and not hear of an installation that it then waits for.
     is_there := EXISTS (
         SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
         WHERE nspname = '{schema}' AND relname = 'log'
@@ -94,8 +94,8 @@ BEGIN
         END IF;
         EXIT WHEN is_locked
             OR has_row AND {only_looks} AND installed.version >= {version} AND installed.revision >= {revision};
-        -- Any role may hold an advisory lock for as long as it likes. So there is one before the first installation alone,
-        -- and it is not waited for without end. The table's lock takes rights on it.
+        -- Any role may hold an advisory lock for as long as it likes. So only a first installation takes one, and does
+        -- not wait for it without end. The table's lock takes rights on the table.
         IF NOT is_there THEN
             IF patience = '0' THEN
                 PERFORM set_config('lock_timeout', '{patience}', true);
@@ -103,9 +103,10 @@ BEGIN
             BEGIN
                 PERFORM pg_advisory_xact_lock({lock});
             EXCEPTION WHEN lock_not_available THEN
-                RAISE EXCEPTION 'another session holds the advisory lock of the first installation into the schema {schema}'
-                    USING ERRCODE = 'lock_not_available', HINT = 'Wait for an installation that is under way, or end that'
-                        ' session, which SELECT pid FROM pg_locks WHERE locktype = ''advisory'' AND granted shows.'
+                RAISE EXCEPTION
+                    'another session holds the advisory lock of the first installation into the schema {schema}'
+                    USING ERRCODE = 'lock_not_available', HINT = 'Wait for an installation that is under way, or end'
+                        ' that session, which SELECT pid FROM pg_locks WHERE locktype = ''advisory'' shows.'
                         ' Then run it again.';
             END;
             PERFORM set_config('lock_timeout', patience, true);

@@ -23,6 +23,7 @@ from pgfanout.backends.postgres.schema import MAX_PAYLOAD, REVISION, VERSION, Sc
 from .support.data_directory import binaries
 from .support.event_log import LONG, TENANT, Ear, numbers, payloads, pending, publish, publish_many, rows, waits_for
 from .support.postgres import PostgresServer, random_name
+from .support.traps import set_traps as set_raising_traps
 from .support.wait import eventually
 
 pytestmark = pytest.mark.history
@@ -110,13 +111,16 @@ def test_installing_again_leaves_what_the_user_has_granted(owner: psycopg.Connec
     assert owner.execute(query).fetchall() == [(True,)]
 
 
-def test_several_may_install_at_once(fresh_database_url: str, owner: psycopg.Connection) -> None:
+@pytest.mark.parametrize("before", [False, True])
+def test_several_may_install_at_once(fresh_database_url: str, owner: psycopg.Connection, before: bool) -> None:
     together = threading.Barrier(8)
+    if before:
+        Schema().install(owner)
 
     def install() -> None:
         with psycopg.connect(fresh_database_url) as connection:
             together.wait(30)
-            Schema().install(connection)
+            Schema().install(connection, publishers=["pg_monitor"], readers=["pg_monitor"])
 
     with ThreadPoolExecutor(8) as threads:
         for installation in [threads.submit(install) for _ in range(8)]:
@@ -224,6 +228,64 @@ def test_installing_in_a_transaction_that_has_begun_takes_that_as_it_is(
     with older_snapshot(fresh_database_url, "serializable") as connection:
         Schema().install(connection)
     publish(owner, 1)
+
+
+# Locks that a stranger holds
+
+
+def hold_locks(stranger: psycopg.Connection) -> None:
+    """The advisory locks of the history, but for that of a commit."""
+    for purpose in ("install", "prune"):
+        stranger.execute(f"SELECT pg_advisory_lock({Schema()._lock(purpose)})".encode())
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_strangers_locks_hold_up_nothing_where_there_is_a_log(
+    owner: psycopg.Connection, enter: Enter, repair: bool
+) -> None:
+    Schema().install(owner)
+    hold_locks(enter("nobody"))
+    owner.execute("SET lock_timeout = '20s'")
+    Schema(max_rows=1).install(owner, repair=repair, readers=["pg_monitor"])
+    owner.execute("UPDATE pgfanout.log SET max_rows = 1")
+    publish(owner, 1, 2, 3)
+    assert owner.execute("SELECT pgfanout.prune(10, 0)").fetchall() == [(2,)]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_first_installation_does_not_wait_for_a_stranger_for_ever(
+    owner: psycopg.Connection, enter: Enter, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    """A `lock_timeout` that the session has is kept."""
+    hold_locks(enter("nobody"))
+    monkeypatch.setattr(schema, "_PATIENCE", "1h" if own else "100ms")
+    owner.execute(f"SET lock_timeout = '{'100ms' if own else 0}'".encode())
+    with pytest.raises(errors.LockNotAvailable, match="another session holds the advisory lock of the first install"):
+        Schema().install(owner)
+    assert owner.execute("SELECT to_regnamespace('pgfanout')").fetchall() == [(None,)]
+
+
+@pytest.mark.parametrize("timeout", ["0", "7s"])
+def test_the_installers_lock_timeout_stays_as_it_was(fresh_database_url: str, timeout: str) -> None:
+    with psycopg.connect(fresh_database_url) as connection:
+        connection.execute(f"SET lock_timeout = '{timeout}'".encode())
+        Schema().install(connection)
+        assert connection.execute("SHOW lock_timeout").fetchall() == [(timeout,)]
+
+
+def test_installations_into_a_log_that_is_there_take_turns_and_a_worker_waits_for_none(
+    fresh_database_url: str, owner: psycopg.Connection
+) -> None:
+    Schema().install(owner)
+    owner.execute("SET lock_timeout = '100ms'")
+    with psycopg.connect(fresh_database_url) as first:
+        Schema().install(first, repair=True)
+        Schema().install(owner)
+        with pytest.raises(errors.LockNotAvailable):
+            Schema().install(owner, repair=True)
+        with pytest.raises(errors.LockNotAvailable):
+            Schema().install(owner, readers=["pg_monitor"])
+    Schema().install(owner, repair=True)
 
 
 # A log that has lost its row
@@ -612,6 +674,19 @@ def test_types_that_are_reserved_are_refused(owner: psycopg.Connection, type: st
     assert payloads(owner) == [1, 2]
 
 
+def test_a_type_has_a_limited_length(owner: psycopg.Connection) -> None:
+    Schema().install(owner)
+    for fits in ("t" * 255, "ü" * 127, ""):
+        publish(owner, 1, type=fits)
+        owner.execute("SELECT pgfanout.publish_many('{orders}', %s, '{1}', %s)", ([TENANT], [fits]))
+    for too_long in ("t" * 256, "ü" * 128):
+        with pytest.raises(errors.CheckViolation, match="a type has at most 255 bytes"):
+            publish(owner, 2, type=too_long)
+        with pytest.raises(errors.CheckViolation, match="a type has at most 255 bytes"):
+            owner.execute("SELECT pgfanout.publish_many('{orders}', %s, '{1}', %s)", ([TENANT], [too_long]))
+    assert payloads(owner) == [1] * 6
+
+
 @pytest.mark.parametrize("size", [0, -1, 64 * MAX_PAYLOAD + 1])
 def test_an_impossible_size_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match="size"):
@@ -803,7 +878,7 @@ def test_functions_are_for_those_only_who_were_granted_them(installed: psycopg.C
     """Not even who may use the schema can call them."""
     installed.execute("GRANT USAGE ON SCHEMA pgfanout TO PUBLIC")
     assert allowed(enter("nobody"), READING + PUBLISHING + MEDDLING) == []
-    assert for_all(installed) == ["pgfanout._installed()"]  # which tells nothing of anybody
+    assert for_all(installed) == ["pgfanout._installed()", "pgfanout._options(bytea)"]  # they tell nothing of anybody
 
 
 def for_all(connection: psycopg.Connection) -> list[str]:
@@ -862,7 +937,6 @@ TRAPS = [
     ("nextval(regclass)", "bigint", "pg_catalog.nextval($1)"),
     ("pg_notify(text, text)", "void", "pg_catalog.pg_notify($1, $2)"),
     ("pg_advisory_xact_lock(bigint)", "void", "pg_catalog.pg_advisory_xact_lock($1)"),
-    ("pg_try_advisory_xact_lock(bigint)", "boolean", "pg_catalog.pg_try_advisory_xact_lock($1)"),
     ("lower(text)", "text", "pg_catalog.lower($1)"),
     ("equal(bigint, bigint)", "boolean", "pg_catalog.int8eq($1, $2)"),
     ("same(tid, tid)", "boolean", "pg_catalog.tideq($1, $2)"),
@@ -994,3 +1068,16 @@ def test_an_installation_calls_nothing_that_others_have_put_into_its_search_path
     set_traps(enter("nobody"), "public")
     Schema().install(owner)
     assert caught(owner, "public") == set()
+
+
+@pytest.mark.parametrize("path", ["public", "public, pg_catalog"])
+def test_an_installation_uses_nothing_that_is_in_the_installers_search_path(
+    owner: psycopg.Connection, path: str
+) -> None:
+    set_raising_traps(owner, "public", Schema().script())
+    owner.execute(f"SET search_path = {path}".encode())
+    for repair in (False, True):
+        Schema().install(owner, repair=repair)
+    owner.execute("SET search_path = pg_catalog")
+    publish(owner, 1)
+    assert payloads(owner) == [1]

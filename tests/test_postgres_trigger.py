@@ -17,6 +17,7 @@ from pgfanout.backends.postgres.schema import REVISION, Schema
 from pgfanout.backends.postgres.trigger import TableTrigger, drop_script
 
 from .support.postgres import PostgresServer, random_name
+from .support.traps import set_traps
 
 pytestmark = pytest.mark.history
 
@@ -702,6 +703,66 @@ def test_operators_on_the_writers_search_path_are_not_used(connection: Connectio
     assert published(connection) == [event("insert", id=1)]
 
 
+@pytest.mark.parametrize(
+    ("place", "table", "path"),
+    [
+        ("public", "orders", '"$user", public'),
+        ("shop", "shop.orders", '"$user", public'),
+        ("shop", "orders", "shop, public"),
+        ("shop", "shop.orders", "shop, pg_catalog"),
+    ],
+)
+def test_the_scripts_use_nothing_that_others_have_put_into_a_schema(
+    connection: Connection, place: str, table: str, path: str
+) -> None:
+    """The owner of such a schema would get the rights of the superuser who runs the script."""
+    if place == "shop":
+        connection.execute("CREATE SCHEMA shop")
+        connection.execute("ALTER TABLE orders SET SCHEMA shop")
+    options: dict[str, Any] = {"columns": ("note",), "payload": ("status",), "when": "status = 'open'"}
+    script = TableTrigger(table, "tenant_id", (), **options).script()
+    set_traps(connection, place, script + drop_script(table))
+    connection.execute(f"SET search_path = {path}".encode())
+    for _ in range(2):
+        run(connection, script)
+    connection.execute(f"INSERT INTO {table} VALUES (1, '{TENANT}', 'open', 'x')".encode())
+    connection.execute("RESET search_path")
+    connection.execute("SET search_path = pg_catalog")
+    assert published(connection) == [event("insert", {"status": "open"}, id=1)]
+    connection.execute(f"SET search_path = {path}".encode())
+    run(connection, drop_script(table))
+    connection.execute("SET search_path = pg_catalog")
+    assert rows_of(connection, "SELECT tgname FROM pg_trigger WHERE tgname LIKE 'pgfanout_%'") == []
+    assert rows_of(connection, "SELECT proname FROM pg_proc WHERE proname = 'pgfanout_orders'") == []
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT current_setting('search_path')", "SELECT 1::oid = 'pg_class'::regclass", "SELECT 'a'::text"]
+)
+def test_the_traps_catch_what_is_not_qualified(connection: Connection, statement: str) -> None:
+    connection.execute("CREATE SCHEMA trap")
+    set_traps(connection, "trap", "current_setting()")
+    connection.execute("SET search_path = trap, pg_catalog")
+    with pytest.raises(psycopg.errors.RaiseException, match="trapped"):
+        connection.execute(statement.encode())
+
+
+def test_functions_in_the_tables_indexes_do_not_get_the_callers_rights(connection: Connection, shop: str) -> None:
+    """PostgreSQL evaluates what is constant in them whenever it plans a query on the table."""
+    become(connection, shop)
+    connection.execute(
+        "CREATE FUNCTION shop.spring(integer) RETURNS integer IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN"
+        " IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN RAISE EXCEPTION 'trapped'; END IF;"
+        " RETURN 1; END $$"
+    )
+    connection.execute("CREATE INDEX ON shop.orders ((id + shop.spring(1)))")
+    connection.execute("RESET ROLE")
+    with pytest.raises(psycopg.errors.RaiseException, match="trapped"):
+        connection.execute("EXPLAIN SELECT FROM shop.orders")
+    watch(connection, "shop.orders")
+    run(connection, drop_script("shop.orders"))
+
+
 def test_a_function_that_another_role_has_put_in_its_place_is_not_trusted(connection: Connection, shop: str) -> None:
     connection.execute("CREATE FUNCTION shop.pgfanout_orders() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN END'")
     with pytest.raises(psycopg.errors.RaiseException, match="not this table's"):
@@ -1084,3 +1145,52 @@ def test_the_options_go_with_the_table(connection: Connection) -> None:
     connection.execute("DROP TABLE purchases")
     for schema in ("pgfanout", "second"):
         assert rows_of(connection, f"SELECT * FROM {schema}.table_trigger") == []
+
+
+FORGED = [
+    "no JSON",
+    "1",
+    "[]",
+    '{"a": "\\u0000"}',
+    '{"a": 1e999999}',
+    "[" * 100_000,
+    '{"revision": "x", "names": 1}',
+    "{}",
+]
+COLUMNS_TRIGGER = (
+    "CREATE TRIGGER pgfanout_columns BEFORE UPDATE ON {} FOR EACH ROW {}"
+    " EXECUTE FUNCTION suppress_redundant_updates_trigger({})"
+)
+DEPENDS = "WHEN (NULL::pgfanout.event IS NULL)"
+
+
+def forge(connection: Connection, table: str, condition: str, argument: str) -> None:
+    connection.execute(COLUMNS_TRIGGER.format(table, condition, sql.Literal(argument).as_string(None)).encode())
+
+
+@pytest.mark.parametrize("argument", FORGED)
+def test_what_others_give_a_trigger_of_that_name_does_not_break_the_view(connection: Connection, argument: str) -> None:
+    watch(connection)
+    connection.execute("CREATE TABLE forged (id integer)")
+    forge(connection, "forged", DEPENDS, argument)
+    query = "SELECT watched::text, revision FROM pgfanout.table_trigger ORDER BY 1"
+    assert rows_of(connection, query) == [("forged", None), ("orders", REVISION)]
+    assert len(rows_of(connection, "SELECT * FROM pgfanout.table_trigger")) == 2
+
+
+@pytest.mark.parametrize("argument", FORGED)
+def test_a_forged_trigger_is_replaced(connection: Connection, argument: str) -> None:
+    connection.execute("DROP TABLE orders")
+    connection.execute(ORDERS)
+    forge(connection, "orders", DEPENDS, argument)
+    watch(connection)
+    assert rows_of(connection, "SELECT revision FROM pgfanout.table_trigger") == [(REVISION,)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "condition"), [("TEMP TABLE", ""), ("TEMP TABLE", DEPENDS), ("TABLE", "")], ids=["temp", "both", "alone"]
+)
+def test_the_view_has_no_triggers_of_strangers(connection: Connection, kind: str, condition: str) -> None:
+    connection.execute(f"CREATE {kind} forged (id integer)".encode())
+    forge(connection, "forged", condition, '{"table": "orders", "names": [], "revision": 1}')
+    assert rows_of(connection, "SELECT * FROM pgfanout.table_trigger") == []

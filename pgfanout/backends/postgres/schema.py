@@ -48,6 +48,9 @@ _NAME: Final = re.compile("(?!pg_)[a-z_][a-z0-9_]{0,62}")  # what begins with pg
 # A name with one in it could end the quotes that the script stands in.
 _DOLLAR_QUOTE: Final = re.compile(r"\$\w*\$")
 
+_PATIENCE: Final = "1min"
+"""How long a first installation waits for another one, unless the session has a `lock_timeout`."""
+
 # One statement, so that it is done or not done as a whole, whatever runs it: psql, a migration tool, or the library.
 # Nothing that others have put into a schema of the installer's path is found by it.
 #
@@ -58,29 +61,64 @@ _SCRIPT: Final = """\
 -- The history of pgfanout, version {version}. It may be run at any time, by several at once: it does what is missing.
 DO $pgfanout$
 DECLARE
-    installed record;
+    installed pg_catalog.record;
     current integer;
-    notified text;
-    has_row boolean := false;
-    settings record;
-    path text := pg_catalog.current_setting('search_path');
-    backslashes text := pg_catalog.current_setting('standard_conforming_strings');
+    notified pg_catalog.text;
+    has_row boolean;
+    is_there boolean;
+    is_locked boolean := false;
+    settings pg_catalog.record;
+    path pg_catalog.text := pg_catalog.current_setting('search_path');
+    backslashes pg_catalog.text := pg_catalog.current_setting('standard_conforming_strings');
+    patience pg_catalog.text := pg_catalog.current_setting('lock_timeout');
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     PERFORM set_config('standard_conforming_strings', 'on', true);
-    PERFORM pg_advisory_xact_lock({lock});
+    -- Once without a lock, for there may be nothing to do, and then with one. The first look is a query, since the
+    -- session would remember what to_regclass has told it, and not hear of an installation that it then waits for.
+    is_there := EXISTS (
+        SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE nspname = '{schema}' AND relname = 'log'
+    );
+    LOOP
+        SELECT 0 AS version, 0 AS revision INTO installed;
+        has_row := false;
+        IF is_there THEN
+            installed.version := 1;  -- the only one without that function
+            IF to_regprocedure('{schema}._installed()') IS NOT NULL THEN
+                SELECT i.version, i.revision INTO STRICT installed FROM {schema}._installed() AS i;
+            END IF;
+            SELECT version, postgres_channel INTO current, notified FROM {schema}.log;
+            has_row := FOUND;
+            installed.version := coalesce(current, installed.version);
+        END IF;
+        EXIT WHEN is_locked
+            OR has_row AND {only_looks} AND installed.version >= {version} AND installed.revision >= {revision};
+        -- Any role may hold an advisory lock for as long as it likes. So only a first installation takes one, and does
+        -- not wait for it without end. The table's lock takes rights on the table.
+        IF NOT is_there THEN
+            IF patience = '0' THEN
+                PERFORM set_config('lock_timeout', '{patience}', true);
+            END IF;
+            BEGIN
+                PERFORM pg_advisory_xact_lock({lock});
+            EXCEPTION WHEN lock_not_available THEN
+                RAISE EXCEPTION
+                    'another session holds the advisory lock of the first installation into the schema {schema}'
+                    USING ERRCODE = 'lock_not_available', HINT = 'Wait for an installation that is under way, or end'
+                        ' that session, which SELECT pid FROM pg_locks WHERE locktype = ''advisory'' shows.'
+                        ' Then run it again.';
+            END;
+            PERFORM set_config('lock_timeout', patience, true);
+        END IF;
+        is_there := to_regclass('{schema}.log') IS NOT NULL;
+        IF is_there THEN
+            LOCK TABLE {schema}.log IN SHARE UPDATE EXCLUSIVE MODE;
+        END IF;
+        is_locked := true;
+    END LOOP;
     IF to_regnamespace('{schema}') IS NULL THEN
         CREATE SCHEMA {schema};
-    END IF;
-    SELECT 0 AS version, 0 AS revision INTO installed;
-    IF to_regclass('{schema}.log') IS NOT NULL THEN
-        installed.version := 1;  -- the only one without that function
-        IF to_regprocedure('{schema}._installed()') IS NOT NULL THEN
-            SELECT i.version, i.revision INTO STRICT installed FROM {schema}._installed() AS i;
-        END IF;
-        SELECT version, postgres_channel INTO current, notified FROM {schema}.log;
-        has_row := FOUND;
-        installed.version := coalesce(current, installed.version);
     END IF;
 IF has_row AND {spare} AND installed.version >= {version} AND installed.revision >= {revision} THEN
     IF installed.version > {version} OR installed.revision > {revision} THEN
@@ -225,18 +263,21 @@ class Schema:
 
         Under REPEATABLE READ or SERIALIZABLE it may fail with 40001 beside another installation: run it again.
         """
+        grants = self._grants(publishers, readers)
         steps = [_STEP.format(number=number, step=self._filled(step)) for number, step in enumerate(_STEPS, 1)]
         return _SCRIPT.format(
             version=VERSION,
             revision=REVISION,
             lock=self._lock("install"),
             schema=self.name,
+            patience=_PATIENCE,
             spare=str(not repair).lower(),
+            only_looks=str(not repair and not grants).lower(),
             steps="".join(steps),
             channel=sql.Literal(self.postgres_channel).as_string(None) + "::text",
             settings=", ".join(self._settings()),
             functions=self._filled("functions.sql"),
-            grants="".join(f"    {grant};\n" for grant in self._grants(publishers, readers)),
+            grants="".join(f"    {grant};\n" for grant in grants),
         )
 
     def install(
@@ -282,7 +323,6 @@ class Schema:
         values = {
             "schema": self.name,
             "lock": self._lock("commit"),
-            "prune_lock": self._lock("prune"),
             "version": str(VERSION),
             "revision": str(REVISION),
             "columns_trigger": f"'{trigger_name(self.name, 'columns')}'",

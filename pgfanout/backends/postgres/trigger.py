@@ -189,16 +189,11 @@ class _Names:
         function = _identifier(trigger_name(self._schema, self.bare))
         return {
             "schema": self._schema,
-            "table": table,
             "target": _literal(table),
-            "bare_table": _identifier(self.bare),
-            "bare_table_text": _literal(_identifier(self.bare)),
             "on_columns_text": _literal(trigger_name(self._schema, "columns")),
-            "on_columns_sql": _literal(_identifier(trigger_name(self._schema, "columns"))),
-            "function": function,
             "function_text": _literal(function),
             **{
-                f"on_{part}": _identifier(trigger_name(self._schema, part))
+                f"on_{part}_sql": _literal(_identifier(trigger_name(self._schema, part)))
                 for part in ("insert", "update", "delete", "columns")
             },
         }

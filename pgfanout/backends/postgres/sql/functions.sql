@@ -8,6 +8,10 @@ ALTER DOMAIN @schema@.payload DROP CONSTRAINT IF EXISTS "a payload has a limited
 ALTER DOMAIN @schema@.payload ADD CONSTRAINT "a payload has a limited size"
     CHECK (octet_length(VALUE::text) <= @max_payload@) NOT VALID;
 
+ALTER DOMAIN @schema@.event_type DROP CONSTRAINT IF EXISTS "a type has at most 255 bytes";
+ALTER DOMAIN @schema@.event_type ADD CONSTRAINT "a type has at most 255 bytes"
+    CHECK (octet_length(VALUE) <= 255) NOT VALID;
+
 -- At the commit, each statement's events wait once more, for the transaction's other deferred constraints: what those wait
 -- for must not be waited for with the lock held. A table that was vacuumed looks so small that PostgreSQL would plan to read
 -- all of it: slow where a transaction has many events, and of two that are serializable one would fail.
@@ -182,10 +186,8 @@ DECLARE
     last bigint;
     gone integer;
 BEGIN
-    IF NOT pg_try_advisory_xact_lock(@prune_lock@) THEN
-        RETURN NULL;
-    END IF;
     LOCK TABLE @schema@.event IN ROW EXCLUSIVE MODE;  -- before the row of `log`, as TRUNCATE and DELETE take them
+    -- Which keeps others from pruning, and needs rights, unlike an advisory lock: no stranger can hold it.
     SELECT * INTO settings FROM @schema@.log FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         IF NOT EXISTS (SELECT FROM @schema@.log) THEN
@@ -224,21 +226,42 @@ COMMENT ON FUNCTION @schema@.prune(integer, double precision) IS 'remove some of
 CREATE OR REPLACE FUNCTION @schema@._installed(OUT version integer, OUT revision integer)
 LANGUAGE sql STABLE AS $body$ SELECT @version@, @revision@ $body$;
 
+-- The object that the only argument of a trigger is, or NULL where it is something else.
+CREATE OR REPLACE FUNCTION @schema@._options(argument bytea) RETURNS jsonb
+LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    options jsonb;
+BEGIN
+    options := convert_from(substring(argument FROM 1 FOR octet_length(argument) - 1), getdatabaseencoding());
+    RETURN CASE WHEN jsonb_typeof(options) = 'object' THEN options END;
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+    RETURN NULL;
+END
+$body$;
+
 -- The tables that publish by themselves. The options are kept as the argument of a trigger that never fires: they go with
--- the table, and come along in a dump. `renamed` has the columns that have another name now.
+-- the table, and come along in a dump. `renamed` has the columns that have another name now. The trigger depends on the
+-- history, which takes rights on it. What the argument says is its table's owner's word, and may be anything.
 CREATE OR REPLACE VIEW @schema@.table_trigger AS
-SELECT watched, (options->>'revision')::integer AS revision, options - '{revision,names}'::text[] AS options, (
+SELECT watched,
+    CASE WHEN options->>'revision' ~ '^[0-9]{1,9}$' THEN (options->>'revision')::integer END AS revision,
+    options - '{revision,names}'::text[] AS options, (
     SELECT coalesce(jsonb_object_agg(name, attname), '{}')
     FROM unnest(columns) WITH ORDINALITY AS c (number, place)
-    JOIN jsonb_array_elements_text(options->'names') WITH ORDINALITY AS n (name, place) USING (place)
+    JOIN jsonb_array_elements_text(
+        CASE WHEN jsonb_typeof(options->'names') = 'array' THEN options->'names' ELSE '[]' END
+    ) WITH ORDINALITY AS n (name, place) USING (place)
     JOIN pg_attribute ON attrelid = watched AND attnum = number
     WHERE attname <> name
 ) AS renamed
 FROM (
-    SELECT tgrelid::regclass AS watched, tgattr AS columns, CASE WHEN tgnargs = 1 THEN
-        convert_from(substring(tgargs FROM 1 FOR octet_length(tgargs) - 1), getdatabaseencoding())::jsonb
-    END AS options
-    FROM pg_trigger WHERE tgname = @columns_trigger@ AND NOT tgisinternal
+    SELECT tgrelid::regclass AS watched, tgattr AS columns, CASE WHEN tgnargs = 1 THEN @schema@._options(tgargs) END AS options
+    FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+    WHERE tgname = @columns_trigger@ AND NOT tgisinternal AND relpersistence <> 't' AND EXISTS (
+        SELECT FROM pg_depend
+        WHERE classid = 'pg_trigger'::regclass AND objid = pg_trigger.oid
+            AND refclassid = 'pg_type'::regclass AND refobjid = '@schema@.event'::regtype
+    )
 ) AS found;
 COMMENT ON VIEW @schema@.table_trigger IS 'the tables that publish by themselves, and with which options';
 

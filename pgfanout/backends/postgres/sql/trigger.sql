@@ -1,36 +1,55 @@
 -- Events of a table's changes. It may be run at any time: it replaces what an earlier run has made.
+--
+-- The caller's search path finds the table, and nothing else: the owner of a schema in it may have put functions, operators
+-- and types there, which would run with the caller's rights. All types of this block are looked up before it begins.
 DO $do_@mark@$
 DECLARE
-    target regclass := @target@;
-    key text[] := @key@;
-    named text[] := @named@;
-    columns text[];
-    path text := current_setting('search_path');
-    home text;
-    owner oid;
-    type oid;
-    problem text;
-    rows text;
-    key_columns text;
-    key_numbers text;
-    key_renamed text;
-    key_values text;
+    target pg_catalog.regclass := @target@;
+    path pg_catalog.text := pg_catalog.current_setting('search_path');
+    key pg_catalog.text[];
+    named pg_catalog.text[];
+    columns pg_catalog.text[];
+    home pg_catalog.text;
+    table_name pg_catalog.text;
+    function_name pg_catalog.text;
+    owner pg_catalog.oid;
+    type pg_catalog.oid;
+    revision pg_catalog.jsonb;
+    problem pg_catalog.text;
+    row_type pg_catalog.text;
+    rows pg_catalog.text;
+    key_columns pg_catalog.text;
+    key_numbers pg_catalog.text;
+    key_renamed pg_catalog.text;
+    key_values pg_catalog.text;
 BEGIN
-    LOCK TABLE ONLY @table@ IN SHARE ROW EXCLUSIVE MODE;
-    SELECT relnamespace::regnamespace, relowner INTO STRICT home, owner FROM pg_class WHERE oid = target;
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    key := @key@;
+    named := @named@;
+    SELECT nspname, format('%I.%I', nspname, relname), reltype::regtype INTO STRICT home, table_name, row_type
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = target::oid;
+    function_name := format('%I.', home) || @function_text@;
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', table_name);
+    IF to_regclass(table_name) IS DISTINCT FROM target THEN
+        RAISE EXCEPTION 'the table % was renamed or replaced meanwhile', table_name
+            USING ERRCODE = 'object_in_use', HINT = 'Run it again.';
+    END IF;
+    SELECT relowner INTO STRICT owner FROM pg_class WHERE oid = target::oid;
     IF NOT has_schema_privilege(owner, '@schema@', 'USAGE')
         OR NOT has_function_privilege(owner, '@schema@.publish_many(text[], uuid[], json[], text[])', 'EXECUTE')
     THEN
         RAISE EXCEPTION 'the owner of the table %, %, may not publish into the history', target, owner::regrole
             USING ERRCODE = 'insufficient_privilege', HINT = 'Install the history with that role as a publisher.';
     END IF;
-    PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
 
     -- A worker of an older release, which makes its triggers at each start, undoes nothing of a newer one.
-    IF (
+    BEGIN
         SELECT convert_from(substring(tgargs FROM 1 FOR octet_length(tgargs) - 1), getdatabaseencoding())::jsonb->'revision'
-        FROM pg_trigger WHERE tgrelid = target AND tgname = @on_columns_text@ AND tgnargs = 1
-    ) > to_jsonb(@revision@) THEN
+        INTO revision FROM pg_trigger WHERE tgrelid = target::oid AND tgname = @on_columns_text@ AND tgnargs = 1;
+    EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+        NULL;  -- a trigger of somebody else's making, which is replaced
+    END;
+    IF revision > to_jsonb(@revision@) THEN
         RAISE WARNING 'the trigger of the table % is of a newer pgfanout, and is left alone', target;
         PERFORM set_config('search_path', path, true);
         RETURN;
@@ -41,7 +60,7 @@ BEGIN
         SELECT array_agg(attname ORDER BY place) INTO key
         FROM pg_index CROSS JOIN unnest(indkey) WITH ORDINALITY AS k (number, place)
             JOIN pg_attribute ON attrelid = indrelid AND attnum = number
-        WHERE indrelid = target AND indisprimary AND place <= indnkeyatts;
+        WHERE indrelid = target::oid AND indisprimary AND place <= indnkeyatts;
         IF key IS NULL THEN
             RAISE EXCEPTION 'the table % has no primary key', target
                 USING HINT = 'Name the columns of its key (--key): they have to be NOT NULL and have a unique index.';
@@ -50,7 +69,7 @@ BEGIN
     SELECT string_agg(quote_ident(name), ', ') INTO problem FROM unnest(ARRAY[@tenant@]::text[] || key || named) AS name
     WHERE NOT EXISTS (
         SELECT FROM pg_attribute
-        WHERE attrelid = target AND attname = name AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v'
+        WHERE attrelid = target::oid AND attname = name AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v'
     );
     IF problem IS NOT NULL THEN
         RAISE EXCEPTION 'the table % has no column %', target, problem
@@ -58,7 +77,7 @@ BEGIN
     END IF;
 
     -- The tenant is a UUID.
-    SELECT atttypid INTO STRICT type FROM pg_attribute WHERE attrelid = target AND attname = @tenant@;
+    SELECT atttypid INTO STRICT type FROM pg_attribute WHERE attrelid = target::oid AND attname = @tenant@;
     WHILE (SELECT typtype = 'd' FROM pg_type WHERE oid = type) LOOP
         SELECT typbasetype INTO STRICT type FROM pg_type WHERE oid = type;
     END LOOP;
@@ -71,14 +90,14 @@ BEGIN
     -- The key tells the tenant's rows apart. That is asked of a unique index that may be deferrable: rows with the same
     -- key are then there for a while, and matched by `place`.
     SELECT string_agg(quote_ident(attname), ', ') INTO problem FROM pg_attribute
-    WHERE attrelid = target AND attname = ANY (key) AND NOT attnotnull;
+    WHERE attrelid = target::oid AND attname = ANY (key) AND NOT attnotnull;
     IF problem IS NOT NULL THEN
         RAISE EXCEPTION 'the key of the table % may be NULL: %', target, problem
             USING HINT = 'Make it NOT NULL, or name other columns (--key); without --key it is the primary key.';
     END IF;
     IF NOT EXISTS (
         SELECT FROM pg_index
-        WHERE indrelid = target AND indisunique AND indisvalid AND indpred IS NULL AND indexprs IS NULL AND (
+        WHERE indrelid = target::oid AND indisunique AND indisvalid AND indpred IS NULL AND indexprs IS NULL AND (
             SELECT bool_and(attname = ANY (key || @tenant@::text))
             FROM unnest(indkey) WITH ORDINALITY AS k (number, place)
                 JOIN pg_attribute ON attrelid = indrelid AND attnum = number
@@ -97,17 +116,17 @@ BEGIN
 
     -- The columns that the condition reads are those that a view with the condition depends on.
     IF btrim($when_@mark@$@when@$when_@mark@$) <> '' THEN
-        EXECUTE format('CREATE VIEW %s.%s AS SELECT 1 AS one FROM %s WHERE (', home, @function_text@, target)
+        EXECUTE format('CREATE VIEW %s AS SELECT 1 AS one FROM %s WHERE (', function_name, table_name)
             || $when_@mark@$
 @when@
 )$when_@mark@$;
         named := named || ARRAY(
             SELECT attname FROM pg_rewrite JOIN pg_depend ON classid = 'pg_rewrite'::regclass AND objid = pg_rewrite.oid
                 JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
-            WHERE ev_class = to_regclass(home || '.' || @function_text@)
-                AND refclassid = 'pg_class'::regclass AND refobjid = target AND refobjsubid > 0 AND attgenerated <> 'v'
+            WHERE ev_class = to_regclass(function_name)::oid
+                AND refclassid = 'pg_class'::regclass AND refobjid = target::oid AND refobjsubid > 0 AND attgenerated <> 'v'
         );
-        EXECUTE format('DROP VIEW %s.%s', home, @function_text@);
+        EXECUTE format('DROP VIEW %s', function_name);
     END IF;
     SELECT array_agg(name ORDER BY first) INTO columns FROM (
         SELECT name, min(place) AS first
@@ -118,22 +137,20 @@ BEGIN
             USING HINT = 'Name it with --key or --columns.';
     END IF;
 
-    -- The function's place is beside the table, wherever the caller's path has found that.
-    PERFORM set_config('search_path', home || ', pg_temp', true);
+    -- The function's place is beside the table.
     IF EXISTS (
-        SELECT FROM pg_proc WHERE oid = to_regprocedure(@function_text@ || '()') AND (
-            proowner <> owner OR EXISTS (SELECT FROM pg_trigger WHERE tgfoid = pg_proc.oid AND tgrelid <> target)
+        SELECT FROM pg_proc WHERE oid = to_regprocedure(function_name || '()')::oid AND (
+            proowner <> owner OR EXISTS (SELECT FROM pg_trigger WHERE tgfoid = pg_proc.oid AND tgrelid <> target::oid)
         )
     ) THEN
-        RAISE EXCEPTION 'the function %.% is there already, and not this table''s', home, @function_text@
+        RAISE EXCEPTION 'the function % is there already, and not this table''s', function_name
             USING HINT = 'It serves another table, or another role owns it: drop it, with its triggers.';
     END IF;
 
     -- A block of its own makes the events. It changes nothing, and so costs no transaction id. They are published after it.
     -- An error in the block has to do with the statement, and not with the transaction: the function then tries again with
     -- the names that the columns have now. If that fails, too, it tells each tenant that something has changed.
-    EXECUTE $text_@mark@$
-CREATE OR REPLACE FUNCTION @function@() RETURNS trigger
+    EXECUTE 'CREATE OR REPLACE FUNCTION ' || function_name || $text_@mark@$() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body_@mark@$
 #variable_conflict use_column
 DECLARE
@@ -244,34 +261,39 @@ $body_@mark@$;
 $text_@mark@$;
 
     -- Who may execute it could let it publish what a table of their own holds. A trigger that is there needs no such right.
-    REVOKE ALL ON FUNCTION @function@() FROM PUBLIC;
+    EXECUTE format('REVOKE ALL ON FUNCTION %s() FROM PUBLIC', function_name);
 
     -- Each condition makes its trigger depend on the history, and so the trigger is dropped with the history. The last one
     -- never fires. It depends on the columns: PostgreSQL refuses to drop them, and the function finds those that have another
     -- name. Its argument keeps the options.
-    CREATE OR REPLACE TRIGGER @on_insert@ AFTER INSERT ON @bare_table@
-        REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT
-        WHEN (NULL::@schema@.event IS NULL AND NULL::@schema@.pending_many IS NULL) EXECUTE FUNCTION @function@();
-    CREATE OR REPLACE TRIGGER @on_update@ AFTER UPDATE ON @bare_table@
-        REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT
-        WHEN (NULL::@schema@.event IS NULL AND NULL::@schema@.pending_many IS NULL) EXECUTE FUNCTION @function@();
-    CREATE OR REPLACE TRIGGER @on_delete@ AFTER DELETE ON @bare_table@
-        REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT
-        WHEN (NULL::@schema@.event IS NULL AND NULL::@schema@.pending_many IS NULL) EXECUTE FUNCTION @function@();
+    EXECUTE format($trigger_@mark@$
+CREATE OR REPLACE TRIGGER %s AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT
+    WHEN (NULL::@schema@.event IS NULL AND NULL::@schema@.pending_many IS NULL) EXECUTE FUNCTION %s()
+$trigger_@mark@$, @on_insert_sql@, table_name, function_name);
+    EXECUTE format($trigger_@mark@$
+CREATE OR REPLACE TRIGGER %s AFTER UPDATE ON %s REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT
+    WHEN (NULL::@schema@.event IS NULL AND NULL::@schema@.pending_many IS NULL) EXECUTE FUNCTION %s()
+$trigger_@mark@$, @on_update_sql@, table_name, function_name);
+    EXECUTE format($trigger_@mark@$
+CREATE OR REPLACE TRIGGER %s AFTER DELETE ON %s REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT
+    WHEN (NULL::@schema@.event IS NULL AND NULL::@schema@.pending_many IS NULL) EXECUTE FUNCTION %s()
+$trigger_@mark@$, @on_delete_sql@, table_name, function_name);
     EXECUTE format(
         'CREATE OR REPLACE TRIGGER %s AFTER UPDATE OF %s ON %s FOR EACH STATEMENT'
         ' WHEN (false AND NULL::@schema@.event IS NULL) EXECUTE FUNCTION %s(%L)',
-        @on_columns_sql@, (SELECT string_agg(quote_ident(name), ', ') FROM unnest(columns) AS name), @bare_table_text@,
-        @function_text@, @options@::jsonb || jsonb_build_object('key', to_jsonb(key), 'names', to_jsonb(columns))
+        @on_columns_sql@, (SELECT string_agg(quote_ident(name), ', ') FROM unnest(columns) AS name), table_name,
+        function_name, @options@::jsonb || jsonb_build_object('key', to_jsonb(key), 'names', to_jsonb(columns))
     );
-    EXECUTE format('ALTER FUNCTION %s() OWNER TO %s', @function_text@, owner::regrole);
+    EXECUTE format('ALTER FUNCTION %s() OWNER TO %s', function_name, owner::regrole);
 
-    -- A condition that means nothing is an error now and not at the table's next change.
+    -- A condition that means nothing is an error now and not at the table's next change. The rows are none of the table:
+    -- to plan a query on that would call functions in its indexes with the caller's rights.
     -- A virtual column is none here: PostgreSQL can't read it in what a trigger gets.
-    PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
-    SELECT format('SELECT %s FROM %s', string_agg(quote_ident(attname), ', '), target) INTO STRICT rows FROM pg_attribute
-    WHERE attrelid = target AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v';
-    EXECUTE format('EXPLAIN WITH old_rows AS (%s), new_rows AS (%s) SELECT * FROM (', rows, rows) || $text_@mark@$
+    SELECT string_agg(format('(NULL::%s).%I', row_type, attname), ', ') INTO STRICT rows FROM pg_attribute
+    WHERE attrelid = target::oid AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v';
+    EXECUTE format(
+        'EXPLAIN WITH old_rows AS MATERIALIZED (SELECT %1$s), new_rows AS MATERIALIZED (SELECT %1$s) SELECT * FROM (', rows
+    ) || $text_@mark@$
 @updated@
 ) AS events
 $text_@mark@$;

@@ -1,17 +1,21 @@
 -- No events of the table's changes any more. It may be run at any time.
+--
+-- The caller's search path finds the table, and nothing else: what others have put into it would run with the caller's rights.
 DO $do_@mark@$
 DECLARE
-    target regclass := @target@;
-    path text := current_setting('search_path');
+    target pg_catalog.regclass := @target@;
+    path pg_catalog.text := pg_catalog.current_setting('search_path');
+    home pg_catalog.text;
+    table_name pg_catalog.text;
 BEGIN
-    PERFORM set_config(
-        'search_path', (SELECT relnamespace::regnamespace FROM pg_class WHERE oid = target) || ', pg_temp', true
-    );
-    DROP TRIGGER IF EXISTS @on_insert@ ON @bare_table@;
-    DROP TRIGGER IF EXISTS @on_update@ ON @bare_table@;
-    DROP TRIGGER IF EXISTS @on_delete@ ON @bare_table@;
-    DROP TRIGGER IF EXISTS @on_columns@ ON @bare_table@;
-    DROP FUNCTION IF EXISTS @function@();
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    SELECT nspname, format('%I.%I', nspname, relname) INTO STRICT home, table_name
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = target::oid;
+    EXECUTE format('DROP TRIGGER IF EXISTS %s ON %s', @on_insert_sql@, table_name);
+    EXECUTE format('DROP TRIGGER IF EXISTS %s ON %s', @on_update_sql@, table_name);
+    EXECUTE format('DROP TRIGGER IF EXISTS %s ON %s', @on_delete_sql@, table_name);
+    EXECUTE format('DROP TRIGGER IF EXISTS %s ON %s', @on_columns_sql@, table_name);
+    EXECUTE format('DROP FUNCTION IF EXISTS %I.%s()', home, @function_text@);
     PERFORM set_config('search_path', path, true);
 END
 $do_@mark@$;

@@ -776,7 +776,7 @@ MEDDLING = [
     "SELECT setval('pgfanout.oldest', 1)",
     "INSERT INTO pgfanout.seen VALUES (now(), 1)",
     "SELECT pgfanout._too_old('1 day')",
-    "CREATE TRIGGER own AFTER TRUNCATE ON own EXECUTE FUNCTION pgfanout._after_truncate()",
+    "CREATE TRIGGER own BEFORE TRUNCATE ON own EXECUTE FUNCTION pgfanout._before_truncate()",
     "CREATE TRIGGER own AFTER DELETE ON own REFERENCING OLD TABLE AS gone EXECUTE FUNCTION pgfanout._after_delete()",
     "SELECT pgfanout._before_commit()",
     "SELECT pgfanout._at_commit()",

@@ -3,12 +3,12 @@
 
 -- What they do is in functions.sql.
 CREATE FUNCTION @schema@._after_delete() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
-CREATE FUNCTION @schema@._after_truncate() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE FUNCTION @schema@._before_truncate() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 CREATE TRIGGER after_delete AFTER DELETE ON @schema@.event
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION @schema@._after_delete();
-CREATE TRIGGER after_truncate AFTER TRUNCATE ON @schema@.event
-    FOR EACH STATEMENT EXECUTE FUNCTION @schema@._after_truncate();
-ALTER TABLE @schema@.event ENABLE ALWAYS TRIGGER after_delete, ENABLE ALWAYS TRIGGER after_truncate;
+CREATE TRIGGER before_truncate BEFORE TRUNCATE ON @schema@.event
+    FOR EACH STATEMENT EXECUTE FUNCTION @schema@._before_truncate();
+ALTER TABLE @schema@.event ENABLE ALWAYS TRIGGER after_delete, ENABLE ALWAYS TRIGGER before_truncate;
 
 -- Where pruning goes on: no event before this number is left. It is a hint, found out anew with each plan.
 CREATE SEQUENCE @schema@.oldest;

@@ -140,11 +140,17 @@ BEGIN
 END
 $body$;
 
--- No event can be on its way: its transaction would hold a lock that TRUNCATE waits for.
-CREATE OR REPLACE FUNCTION @schema@._after_truncate() RETURNS trigger
+-- No event can be on its way: its transaction would hold a lock that TRUNCATE has waited for. So the mark is the last event,
+-- which no hub is behind that has read all. An older snapshot may lack that event; then it is the last number drawn.
+CREATE OR REPLACE FUNCTION @schema@._before_truncate() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    last bigint := pg_sequence_last_value('@schema@.number');
 BEGIN
-    UPDATE @schema@.log SET pruned_to = greatest(pruned_to, pg_sequence_last_value('@schema@.number')), rows = 0;
+    IF current_setting('transaction_isolation') = 'read committed' THEN
+        SELECT max(number) INTO last FROM @schema@.event;
+    END IF;
+    UPDATE @schema@.log SET pruned_to = greatest(pruned_to, last), rows = 0;
     RETURN NULL;
 END
 $body$;
@@ -274,7 +280,7 @@ REVOKE ALL ON FUNCTION
     @schema@._draw(integer),
     @schema@._notification(@schema@.event),
     @schema@._after_delete(),
-    @schema@._after_truncate(),
+    @schema@._before_truncate(),
     @schema@._too_old(interval),
     @schema@.publish(text, uuid, text, text),
     @schema@.publish(text, uuid, json, text),

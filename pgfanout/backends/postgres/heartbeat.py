@@ -22,8 +22,8 @@ class Heartbeat:
 
     Both are answered within `heartbeat_timeout`, or the session is given up. That time begins when the question is
     sent. It begins anew with each notification that arrives before the answer: a server sends all notifications that
-    wait before it answers, which may be a gigabyte of a stranger's. Nothing else extends it, and for an answer they extend
-    it to 12 times `heartbeat_timeout` at most.
+    wait before it answers, which may be a gigabyte of a stranger's. Nothing else extends it. Notifications extend the
+    time for an answer to 12 times `heartbeat_timeout` at most.
 
     The bound follows. Say that a session is deaf or dead since D. Its last notification arrived before D, and its last
     answered question was sent before D. So the next question or pulse is sent before D + heartbeat. The session is

@@ -2,7 +2,7 @@
 
     {"channel": "orders", "tenant_id": "7d0e...", "payload": {"id": 42}, "type": "...", "id": "..."}
 
-A decoder ignores fields that it doesn't know. `type` and `id` may be missing.
+A decoder ignores fields that it doesn't know. `type` and `id` may be missing. An object has 32 members at most.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Final
 
 from .errors import InvalidEventError, PayloadTooLargeError, PgFanoutError
-from .event import Event, check_label, check_type, refuse_constant
+from .event import Event, check_type, refuse_constant
 from .topic import Topic
 
 __all__ = [
@@ -33,6 +33,9 @@ __all__ = [
 
 NOTIFY_LIMIT: Final = 7999
 """Bytes of UTF-8 in a NOTIFY payload (https://www.postgresql.org/docs/current/sql-notify.html)."""
+
+_MEMBER_LIMIT: Final = 32
+"""Members of an envelope. Each costs the listener time, and 7,999 bytes have room for 1,500."""
 
 
 class MalformedEnvelopeError(PgFanoutError, ValueError):
@@ -93,6 +96,10 @@ def decode(text: str) -> tuple[Topic, Event]:
 
     The payload's bytes are those that were sent, so no number loses a digit on the way. In a text of the form that
     `encode` makes, blanks around the payload are the payload's; elsewhere they are the envelope's, and left out.
+
+    An id is kept if it has 1 to 64 of the characters `0-9A-Za-z_-`. The event is delivered without any other id: a
+    browser sends the last id back in a header, and a server refuses the request when the header has a control
+    character. A browser does not try again after that.
     """
     try:
         return _decode_own(text)
@@ -105,6 +112,8 @@ def decode(text: str) -> tuple[Topic, Event]:
         return topic, _event(topic, members, text)
     except UnroutableEnvelopeError:
         raise
+    except MalformedEnvelopeError as error:
+        problem = str(error)
     except InvalidEventError as error:
         problem = f"invalid {error.field}"
     except RecursionError:
@@ -157,13 +166,19 @@ def _decode_own(text: str) -> tuple[Topic, Event]:
     start = len(head)
     end = _end_of_payload(text, start, _quick_scan)
     name, kind = text[end + 7 : -2], ""
-    if not (name.isalnum() and text.startswith(',"id":"', end) and text.endswith('"}')):
+    if not (_sendable_id(name) and text.startswith(',"id":"', end) and text.endswith('"}')):
         tail = _tail(text, end)
         if tail is None:
             raise ValueError
         kind, name = tail.groups("")
         check_type(kind)
+        name = _id(name)
     return topic, Event.checked(topic.channel, text[start:end].encode(), kind, name)
+
+
+def _id(name: str) -> str:
+    """An id that a browser can send back, or none."""
+    return name if _sendable_id(name) else ""
 
 
 def _end_of_payload(text: str, start: int, scan: Callable[[str, int], tuple[object, int]]) -> int:
@@ -174,6 +189,7 @@ def _end_of_payload(text: str, start: int, scan: Callable[[str, int], tuple[obje
     return _skip(text, end).end() if text[end] in _BLANKS else end  # type: ignore[union-attr]
 
 
+_sendable_id = re.compile("[0-9A-Za-z_-]{1,64}").fullmatch
 _BLANKS: Final = " \t\n\r"
 # A string without escapes is its own value, and has neither CR nor LF nor NUL; no half of a surrogate pair either.
 _PLAIN: Final = r'"([^"\\\x00-\x1f\ud800-\udfff]*)"'
@@ -220,7 +236,7 @@ def _followed(channel: str, tenant: str) -> Topic:
 def _event(topic: Topic, members: Mapping[str, str], text: str) -> Event:
     """What any envelope has beside its topic. Raises `KeyError` and what a JSON parser does, too."""
     kind = check_type(_string(members, "type", default=""))
-    name = check_label("id", _string(members, "id", default=""))
+    name = _id(_string(members, "id", default=""))
     payload = members["payload"] if (own := _own_payload(text)) is None else own
     return Event.checked(topic.channel, payload.encode(), kind, name)
 
@@ -256,12 +272,18 @@ _skip = re.compile(r"[ \t\n\r]*").match
 
 
 def _members(text: str) -> dict[str, str]:
-    """The members of a JSON object, each value as its JSON text. Raises what a JSON parser does."""
+    """The members of a JSON object, each value as its JSON text.
+
+    Raises what a JSON parser does, and `MalformedEnvelopeError` when there are too many members. Members with the
+    same name count, too.
+    """
+    if not text:
+        raise MalformedEnvelopeError("empty, not UTF-8, or dropped because too many notifications came at once")
     at = _expect(text, 0, "{")
     members: dict[str, str] = {}
     if text[at] == "}":
         return _end(text, at + 1, members)
-    while True:
+    for _ in range(_MEMBER_LIMIT):
         name, at = scanstring(text, _expect(text, at, '"'), True)
         start = _expect(text, at, ":")
         _, at = _scan(text, start)
@@ -270,6 +292,7 @@ def _members(text: str) -> dict[str, str]:
         if text[at] == "}":
             return _end(text, at + 1, members)
         at = _expect(text, at, ",")
+    raise MalformedEnvelopeError(f"more than {_MEMBER_LIMIT} members")
 
 
 def _expect(text: str, at: int, token: str) -> int:

@@ -26,6 +26,9 @@ _RESERVED: Final = frozenset({"close", "refresh"})
 RESERVED_PREFIX: Final = "pgfanout."
 """What types of the library's own blocks begin with. No event may have such a type."""
 
+_TYPE_LIMIT: Final = 255
+"""Bytes of UTF-8 in a type."""
+
 # Lines of an event stream end at CR LF, LF or CR, and an id with NUL is ignored by a browser
 # (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation).
 _UNSAFE: Final = re.compile("[\r\n\x00]")
@@ -38,9 +41,12 @@ class Event:
     """Something that happened on a channel.
 
     `payload` is JSON text as UTF-8 bytes, `type` the server-sent event's name (empty: the
-    browser's "message"), `id` its id (empty: none). Everything is checked when the event is
-    made: `InvalidEventError` tells what is wrong. An event does not change afterwards, so
-    threads may share it.
+    browser's "message"), `id` its id (empty: none). A type has 255 bytes of UTF-8 at most. Everything is
+    checked when the event is made: `InvalidEventError` tells what is wrong. An event does not change
+    afterwards, so threads may share it.
+
+    `id` may be any text without CR, LF and NUL here. A hub delivers only ids of the form that it makes itself,
+    see `envelope.decode`.
     """
 
     __slots__ = ("channel", "frame", "id", "payload", "type")
@@ -77,7 +83,11 @@ class Event:
         raise AttributeError(f"an Event does not change: {name} can't be deleted")
 
     def json(self) -> Any:
-        """The payload, decoded."""
+        """Return the payload, decoded.
+
+        Raises `ValueError` when the payload has an integer of more digits than Python converts
+        (`sys.get_int_max_str_digits()`, 4,300 by default). JSON allows such integers, and any publisher can send one.
+        """
         return json.loads(self.payload)
 
     def __eq__(self, other: object) -> bool:
@@ -112,11 +122,14 @@ _put_channel, _put_payload, _put_type, _put_id, keep_frame = (
 
 
 def check_type(type: str) -> str:
-    """The type itself, when it is a label and not one of the hub's own types."""
+    """The type itself, when it is a label of 255 bytes at most and not one of the hub's own types."""
     if type == "":
         return type
     if check_label("type", type) in _RESERVED or type.startswith(RESERVED_PREFIX):
         raise InvalidEventError("type", f"{type[:80]!r} is reserved for the hub")
+    size = len(type) if type.isascii() else len(type.encode())
+    if size > _TYPE_LIMIT:
+        raise InvalidEventError("type", f"{type[:80]!r} has {size} bytes of UTF-8, {_TYPE_LIMIT} are possible")
     return type
 
 

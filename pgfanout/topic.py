@@ -21,6 +21,10 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 # Its own digits only: `uuid.UUID` takes whatever `int` takes, "0x", blanks and underscores too.
 _UUID = re.compile(r"(?:urn:uuid:)?\{?[0-9a-fA-F-]+\}?")
 
+# The characters of the longest usual form, "urn:uuid:{...}". `uuid.UUID` allows any number of hyphens, and the caches
+# keep the texts.
+_TENANT_LIMIT = 47
+
 
 class Topic(NamedTuple):
     """A channel of one tenant. `of` validates; events of a topic reach that tenant alone."""
@@ -72,6 +76,8 @@ def _tenant(tenant_id: str | uuid.UUID) -> str:
         return str(tenant_id)
     if not isinstance(tenant_id, str):
         raise InvalidEventError("tenant", f"a UUID is needed, not {type(tenant_id).__name__}")
+    if len(tenant_id) > _TENANT_LIMIT:
+        raise _no_uuid(tenant_id)
     return _tenant_from_text(tenant_id)
 
 
@@ -82,4 +88,8 @@ def _tenant_from_text(text: str) -> str:
             return str(uuid.UUID(text))
     except ValueError:
         pass
-    raise InvalidEventError("tenant", f"{text[:80]!r} is not a UUID")
+    raise _no_uuid(text)
+
+
+def _no_uuid(text: str) -> InvalidEventError:
+    return InvalidEventError("tenant", f"{text[:80]!r} is not a UUID")

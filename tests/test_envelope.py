@@ -13,6 +13,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from pgfanout import envelope as module
 from pgfanout.envelope import (
     NOTIFY_LIMIT,
     MalformedEnvelopeError,
@@ -24,6 +25,7 @@ from pgfanout.envelope import (
 )
 from pgfanout.errors import InvalidEventError, PayloadTooLargeError
 from pgfanout.event import Event
+from pgfanout.streams.sse import refusal
 from pgfanout.topic import CHANNEL_LIMIT, Topic
 
 TENANT = "7d0e1c4a-1111-4222-8333-abcdefabcdef"
@@ -36,7 +38,10 @@ channels = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, m
     lambda channel: len(channel.encode()) <= CHANNEL_LIMIT
 )
 labels = st.text(st.characters(exclude_characters="\r\n\x00", exclude_categories=["Cs"]))
-types = labels.filter(lambda kind: kind not in ("close", "refresh") and not kind.startswith("pgfanout."))
+types = labels.filter(
+    lambda kind: kind not in ("close", "refresh") and not kind.startswith("pgfanout.") and len(kind.encode()) <= 255
+)
+ids = st.just("") | st.from_regex(r"[0-9A-Za-z_-]{1,64}", fullmatch=True)
 blanks = st.text(st.sampled_from(" \t\r\n"), max_size=4)
 
 
@@ -76,8 +81,8 @@ def test_an_empty_type_and_an_empty_id_are_left_out() -> None:
     assert list(json.loads(encode(Event("orders", b"{}"), TENANT))) == ["channel", "tenant_id", "payload"]
 
 
-@given(channels, st.uuids(), values, types, labels)
-@example("a\u2028b", uuid.UUID(TENANT), {"\u2028": "\U0001f600"}, "\u2029", '"\\')
+@given(channels, st.uuids(), values, types, ids)
+@example("a\u2028b", uuid.UUID(TENANT), {"\u2028": "\U0001f600"}, "\u2029", "-_")
 def test_what_goes_in_comes_out(channel: str, tenant: uuid.UUID, value: Any, kind: str, name: str) -> None:
     event = Event(channel, payload_json(value), kind, name)
     try:
@@ -89,10 +94,10 @@ def test_what_goes_in_comes_out(channel: str, tenant: uuid.UUID, value: Any, kin
     assert decoded.json() == value
 
 
-@given(channels, values, st.sampled_from([None, 0, 1, "\t"]), st.booleans(), st.tuples(blanks, blanks), types, labels)
+@given(channels, values, st.sampled_from([None, 0, 1, "\t"]), st.booleans(), st.tuples(blanks, blanks), types, ids)
 @example("orders", 1, None, False, (" ", ""), "", "")
 @example("orders", 1, None, False, ("", "\n"), "order.created", "7")
-@example('"', 1, None, False, (" ", " "), "\\", '"')
+@example('"', 1, None, False, (" ", " "), "\\", "_")
 def test_the_bytes_of_a_payload_are_passed_through(
     channel: str,
     value: Any,
@@ -150,7 +155,7 @@ def test_names_may_be_written_with_escapes() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "{", "{}x", "}", "[]", "null", "1", '"x"', "hello", '{"a"}', '{"a":}', '{"a":1', '{"a":1,', '{"a":1,}']
+    [" ", "{", "{}x", "}", "[]", "null", "1", '"x"', "hello", '{"a"}', '{"a":}', '{"a":1', '{"a":1,', '{"a":1,}']
     + ['{"a":1 "b":2}', "{a:1}", '{"a":NaN}', '{"a":-Infinity}', '{"a', '{"a":1}{}', "\ufeff{}", '{"a":01}', "{\x0b}"],
 )
 def test_what_is_no_json_object_is_malformed(text: str) -> None:
@@ -189,8 +194,8 @@ def test_null_is_neither_a_channel_nor_a_tenant(name: str) -> None:
         ("type", {"type": "pgfanout.cursor"}),
         ("type", {"type": "pgfanout."}),
         ("type", {"type": "a\nb"}),
-        ("id", {"id": "a\u0000b"}),
-        ("id", {"id": "\udc00"}),
+        ("type", {"type": "x" * 256}),
+        ("type", {"type": "\u00f6" * 128}),
     ],
 )
 def test_a_field_that_breaks_its_rule_is_named_and_not_shown(field: str, changes: dict[str, str]) -> None:
@@ -272,7 +277,7 @@ def test_nothing_of_a_malformed_text_is_shown(form: str) -> None:
     assert SECRET not in everything_shown(caught.value)
 
 
-@pytest.mark.parametrize("name", ["channel", "tenant_id", "type", "id"])
+@pytest.mark.parametrize("name", ["channel", "tenant_id", "type"])
 def test_nothing_of_an_invalid_field_is_shown(name: str) -> None:
     with pytest.raises(MalformedEnvelopeError) as caught:
         decode(envelope(**{name: SECRET * 9 + "\n"}))
@@ -401,7 +406,9 @@ def test_so_it_is_where_the_rest_can_not_be_read(payload: str) -> None:
         '"payload":' + "[" * 7000,
         '"payload":1,"type":"refresh"}',
         '"payload":1,"type":7}',
-        '"payload":1,"id":"a\\n"}',
+        '"payload":1,"id":7}',
+        '"payload":1,"type":"%s"}' % ("x" * 256),
+        '"payload":1' + ',"x":1' * 32 + "}",
         '"payload":1} and more',
         '"id":"7"}',
     ],
@@ -420,3 +427,64 @@ def test_a_text_without_a_topic_tells_none(text: str) -> None:
         decode(text)
     assert caught.value.topic is None
     assert not isinstance(caught.value, UnroutableEnvelopeError)
+
+
+# What strangers can make of it.
+
+
+def test_an_empty_text_is_malformed_and_says_what_it_may_have_been() -> None:
+    assert problem("") == "empty, not UTF-8, or dropped because too many notifications came at once"
+
+
+def test_an_object_has_so_many_members_and_no_more() -> None:
+    assert decode(envelope(**{f"m{number}": number for number in range(29)}))[1].payload == b'{"id": 42}'
+    assert problem(envelope(**{f"m{number}": number for number in range(30)})) == "more than 32 members"
+
+
+@pytest.mark.parametrize("member", ['"":0,', ' "" : 0 , ', '"channel":"orders",', '"\\u00":0,'], ids=str)
+def test_a_text_of_many_members_costs_no_more_than_one_of_a_few(member: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, scan = [], vars(module)["_scan"]
+
+    def count(text: str, at: int) -> tuple[object, int]:
+        turns.append(at)
+        result: tuple[object, int] = scan(text, at)
+        return result
+
+    monkeypatch.setattr(module, "_scan", count)
+    head = f'{{"channel":"orders","tenant_id":"{TENANT}",'
+    with pytest.raises(MalformedEnvelopeError):
+        decode(head + member * (7800 // len(member)) + '"payload":1}')
+    assert len(turns) <= 33
+
+
+# The forms that take the short cut, and those that do not.
+FORMS = [
+    '{{"channel":"orders","tenant_id":"{tenant}","payload":1,"id":{name}}}',
+    '{{"channel":"orders","tenant_id":"{tenant}","payload":1,"type":"t","id":{name}}}',
+    '{{"id":{name},"channel":"orders","tenant_id":"{tenant}","payload":1}}',
+]
+ODD_IDS = ["a\x01b", "a\nb", "a\x00b", "\x7f", "a b", "x" * 65, "é", "٣", "²", "a.b", '"', "\udc00", "a\u2028b"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("escaped", [True, False])
+@pytest.mark.parametrize("name", ODD_IDS, ids=ascii)
+def test_an_id_that_no_browser_could_send_back_is_left_out(form: str, escaped: bool, name: str) -> None:
+    topic, event = decode(form.format(tenant=TENANT, name=json.dumps(name, ensure_ascii=escaped)))
+    assert (topic.channel, event.payload, event.id) == ("orders", b"1", "")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["7", "x" * 64, "a-b_C", "7d0e1c4a" * 4, "9" * 18])
+def test_an_id_of_the_form_that_hubs_make_is_kept_and_a_refusal_repeats_it(form: str, name: str) -> None:
+    assert decode(form.format(tenant=TENANT, name=f'"{name}"'))[1].id == name
+    assert f"id: {name}\n".encode() in refusal(1.0, name)
+
+
+def test_no_cache_keeps_a_tenant_that_is_written_at_length() -> None:
+    before = vars(module)["_topic"].cache_info().currsize
+    long = "urn:uuid:" + "-" * 7000 + TENANT
+    with pytest.raises(UnroutableEnvelopeError):
+        decode(f'{{"channel":"orders","tenant_id":"{long}","payload":1}}')
+    assert vars(module)["_topic"].cache_info().currsize == before
+    assert long not in vars(module)["_last"][0]

@@ -231,3 +231,19 @@ def test_control_events_belong_to_no_channel_and_say_nothing_but_their_type(even
 def test_a_copy_of_a_control_event_is_the_same_object(event: Event, duplicate: Any) -> None:
     assert duplicate(event) is event
     assert duplicate([event])[0] is event
+
+
+@pytest.mark.parametrize("kind", ["x" * 255, "é" * 127 + "x"], ids=len)
+def test_a_type_has_255_bytes_at_most(kind: str) -> None:
+    assert Event("orders", b"{}", kind).type == kind
+    with pytest.raises(InvalidEventError) as caught:
+        Event("orders", b"{}", kind + "x")
+    assert caught.value.field == "type"
+    assert "256 bytes of UTF-8, 255 are possible" in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def test_an_integer_of_more_digits_than_python_converts_is_a_payload_that_json_raises_for() -> None:
+    event = Event("orders", b"9" * 5000)
+    with pytest.raises(ValueError, match="digits"):
+        event.json()

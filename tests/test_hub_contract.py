@@ -404,7 +404,9 @@ BROKEN = [
     '"payload":NaN}',
     '"payload":1,"type":"close"}',
     '"payload":1,"type":"a\\nb"}',
-    '"payload":1,"id":"a\\u0000"}',
+    '"payload":1,"id":7}',
+    '"payload":1,"type":"%s"}' % ("x" * 256),
+    '"payload":1' + ',"x":1' * 32 + "}",
     '"type":"without a payload"}',
 ]
 

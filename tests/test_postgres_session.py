@@ -18,6 +18,8 @@ from psycopg import sql
 from pgfanout import HubConfigurationError, InvalidEventError, PostgresHub
 from pgfanout.backends.postgres import conninfo
 from pgfanout.backends.postgres.listener import Listener, Sink
+from pgfanout.backends.postgres.session import Session
+from pgfanout.backends.postgres.watchdog import Watchdog
 from pgfanout.topic import Topic
 
 from .support.deafening import Deafening
@@ -297,3 +299,142 @@ def test_a_sink_that_asks_for_it_is_called_though_nothing_arrives(fresh_database
         thread.join(LONG)
     assert not thread.is_alive()
     assert not any(calls)
+
+
+# A stranger's flood.
+
+KEPT = 4 * 1024 * 1024
+FLOOD = 2_000  # notifications of 7,900 bytes, nearly four times what is kept
+
+
+class CountingWatchdog(Watchdog):
+    """Notes when the time for an answer begins anew."""
+
+    extensions = 0
+
+    def extend(self) -> None:
+        super().extend()
+        self.extensions += 1
+
+
+class NotingSession(Session):
+    """Notes how many notifications libpq had at once, each time it was looked at."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.batches: list[int] = []
+
+    def _hear(self) -> None:
+        before = self._arrivals
+        super()._hear()
+        self.batches.append(self._arrivals - before)
+
+
+@contextmanager
+def listening_session(url: str) -> Iterator[tuple[NotingSession, CountingWatchdog]]:
+    parameters, watchdog = conninfo.parse(url), CountingWatchdog()
+    with conninfo.connect(parameters, "test") as listener, watchdog.watch(listener.fileno()):
+        session = NotingSession(listener, "pgfanout_events", watchdog, LONG)
+        session.listen()
+        yield session, watchdog
+
+
+def flood(connection: psycopg.Connection, count: int = FLOOD, size: int = 7900) -> None:
+    """One transaction with many notifications; each begins with its number."""
+    connection.execute(
+        "SELECT count(pg_notify('pgfanout_events', rpad(n || '.', %s, 'x'))) FROM generate_series(1, %s) AS n",
+        (size, count),
+    )
+
+
+def everything(session: Session) -> list[str]:
+    """What can be taken until the text "end" comes."""
+    taken: list[str] = []
+    deadline = time.monotonic() + LONG
+    while "end" not in taken and time.monotonic() < deadline:
+        taken += session.take(0.1)
+    return taken
+
+
+def test_what_comes_faster_than_it_is_taken_is_dropped_beyond_a_bound_in_bytes_and_leaves_one_mark_in_its_place(
+    fresh_database_url: str, connection: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    with listening_session(fresh_database_url) as (session, _):
+        flood(connection)
+        assert session.query("SELECT 1", ()) == [(1,)]
+        first = session.take(0.0)
+        connection.execute("SELECT pg_notify('pgfanout_events', 'end')")
+        session.query("SELECT 1", ())
+        taken = first + everything(session)
+    marks = [at for at, text in enumerate(taken) if not text]
+    assert (len(marks), taken[marks[0] + 1 :]) == (1, ["end"])
+    assert [int(text.split(".")[0]) for text in taken[: marks[0]]] == list(range(1, marks[0] + 1))
+    assert KEPT * 0.98 < sum(map(len, taken)) <= KEPT
+    (line,) = [record for record in caplog.records if "were dropped" in record.message]
+    assert line.message.startswith(f"{FLOOD - marks[0]} notifications were dropped")
+
+
+def test_small_notifications_and_empty_ones_are_bounded_as_well(
+    fresh_database_url: str, connection: psycopg.Connection
+) -> None:
+    with listening_session(fresh_database_url) as (session, _):
+        flood(connection, 100_000, 7)
+        session.query("SELECT 1", ())
+        connection.execute("SELECT pg_notify('pgfanout_events', 'end')")
+        taken = everything(session)
+    assert taken[-2:] == ["", "end"]
+    assert 10_000 < len(taken) <= KEPT / 64
+
+
+def test_there_is_room_again_for_what_was_taken(fresh_database_url: str, connection: psycopg.Connection) -> None:
+    with listening_session(fresh_database_url) as (session, _):
+        for _ in range(3):
+            flood(connection, 400)
+            session.query("SELECT 1", ())
+            connection.execute("SELECT pg_notify('pgfanout_events', 'end')")
+            assert len(everything(session)) == 401
+
+
+def test_libpq_keeps_no_flood_until_the_answer_is_there_and_the_flood_extends_the_time_for_it(
+    fresh_database_url: str, connection: psycopg.Connection
+) -> None:
+    with listening_session(fresh_database_url) as (session, watchdog):
+        session.query("SELECT 1", ())
+        assert watchdog.extensions == 0
+        session.batches.clear()
+        flood(connection)
+        session.query("SELECT 1", ())
+        assert watchdog.extensions > 5
+        assert max(session.batches) < FLOOD / 5
+        assert sum(session.batches) > FLOOD * 0.8, "the rest came with the end of the answer"
+
+
+def test_a_flood_costs_a_hub_with_a_history_no_event_no_refresh_and_no_session(
+    fresh_database_url: str, connection: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    with PostgresHub(fresh_database_url, history=True) as hub:
+        hub.install_history()
+        hub.start(LONG)
+        subscription = hub.subscribe("orders", TENANT)
+        with connection.transaction():
+            flood(connection)
+            hub.publish("orders", TENANT, 1, executor=connection)
+        hub.publish("orders", TENANT, 2)
+        assert [subscription.get(LONG).json() for _ in range(2)] == [1, 2]
+        eventually(lambda: "were dropped" in caplog.text)
+        assert (hub.stats().reconnects, hub.stats().gaps) == (0, 0)
+
+
+def test_a_flood_is_one_gap_for_everyone_without_a_history_and_costs_no_session(
+    fresh_database_url: str, connection: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    with PostgresHub(fresh_database_url, heartbeat=0.05) as hub:
+        hub.start(LONG)
+        subscription = hub.subscribe("orders", TENANT)
+        flood(connection, 10 * FLOOD)
+        assert subscription.get(LONG).type == "refresh"
+        eventually(lambda: "were dropped" in caplog.text)
+        with hub.subscribe("orders", TENANT) as another:
+            hub.publish("orders", TENANT, 3)
+            assert another.get(LONG).json() == 3
+        assert hub.stats().reconnects == 0

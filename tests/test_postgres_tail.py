@@ -255,6 +255,16 @@ def test_what_is_past_the_log_comes_in_its_turn_and_without_a_number(
     assert audience.names[5:] == ['"d"', "13"]
 
 
+def test_in_a_large_batch_the_events_of_the_log_come_before_what_is_past_it(
+    open_tail: Tail, table: Table, audience: Audience
+) -> None:
+    table.add(11, 12, 13)
+    open_tail.receive([*[unnumbered("a")] * 62, text(11), text(12)])
+    assert audience.names == ["11", "12", "13", *['"a"'] * 62]
+    open_tail.receive([unnumbered("b")] * 16)
+    assert table.asked == ["news"], "a small batch of others asks nothing"
+
+
 def test_a_damaged_notification_has_the_log_read_to_its_end(open_tail: Tail, table: Table, audience: Audience) -> None:
     table.add(11, 12, 13)
     open_tail.receive([text(11), "damaged"])

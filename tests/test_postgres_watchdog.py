@@ -120,3 +120,46 @@ def test_a_thread_that_can_not_be_started_leaves_nothing_open(pair: Pair, monkey
         pass
     pair[0].close()
     assert is_cut(pair)
+
+
+class Clock:
+    """In place of the module `time`."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_limit_begins_anew_with_each_extension_and_ends_at_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, watchdog, deadlines = Clock(), Watchdog(), []
+    monkeypatch.setattr(module, "time", clock)
+    with watchdog.limit(10.0, longest=25.0):
+        for clock.now in (0.0, 8.0, 17.0, 24.0, 30.0):
+            watchdog.extend()
+            deadlines.append(vars(watchdog)["_deadline"])
+    assert deadlines == [10.0, 18.0, 25.0, 25.0, 25.0]
+    watchdog.extend()
+    assert vars(watchdog)["_deadline"] is None, "there is nothing to extend outside of a block"
+
+
+def test_an_extension_goes_beyond_no_limit_that_has_none_and_no_outer_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, watchdog = Clock(), Watchdog()
+    monkeypatch.setattr(module, "time", clock)
+    with watchdog.limit(10.0):
+        clock.now = 5.0
+        watchdog.extend()
+        assert vars(watchdog)["_deadline"] == 10.0
+        with watchdog.limit(3.0, longest=60.0):
+            clock.now = 7.5
+            watchdog.extend()
+            assert vars(watchdog)["_deadline"] == 10.0
+        assert vars(watchdog)["_deadline"] == 10.0
+
+
+def test_a_connection_that_is_extended_all_the_time_is_cut_in_the_end(pair: Pair) -> None:
+    watchdog = Watchdog()
+    with watchdog.watch(pair[0].fileno()), watchdog.limit(0.005, longest=0.02):
+        while not watchdog.expired:
+            watchdog.extend()
+        assert is_cut(pair)

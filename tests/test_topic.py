@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgfanout import topic as module
 from pgfanout.errors import InvalidEventError
 from pgfanout.topic import CHANNEL_LIMIT, Topic, check_channel, topics
 
@@ -19,7 +20,7 @@ HEX = TENANT.hex
 
 @pytest.mark.parametrize(
     "tenant",
-    [TENANT, TEXT, TEXT.upper(), HEX, "{" + TEXT + "}", "{" + HEX + "}", "urn:uuid:" + TEXT],
+    [TENANT, TEXT, TEXT.upper(), HEX, "{" + TEXT + "}", "{" + HEX + "}", "urn:uuid:" + TEXT, "urn:uuid:{" + TEXT + "}"],
     ids=str,
 )
 def test_every_usual_form_of_a_uuid_is_the_same_tenant(tenant: str | uuid.UUID) -> None:
@@ -150,3 +151,11 @@ def test_no_channel_at_all_is_refused() -> None:
 def test_one_wrong_channel_among_several_is_refused() -> None:
     with pytest.raises(InvalidEventError, match="control character"):
         topics(["orders", "a\tb"], TENANT)
+
+
+@pytest.mark.parametrize("tenant", [TEXT + "-" * 12, "urn:uuid:" + "-" * 7000 + TEXT, "x" * 7000], ids=len)
+def test_a_tenant_that_is_written_at_length_is_refused_and_not_kept(tenant: str) -> None:
+    kept = vars(module)["_tenant_from_text"].cache_info()
+    with pytest.raises(InvalidEventError, match="is not a UUID"):
+        Topic.of("orders", tenant)
+    assert vars(module)["_tenant_from_text"].cache_info() == kept

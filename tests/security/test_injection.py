@@ -16,7 +16,7 @@ from pgfanout.event import check_json
 from pgfanout.streams import StreamEndpoint, StreamLimiter, sse
 from tests.support.sse import EventStreamParser
 
-from .readback import check_frame, check_frames, check_notification
+from .readback import check_frame, check_frames, check_notification, delivered_id
 
 TENANT = "7d0e1c4a-1111-4222-8333-abcdefabcdef"
 
@@ -178,12 +178,12 @@ def test_of_the_notifications_tried_some_pass() -> None:
     assert find(envelopes(), lambda text: check_notification(text) is not None, settings=TRIES)
 
 
-@pytest.mark.parametrize("field", ["type", "id"])
 @pytest.mark.parametrize("end", ["\r", "\n", "\x00"])
-def test_a_line_end_written_as_an_escape_is_refused_in_type_and_id(field: str, end: str) -> None:
-    text = f'{{"channel":"orders","tenant_id":"{TENANT}","payload":1,"{field}":"a{escaped(end)}event: close"}}'
-    with pytest.raises(envelope.MalformedEnvelopeError, match=f"^invalid {field}$"):
-        envelope.decode(text)
+def test_a_line_end_written_as_an_escape_is_refused_in_a_type_and_leaves_an_id_out(end: str) -> None:
+    text = f'{{"channel":"orders","tenant_id":"{TENANT}","payload":1,"%s":"a{escaped(end)}event: close"}}'
+    with pytest.raises(envelope.MalformedEnvelopeError, match="^invalid type$"):
+        envelope.decode(text % "type")
+    assert envelope.decode(text % "id")[1].id == ""
 
 
 @given(st.lists(published(), max_size=6), sizes)
@@ -195,7 +195,8 @@ def test_what_is_published_is_what_a_browser_reads(events: list[Event], cuts: li
         except PayloadTooLargeError:
             assume(False)
         topic, decoded = envelope.decode(text)
-        assert (topic.tenant, decoded) == (TENANT, event)
+        assert topic.tenant == TENANT
+        assert decoded == Event(event.channel, event.payload, event.type, delivered_id(event.id))
         arrived.append(decoded)
     check_frames(arrived, cuts)
 

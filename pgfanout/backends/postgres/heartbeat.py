@@ -20,13 +20,18 @@ class Heartbeat:
     and one is due, at a random moment of the last quarter, for that alone: the first of many idle hubs to pulse spares
     the others theirs.
 
-    Both are answered within `heartbeat_timeout` of being sent, or the session is given up. Nothing extends that time.
+    Both are answered within `heartbeat_timeout`, or the session is given up. That time begins when the question is
+    sent. It begins anew with each notification that arrives before the answer: a server sends all notifications that
+    wait before it answers, which may be a gigabyte of a stranger's. Nothing else extends it. Notifications extend the
+    time for an answer to 12 times `heartbeat_timeout` at most.
+
     The bound follows. Say that a session is deaf or dead since D. Its last notification arrived before D, and its last
-    answered question was sent before D. So the next question or pulse is sent before D + heartbeat, and the session is
-    given up before D + heartbeat + heartbeat_timeout. What the listener is busy with at that moment adds to it: a slice
-    of events that it hands on, or a question that is under way. A break after each question, as long as that took,
-    leaves the listener time to hand on events where the server is slower than the heartbeat. Neither counts while a
-    round trip takes less than an eighth of a heartbeat.
+    answered question was sent before D. So the next question or pulse is sent before D + heartbeat. The session is
+    given up `heartbeat_timeout` after that, or after its last notification, which is before D: in any case before
+    D + heartbeat + heartbeat_timeout. What the listener is busy with at that moment adds to it: a slice of events that
+    it hands on, notifications that arrived before D and that it still reads, or a question that is under way. A break
+    after each question, as long as that took, leaves the listener time to hand on events where the server is slower
+    than the heartbeat. None of these counts while a round trip takes less than an eighth of a heartbeat.
 
     For the argument to hold, `heard` must not be given a moment later than the arrival. The listener gives it one only
     when it was waiting for the notification, not when it found one that may have lain there for long.

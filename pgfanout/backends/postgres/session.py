@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import select
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, closing
 from typing import Any, Final
 
 import psycopg
@@ -15,17 +16,26 @@ from psycopg import sql
 from psycopg.pq import PGnotify
 
 from ...errors import HubConfigurationError
+from ...rate_limit import RateLimit
 from . import conninfo, diagnosis
 from .conninfo import execute
 from .watchdog import Watchdog
 
 __all__ = ["PULSE_CHANNEL", "Session"]
 
+logger = logging.getLogger("pgfanout")
+
 PULSE_CHANNEL: Final = "pgfanout_pulse"
 """Where the hubs of a database let each other hear that notifications arrive. A payload says whose proof it is."""
 
 _PROOF_TIME = 3.0
 _SLICE = 64
+_KEPT_BYTES = 4 * 1024 * 1024
+"""Of the notifications that wait to be taken; one of them may be there in any case."""
+_OVERHEAD = 64
+"""Bytes that a notification takes beside its text, roughly."""
+_LONGEST = 12
+"""Times `timeout`: how long an answer may take while notifications keep arriving before it."""
 # Asking for the usage makes the server free what everyone has read. It does so at no other time
 # when its queue is full and nobody listens: all notifications would be refused for ever.
 _ASK = (
@@ -39,9 +49,13 @@ _PROBE = f"SELECT pg_notification_queue_usage(), pg_notify('{PULSE_CHANNEL}', %s
 class Session:
     """A listening connection, for the listener's thread alone. Every method raises psycopg's errors.
 
-    The server has `timeout` seconds for each answer; then the watchdog cuts the connection. What arrives is kept,
-    whatever is being waited for, and `take` hands it out in slices, so that the listener can look after the heartbeat
-    between two of them.
+    The server has `timeout` seconds for each answer, counted anew when notifications arrive before it; then the
+    watchdog cuts the connection. What arrives is kept, whatever is being waited for, and `take` hands it out in slices,
+    so that the listener can look after the heartbeat between two of them.
+
+    A server sends all notifications that wait for a session before it answers a statement, and anybody may cause any
+    number of them. At most 4 MiB are kept. The notifications beyond that are dropped, and one empty text takes their
+    place: a text that is no event, which has the history read, or is a gap for everyone.
     """
 
     def __init__(self, connection: psycopg.Connection[Any], channel: str, watchdog: Watchdog, timeout: float) -> None:
@@ -51,16 +65,22 @@ class Session:
         self._watchdog = watchdog
         self._timeout = timeout
         self._arrived: deque[bytes] = deque()
+        self._kept = 0  # bytes, of those that have arrived
+        self._dropped = 0  # notifications, since that was logged
+        self._drop_lines = RateLimit(10.0)
         self._arrivals = 0
         self._expected = b""  # the pulse that has to arrive; empty once it has
+        self._heard_last = float("-inf")
         self.heard_at = float("-inf")
         """When a notification arrived that was being waited for. One that was found may have lain there for long."""
         # As bytes: psycopg decodes a batch as a whole, and one wrong byte would hold up the rest of it.
         connection.pgconn.notify_handler = self._arrive
+        self._wait = connection.wait
+        connection.wait = self._wait_and_hear  # type: ignore[method-assign]
 
     def listen(self) -> None:
         """LISTEN. Raises `HubConfigurationError` for a database that can't promise text."""
-        with self._watchdog.limit(self._timeout):
+        with self._limit():
             diagnosis.check_encoding(self._connection)
             for channel in (self._channel, PULSE_CHANNEL):
                 execute(self._connection, sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
@@ -84,21 +104,23 @@ class Session:
             self.query("SELECT 1", ())
             if not self._comes_back(time.monotonic() + 0.1):
                 raise HubConfigurationError(diagnosis.NOTHING_ARRIVES)
-        with self._watchdog.limit(self._timeout):
+        with self._limit():
             conninfo.settle(self._connection)
         self._arrived.clear()
+        self._kept = self._dropped = 0
 
     def query(self, statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Execute a statement and fetch its rows."""
-        with self._watchdog.limit(self._timeout):
+        with self._limit():
             return execute(self._connection, statement, params).fetchall()
 
     def ask(self, *, pulse: bool) -> float:
         """Ask whether this session still listens, and have it hear a pulse. Return how full the server's queue is.
 
-        Raises `DeafError` when it does not listen, or when the pulse has not arrived in `timeout` seconds.
+        Raises `DeafError` when it does not listen, or when the pulse has not arrived in `timeout` seconds. These begin
+        with the question, or with the last notification that arrived before the answer.
         """
-        deadline = time.monotonic() + self._timeout
+        self._heard_last = time.monotonic()
         channels = [self._channel, PULSE_CHANNEL]
         try:
             if pulse:
@@ -108,7 +130,7 @@ class Session:
         except psycopg.errors.ProgramLimitExceeded:
             # It lives; its queue is full, so nobody's notification is taken, ours as little.
             return 1.0
-        if listening < len(channels) or (pulse and not self._comes_back(deadline)):
+        if listening < len(channels) or (pulse and not self._comes_back(self._heard_last + self._timeout)):
             raise diagnosis.DeafError(diagnosis.DEAF)
         return float(usage)
 
@@ -116,7 +138,15 @@ class Session:
         """A slice of the events that have arrived, as texts. Wait up to `timeout` seconds if there is none."""
         if not self._arrived:
             self._read(timeout)
-        return _texts([self._arrived.popleft() for _ in range(min(len(self._arrived), _SLICE))])
+        payloads = [self._arrived.popleft() for _ in range(min(len(self._arrived), _SLICE))]
+        self._kept -= sum(map(len, payloads)) + len(payloads) * _OVERHEAD
+        if self._dropped:
+            self._tell_dropped()
+        return _texts(payloads)
+
+    def _limit(self) -> AbstractContextManager[None]:
+        """The time that the server has for an answer."""
+        return self._watchdog.limit(self._timeout, longest=self._timeout * _LONGEST)
 
     def _probe(self, parameters: conninfo.Parameters, pulse: str) -> None:
         with (
@@ -150,9 +180,54 @@ class Session:
         """One notification, as soon as libpq has it: also in the middle of a statement of ours."""
         self._arrivals += 1
         if notify.relname == self._relname:
-            self._arrived.append(notify.extra)
+            self._keep(notify.extra)
         elif notify.extra == self._expected:
             self._expected = b""
+
+    def _keep(self, payload: bytes) -> None:
+        if self._arrived and self._kept + len(payload) + _OVERHEAD > _KEPT_BYTES:
+            self._dropped += 1
+            if not self._arrived[-1]:
+                return
+            payload = b""
+        self._arrived.append(payload)
+        self._kept += len(payload) + _OVERHEAD
+
+    def _tell_dropped(self) -> None:
+        if self._drop_lines.take() is not None:
+            logger.warning(
+                "%d notifications were dropped: they came faster than this process can handle them. Events of a history"
+                " are read from it; without one, all pages are told to refresh. Look for who notifies that much",
+                self._dropped,
+            )
+            self._dropped = 0
+
+    def _wait_and_hear(self, gen: Generator[Any, Any, Any], *args: Any, **options: Any) -> Any:
+        """The connection's `wait`, which leaves no notifications in libpq while a statement is under way."""
+        return self._wait(self._hearing(gen), *args, **options)
+
+    def _hearing(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """Run one of psycopg's generators, which reads once and waits again until the answer is complete.
+
+        libpq keeps all notifications that arrive until somebody asks for them. psycopg does once the answer is there.
+        """
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                wanted = gen.send(ready)
+                self._hear()
+        except StopIteration as stop:
+            return stop.value
+
+    def _hear(self) -> None:
+        """Take what libpq has; that the server sent it shows that the server lives."""
+        before = self._arrivals
+        while (notify := self._connection.pgconn.notifies()) is not None:
+            self._arrive(notify)
+        if self._arrivals > before:
+            self._heard_last = time.monotonic()
+            self._watchdog.extend()
 
     def _read(self, timeout: float) -> None:
         """Let arrive what the server has sent, or sends within the time."""

@@ -19,6 +19,8 @@ _FILL_TIME = 1.0
 """Seconds for which the listener reads on what was missed, before readers are sent to the log."""
 _REMEMBERED = 5_000
 """Numbers that are remembered, at least: a notification may come long after its event was read."""
+_IN_TURN = 16
+"""Notifications of a batch up to which events past the log are offered in their turn."""
 _LAST = 2**63 - 1
 
 # The last member of what the log notifies. A text that is JSON and ends like this has this id.
@@ -55,7 +57,9 @@ class Tail:
     says is believed of no event of the log: each batch of notifications makes the hub read the log from its position
     on. So no text can forge an event, hide one, or move the position, and one that was damaged costs nothing. A text
     whose number the log does not have is an event of its own, or none. With `log_only` it is not delivered; otherwise
-    it is, without a number, in its turn.
+    it is, without a number. In a batch of 16 notifications or less it comes in its turn. In a larger batch the events
+    of the log come first, since nobody can rely on the place of an event that the log does not have. So notifications
+    of strangers hold up an event of the log for one batch at most.
 
     For the listener's thread. Nobody knows what was missed of events past the log, so without `log_only` each new
     session is a gap. Whoever has something to read is woken before the server is asked, whose answer may take its time,
@@ -106,8 +110,7 @@ class Tail:
         if all(map(self._was_offered, numbers)):
             return
         self._asleep = False
-        # With events past the log, the log is read as far as was notified, so that each comes in its turn.
-        news = self._read(_LAST if self._log_only else max(numbers))
+        news = self._news(numbers)
         doubtful: list[tuple[str, int]] = []
         for text, number in zip(texts, numbers, strict=True):
             while self._position.offered < number and next(news, 0):
@@ -123,6 +126,14 @@ class Tail:
             for _ in self._read(_LAST):
                 pass
         self._take_doubtful(doubtful)
+
+    def _news(self, numbers: Sequence[int]) -> Iterator[int]:
+        """`_read` for a batch of notifications with these numbers."""
+        if self._log_only:
+            return self._read(_LAST)
+        if len(numbers) > _IN_TURN:
+            return iter(list(self._read(_LAST)))
+        return self._read(max(numbers))  # as far as was notified, so that each event past the log comes in its turn
 
     def _take_doubtful(self, doubtful: list[tuple[str, int]]) -> None:
         """Take texts with numbers that were passed, by events that nobody remembers or by somebody's invention."""

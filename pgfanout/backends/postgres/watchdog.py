@@ -23,7 +23,7 @@ class Watchdog:
 
     `_changed` guards the attributes below it; a shutdown doesn't block, so it is done inside.
     The thread is started by `watch`, ends with its block, and is joined there: it holds the lock for moments only.
-    One thread uses `watch`, `limit` and `expired`; any thread may call `stop`.
+    One thread uses `watch`, `limit`, `extend` and `expired`; any thread may call `stop`.
 
     - A limit that is exceeded at the moment its block ends has cut the connection or it has not: the guard cuts, and
       the block takes the deadline away, under the lock. A connection that was cut fails at its next use, and `expired`
@@ -42,6 +42,7 @@ class Watchdog:
         self._socket: socket.socket | None = None
         self._other: socket.socket | None = None
         self._deadline: float | None = None
+        self._extension = self._latest = 0.0  # of the deadline: by how much it moves, and up to when
         self._stopped = False
         self.expired = False
         """Whether a limit was exceeded; its user resets it."""
@@ -89,18 +90,30 @@ class Watchdog:
                 duplicate.close()
 
     @contextmanager
-    def limit(self, seconds: float) -> Iterator[None]:
-        """Cut the connection unless the block is done in time."""
+    def limit(self, seconds: float, *, longest: float = 0.0) -> Iterator[None]:
+        """Cut the connection unless the block is done in `seconds`. `extend` grants more, up to `longest` in all."""
         with self._changed:
-            outer = self._deadline
-            deadline = time.monotonic() + seconds
-            self._deadline = deadline if outer is None else min(outer, deadline)
+            outer = self._deadline, self._extension, self._latest
+            now = time.monotonic()
+            latest = now + max(seconds, longest)
+            if self._deadline is None:
+                self._deadline, self._latest = now + seconds, latest
+            else:
+                self._deadline, self._latest = min(self._deadline, now + seconds), min(self._latest, latest)
+            self._extension = seconds
             self._changed.notify_all()
         try:
             yield
         finally:
             with self._changed:
-                self._deadline = outer
+                self._deadline, self._extension, self._latest = outer
+
+    def extend(self) -> None:
+        """Within `limit`: the server has sent something, so its time begins anew. Never beyond `longest`."""
+        with self._changed:
+            if self._deadline is not None:
+                until = min(time.monotonic() + self._extension, self._latest)
+                self._deadline = max(self._deadline, until)  # the guard wakes up at the old one, and looks again
 
     def stop(self) -> None:
         """Cut the connection now, and each later one at once."""

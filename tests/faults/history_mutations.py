@@ -215,7 +215,7 @@ WITH_HISTORY = tuple(
         (
             "a truncation does not move the mark",
             _FUNCTIONS,
-            "pruned_to = greatest(pruned_to, pg_sequence_last_value('@schema@.number')), rows = 0;",
+            "pruned_to = greatest(pruned_to, last), rows = 0;",
             "rows = 0;",
             ("log-truncated",),
         ),

@@ -211,7 +211,7 @@ def _warn_of_ignored(config: flask.Config) -> None:
     ignored = [key for key, default in _HUB_DEFAULTS.items() if config.get(key, default) != default]
     if ignored:
         logger.warning(
-            "PgFanout(hub=...) brings a hub of its own, so these settings have no effect: %s. Give them to the hub",
+            "PgFanout was given a hub, so it ignores these settings: %s. Remove them, or set them on that hub",
             ", ".join(ignored),
         )
 

@@ -76,6 +76,7 @@ class Lifecycle:
         self._kept = False  # goes on trying though nobody waits
         self._first_wait_is_over = False
         self._has_listened = False
+        self._misconfigured_since: float | None = None  # when that was logged
         self._closed = False
         self.listening = False
         self.since = time.time()
@@ -194,6 +195,9 @@ class Lifecycle:
             self._has_listened = True
             self.reconnects += again
             self._set_listening(not self._closed)
+            since, self._misconfigured_since = self._misconfigured_since, None
+        if since is not None:
+            logger.warning("the hub listens now, after %.1f s", time.monotonic() - since)
         return again
 
     def not_listening(self, error: str) -> None:
@@ -288,6 +292,8 @@ class Lifecycle:
             attempt.error = error
             self._fail(words)
             goes_on = self._kept or self._has_listened
+            if error is not None and goes_on and self._misconfigured_since is None:
+                self._misconfigured_since = time.monotonic()
         if error is not None and goes_on:
             self._log("the hub can't listen, and goes on trying: %s%s", error)
 

@@ -560,6 +560,18 @@ def test_a_start_that_is_still_waiting_survives_a_failure(world: World) -> None:
     assert future.result(PATIENCE) is None
 
 
+def test_the_end_of_a_wrong_configuration_is_logged_where_it_was(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.lifecycle.keep_trying()
+    second = failed(world, HubConfigurationError("check the password"))
+    second.do(world.lifecycle.now_listening)
+    second.do(world.lifecycle.now_listening)
+    begin, end = caplog.messages
+    assert "check the password" in begin
+    assert end.startswith("the hub listens now, after ")
+
+
 # In the background.
 
 

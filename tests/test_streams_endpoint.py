@@ -654,7 +654,7 @@ def test_a_function_that_fails_at_the_end_is_logged_and_the_next_is_called(
     endings_of(answer).append(lambda: told.append(1))
     close(answer)
     assert told == [1]
-    assert "at the end of a stream failed" in caplog.text
+    assert "a call_on_close function of a stream failed" in caplog.text
 
 
 def test_an_answer_that_is_no_stream_has_no_end_to_be_told(hub: MemoryHub) -> None:

@@ -40,7 +40,7 @@ class Endings:
             try:
                 function()
             except Exception as error:
-                logger.error("a function that was to be called at the end of a stream failed", exc_info=error)
+                logger.error("a call_on_close function of a stream failed", exc_info=error)
 
     def run_in_background(self) -> None:
         """Have the thread for that call the functions, if there are any. Never waits."""

@@ -333,6 +333,7 @@ class InterruptError(Exception):
 
 
 @pytest.mark.filterwarnings("ignore:.*was deleted while still open:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what a finaliser swallows
 def test_an_exception_raised_anywhere_inside_a_publish_leaves_the_next_one_its_connection(
     hub: PostgresHub, subscription: Subscription, connection: psycopg.Connection
 ) -> None:

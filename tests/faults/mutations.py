@@ -98,14 +98,6 @@ MUTATIONS = (
     ),
     Mutation(
         2,
-        "notifications that are no event are told as often as they come",
-        "dispatcher.py",
-        "self._clock() + _PERIOD",
-        "0.0",
-        ("garbage",),
-    ),
-    Mutation(
-        2,
         "an event has no id, and PostgreSQL folds it with another",
         "envelope.py",
         "type, new_id())",

@@ -119,7 +119,9 @@ def test_an_id_that_is_no_number_of_the_log_is_a_refresh(server: GunicornServer,
 
 def test_more_than_may_be_replayed_is_a_refresh(server: GunicornServer, hub: PostgresHub) -> None:
     cursor = hub.cursor()
-    publish(hub, *range(2001))
+    with open_stream(server) as live:
+        publish(hub, *range(2001))
+        live.events_until(lambda event: event.data == "2000", LONG)  # else the rest would come as news
     with open_stream(server, str(cursor)) as source:
         assert payloads(take(source, 1)) == ["refresh"]
 

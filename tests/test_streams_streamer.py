@@ -942,7 +942,12 @@ def test_news_do_not_wait_for_a_crowd_of_arrivals(
 
     monkeypatch.setattr(Pump, "admit", slow)
     held, hold = threading.Event(), threading.Event()
-    assert streamer._do(lambda: (held.set(), hold.wait(PATIENCE)))  # one errand: a turn that has one admits all
+
+    def wait_with_the_turn() -> None:
+        held.set()
+        hold.wait(PATIENCE)
+
+    assert streamer._do(wait_with_the_turn)  # one errand: a turn that has one admits all
     assert held.wait(PATIENCE)
     crowd = [open_stream("stock") for _ in range(50)]
     written_after: list[int] = []

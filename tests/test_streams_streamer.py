@@ -983,6 +983,16 @@ def test_a_crowd_is_admitted_without_a_pause(
     eventually(lambda: not streamer._arrivals)
 
 
+def test_a_crowd_does_not_wait_for_an_event_to_be_admitted(open_stream: Open, streamer: Streamer) -> None:
+    """An event is written at once to all who were admitted, and to each of the others on its own."""
+    crowd = streamer_module._CROWD
+    open_stream(keepalive=1000.0)
+    eventually(lambda: streamer._sleeps_until > time.monotonic())
+    for _ in range(3 * crowd):
+        open_stream(keepalive=1000.0)
+    eventually(lambda: len(streamer._arrivals) < crowd)
+
+
 # Races.
 
 

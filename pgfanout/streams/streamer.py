@@ -24,6 +24,9 @@ logger = logging.getLogger("pgfanout")
 _ADMISSION_TIME = 0.003
 """Seconds for arrivals in one turn; one more may begin in the last moment of it."""
 
+_CROWD = 32
+"""Arrivals for which the thread is woken. Each that an event finds waiting has to be written to on its own."""
+
 _LOG_PAUSE = 10.0
 """Seconds between two log lines about failures."""
 
@@ -73,8 +76,8 @@ class Streamer:
     def adopt(self, outlet: Outlet) -> None:
         """Take an outlet over; `prepare` was called before. Never waits.
 
-        The thread is not woken when there is nothing for it to do yet: those who arrive in a
-        crowd are admitted together, by whatever wakes it next. Raises `OSError` or `RuntimeError`
+        The thread is not woken for each that has nothing to be written yet: they are admitted together, when
+        there are `_CROWD` of them, or by whatever wakes it before. Raises `OSError` or `RuntimeError`
         when the system has no memory or no thread for it; the outlet is still the caller's then.
         """
         assert self._pump is not None
@@ -84,8 +87,9 @@ class Streamer:
             self._pump.watch(outlet)
             self._arrivals.append(outlet)
             late = self._sleeps_until > time.monotonic() + EARLIEST_KEEPALIVE * outlet.keepalive
+            crowded = len(self._arrivals) >= _CROWD
         # Asked after it was put among the arrivals: news that come later wake the thread themselves.
-        if late or outlet.has_news:
+        if late or crowded or outlet.has_news:
             self.wake()
 
     def news(self, feed: Feed) -> None:

@@ -986,7 +986,7 @@ def test_a_crowd_is_admitted_without_a_pause(
 def test_a_crowd_does_not_wait_for_an_event_to_be_admitted(open_stream: Open, streamer: Streamer) -> None:
     """An event is written at once to all who were admitted, and to each of the others on its own."""
     crowd = streamer_module._CROWD
-    open_stream(keepalive=1000.0)
+    open_stream(keepalive=100.0)  # the thread wakes for it before the others' time, and not soon
     eventually(lambda: streamer._sleeps_until > time.monotonic())
     for _ in range(3 * crowd):
         open_stream(keepalive=1000.0)

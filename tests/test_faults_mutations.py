@@ -1,4 +1,4 @@
-"""The mutations of the fault harness: each has a line to change."""
+"""The mutations of the fault harness: each has a line to change, and leaves Python that runs."""
 
 from __future__ import annotations
 
@@ -19,5 +19,8 @@ def test_a_mutation_changes_a_line_that_is_there(mutation: Mutation, tmp_path: P
     copy.parent.mkdir(parents=True, exist_ok=True)
     copy.write_text(source, encoding="utf-8")
     mutation.apply(tmp_path)
-    assert copy.read_text(encoding="utf-8") != source
+    mutated = copy.read_text(encoding="utf-8")
+    assert mutated != source
+    if mutation.module.endswith(".py"):
+        compile(mutated, mutation.module, "exec")
     assert set(mutation.faults) <= set(FAULTS)

@@ -385,7 +385,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _noticed(mutation: Mutation, seed: int) -> tuple[str, str]:
-    """What the harness said first of the mutated library, or how it failed itself; empty when it found nothing wrong."""
+    """What the harness said first of the mutated library; and how it failed itself, if it did."""
     with tempfile.TemporaryDirectory(prefix="pgfanout-mutation-") as folder:
         for name in ("pgfanout", "tests"):
             shutil.copytree(REPOSITORY / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__"))

@@ -136,13 +136,6 @@ WITH_HISTORY = tuple(
             (),
         ),
         (
-            "an answer to a question that is given up is taken",
-            "refill.py",
-            "if self.ended or question is not self._question:",
-            "if self.ended:",
-            ("garbage",),
-        ),
-        (
             "a stream begins with the number to come, before it has replayed",
             "streams/endpoint.py",
             "        number = 0 if early else start.after or feed.begun\n",

@@ -38,20 +38,6 @@ WITH_HISTORY = tuple(
             (),
         ),
         (
-            "a stream that was told to refresh gets once more what it had read beyond",
-            "feed.py",
-            "                if after < self._floor:\n",
-            "                if True:\n",
-            ("garbage",),
-        ),
-        (
-            "a stream that has come further than the others of its feed goes back to where they are",
-            "streams/pump.py",
-            "        if here and outlet.position > audience.position:\n",
-            "        if False:\n",
-            (),
-        ),
-        (
             "a new session fills nothing",
             _TAIL,
             "            return self._fill(ends.last)\n",

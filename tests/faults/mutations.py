@@ -317,7 +317,7 @@ MUTATIONS = (
         "a lost connection is the end",
         _LISTENER,
         "self._survive(error)",
-        "return",
+        "self._watchdog.wait_stopped(1e6)",
         ("listeners-terminated",),
     ),
     Mutation(

@@ -120,6 +120,7 @@ def told(*keys: int) -> list[Item]:
         pytest.param(told(1, 2, 3, 4, 0, 5, 6), id="all, and a refresh"),
         pytest.param(told(1, 2, 3, 0, 5, 6), id="a part, and a refresh"),
         pytest.param(told(1, 2, 5, 6), id="nothing of what was lost"),
+        pytest.param([*told(1, 2, 3, 4), refresh(4.7), *told(2, 5, 6)], id="once more, from a worker that catches up"),
         pytest.param(told(1, 2, 0, 5, 6), id="nothing, and a refresh from a hub that had it"),
         pytest.param([*told(1, 2, 3, 0), returns(50, 4.7), *told(5, 6)], id="a return after the refresh"),
     ],

@@ -111,6 +111,8 @@ class _Walk:
         self._unexcused: list[Item] = []
         self._lost_by: Cause | None = None
         """What has undone an event that the subscriber has, or knows the number of, and was not told about."""
+        self._begins_anew = False
+        """Whether it was told of that, and has had nothing since."""
 
     def run(self) -> None:
         for item in self._record.items:
@@ -134,6 +136,7 @@ class _Walk:
         if self._lost_by is not None and item.at >= self._lost_by.since:
             self._lost_by = None
             self._number = 0
+            self._begins_anew = True
         if not self._oracle.history:
             return  # a gap counts where something is missing
         cause = next((c for c in self._oracle.causes if c.since <= item.at and self._budgets[c] > 0), None)
@@ -165,6 +168,12 @@ class _Walk:
             self._break("strange", f"{item.payload[:80]!r} with the id {item.id!r} is in no log")
 
     def _at(self, place: int, id: str) -> None:
+        if self._begins_anew:
+            # Nobody can know what it had before. It goes on where its worker stands, which may have to catch up.
+            self._begins_anew = False
+            if place < self._next:
+                self._next = place
+                self._received.clear()
         key = self._expected[place].key
         if place < self._next:
             twice = key in self._received

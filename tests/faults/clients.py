@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from time import monotonic
 from urllib.parse import urlencode
 
@@ -74,6 +74,36 @@ def crowd_comes_back(world: World, rng: random.Random) -> None:
     _expect_prompt_stream(world, name)
 
 
+@fault("clients")
+def number_invented(world: World, rng: random.Random) -> None:
+    """A page comes back with a number that no event has, to a worker that has offered events before and after it."""
+    tenant, another = str(uuid.uuid4()), str(uuid.uuid4())
+    site = world.sites[rng.choice(sorted(world.sites))]
+    url = f"{site.url}/events?channel=orders&detach={rng.choice(_MODES)}&tenant="
+    with ExitStack() as stack, world.connect() as admin, suppress(AssertionError):  # another fault may have the site
+
+        def open_stream(tenant: str, number: str | None = None) -> EventSource:
+            source = _open(url + tenant, last_event_id=number)
+            assert source is not None
+            return stack.enter_context(source)
+
+        def publish(source: EventSource, tenant: str) -> str:
+            world.hubs["large"].publish("orders", tenant, "an event", executor=admin)
+            return source.events_until(lambda event: event.type != "refresh", _PROMPT)[-1].last_event_id
+
+        first = open_stream(tenant)
+        before = publish(first, tenant)
+        publish(open_stream(another), another)  # the feed of the first has nothing after the number
+        number = str(int(before) + 1) if world.history else "start"
+        second = open_stream(tenant, number)
+        second.wait_for(lambda s: s.parser.blocks, timeout=_PROMPT)
+        publish(first, tenant)
+        event = second.next_event(_PROMPT)
+        if event.type != "refresh":
+            world.broken.append(f"silent gap: a page came with the number {number}, and got {event} first")
+
+
+_MODES = ("auto", "never")
 _ALL_CHANNELS = urlencode([("channel", channel) for channel in CHANNELS])
 
 

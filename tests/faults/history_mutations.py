@@ -66,6 +66,13 @@ WITH_HISTORY = tuple(
             _LOST_COMMITS,
         ),
         (
+            "a stream joins its feed with a number that nobody vouches for",
+            "feed.py",
+            "if not known and not self._vouches_for(after, offered):",
+            "if False:",
+            ("number-invented",),
+        ),
+        (
             "a hub believes to have offered what it begins to offer",
             _TAIL,
             "        if event is not None:\n",

@@ -63,7 +63,7 @@ WITH_HISTORY = tuple(
             _LOG_TABLE,
             "and (known or vouched)):",
             "):",
-            _LOST_COMMITS,
+            (*_LOST_COMMITS, "number-invented"),
         ),
         (
             "a stream joins its feed with a number that nobody vouches for",

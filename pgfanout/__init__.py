@@ -2,6 +2,7 @@
 
 from .backends.memory import MemoryHub
 from .backends.postgres import Executor, History, PostgresHub
+from .delivery.subscription import Subscription
 from .errors import (
     HubClosedError,
     HubConfigurationError,
@@ -17,7 +18,6 @@ from .event import CLOSE_EVENT, REFRESH_EVENT, Event
 from .hub import NotifyHub
 from .stats import HubStats
 from .streams import StreamLimiter
-from .subscription import Subscription
 
 __all__ = [
     "CLOSE_EVENT",

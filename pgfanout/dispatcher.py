@@ -6,12 +6,12 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
+from .delivery.feed import Feed, Mailbox
+from .delivery.registry import Consumer, Registry
+from .delivery.relay import Relay
 from .envelope import MalformedEnvelopeError
 from .event import REFRESH_EVENT, Event
-from .feed import Feed, NewsReader
 from .rate_limit import RateLimit
-from .registry import Consumer, Registry
-from .relay import Relay
 from .topic import Topic
 
 __all__ = ["Dispatcher"]
@@ -40,8 +40,8 @@ class Dispatcher:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.registry = Registry()
         self.relay = Relay()
-        self.reader: NewsReader | None = None
-        """Who reads the feeds, once there are some."""
+        self.mailbox: Mailbox | None = None
+        """Of the thread that reads the feeds, once there are some."""
         self.fills_gaps = False
         self.undecodable = self.unroutable = self.unlogged = 0
         self.delivered = self.refreshes = self.gaps = 0
@@ -68,8 +68,8 @@ class Dispatcher:
     def wake(self) -> None:
         """Consumers have told who reads them that there is something: once for all that was offered."""
         self.relay.start()
-        if self.reader is not None:
-            self.reader.wake()
+        if self.mailbox is not None:
+            self.mailbox.wake()
 
     def has_followers(self, topic: Topic) -> bool:
         """Whether anyone follows a topic."""

@@ -12,7 +12,7 @@ from typing import Any
 import flask
 
 from .backends.postgres import History, PostgresHub
-from .backlog import BUFFER_BYTES
+from .delivery.tail import BUFFER_BYTES
 from .errors import HubClosedError, HubConfigurationError, HubTimeoutError, PgFanoutError
 from .hub import NotifyHub
 from .streams import StreamEndpoint, StreamLimiter

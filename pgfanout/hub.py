@@ -18,15 +18,17 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from . import envelope
-from .backlog import BUFFER_BYTES
+from .delivery.feed import Feed, Mailbox
+from .delivery.follower import Follower
+from .delivery.log import Log, numbered
+from .delivery.reader import Reader
+from .delivery.registry import Consumer
+from .delivery.subscription import Subscription
+from .delivery.tail import BUFFER_BYTES
 from .dispatcher import Dispatcher
-from .feed import Feed, NewsReader
 from .fork import renew_in_children
 from .lifecycle import Lifecycle, Listener
-from .log import Log, numbered
-from .registry import Consumer
 from .stats import HubStats
-from .subscription import Subscription
 from .topic import Topic, topics
 
 __all__ = ["NotifyHub", "live_hubs"]
@@ -205,27 +207,32 @@ class NotifyHub(ABC):
         self.start(start_timeout)
         return str(self._log.offered)
 
-    def follow(self, topics: Iterable[Topic], reader: NewsReader) -> tuple[Feed, int]:
-        """A feed that all who follow the same topics share, and the position to read it from: what
-        the streamer has in place of a subscription for each stream.
+    def follow(self, topics: Iterable[Topic], mailbox: Mailbox, after: int | None = None) -> tuple[Feed, Reader]:
+        """The feed of some topics, and a new reader of it: what the streamer has in place of a subscription.
 
-        There is one reader for all feeds of a hub. `Feed.leave` ends it. Before the hub listens for the first time
-        the feed is `early`: a refresh comes as soon as the hub listens. Never waits. Raises `HubClosedError`.
+        The reader begins with what comes from now on, or with what came `after` a number of the history. `Feed.leave`
+        gives it back. All feeds of a hub have one mailbox. Before the hub listens for the first time the feed is
+        `early`: its reader begins with the refresh that comes as soon as the hub listens. Never waits. Raises
+        `HubClosedError`.
         """
-        self._dispatcher.reader = reader
+        self._dispatcher.mailbox = mailbox
         registry, wanted = self._dispatcher.registry, tuple(topics)
         early = not self.has_listened
-        feed = registry.join(wanted, lambda: self._new_feed(reader, wanted))
+        feed = registry.join(wanted, lambda: self._new_feed(mailbox, wanted))
         feed.begin()
         if early:
             feed.early = True
             if self.has_listened:  # the listener may have looked for early feeds before this one was marked
                 self._dispatcher.refresh_early()
-        return feed, feed.end_position
+        return feed, feed.reader(after)
 
-    def _new_feed(self, reader: NewsReader, topics: tuple[Topic, ...]) -> Feed:
+    def follow_in_thread(self, feed: Feed, reader: Reader) -> Follower:
+        """What a stream goes on with that can't leave its thread: nothing is subscribed anew, and nothing missed."""
+        return Follower(feed, reader, self._dispatcher.relay)
+
+    def _new_feed(self, mailbox: Mailbox, topics: tuple[Topic, ...]) -> Feed:
         registry = self._dispatcher.registry
-        return Feed(self._buffer_size, reader, registry, topics, self._log, buffer_bytes=self._buffer_bytes)
+        return Feed(self._buffer_size, mailbox, registry, topics, self._log, buffer_bytes=self._buffer_bytes)
 
     def publish(
         self,
@@ -277,7 +284,7 @@ class NotifyHub(ABC):
             stalled_readers=registry.stalled,
             failed_streams=registry.failed,
             subscriptions=len(registry),
-            detached=registry.shared_members,
+            detached=max(0, registry.shared_members - registry.followers),
             kept_in_thread=dict(self._kept_in_thread),
         )
 

@@ -8,7 +8,7 @@ import queue
 import pytest
 
 from pgfanout import REFRESH_EVENT, Event, Subscription
-from pgfanout.backlog import Backlog
+from pgfanout.delivery.backlog import Backlog
 from pgfanout.dispatcher import Dispatcher
 from pgfanout.envelope import MalformedEnvelopeError
 from pgfanout.topic import Topic

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgfanout import CLOSE_EVENT, REFRESH_EVENT, HubStats, MemoryHub, NotifyHub, Subscription
-from pgfanout.backlog import Backlog
+from pgfanout.delivery.backlog import Backlog
+from pgfanout.delivery.feed import Feed
 from pgfanout.envelope import encode
 from pgfanout.errors import (
     HubClosedError,
@@ -32,7 +33,6 @@ from pgfanout.errors import (
     PgFanoutError,
 )
 from pgfanout.event import Event
-from pgfanout.feed import Feed
 from pgfanout.hub import live_hubs
 from pgfanout.topic import topics
 
@@ -572,19 +572,19 @@ def test_whoever_is_there_before_the_first_listening_refreshes_and_nobody_else()
 
     with ScriptedHub(listen_late) as hub:
         hub.start_in_background()
-        feed, position = hub.follow(topics("orders", TENANT), NobodyReads())
+        feed, reader = hub.follow(topics("orders", TENANT), NobodyReads())
         assert feed.early
         go_on.set()
         late = hub.subscribe("orders", TENANT)
         eventually(lambda: not feed.early)
-        assert feed.read(position)[0] == [REFRESH_EVENT]
-        later, position = hub.follow(topics("stock", TENANT), NobodyReads())
+        assert feed.read(reader) == [REFRESH_EVENT]
+        later, reader = hub.follow(topics("stock", TENANT), NobodyReads())
         assert not later.early
-        assert (later.read(position)[0], waiting(late)) == ([], [])
+        assert (later.read(reader), waiting(late)) == ([], [])
 
 
 class NobodyReads:
-    """A reader of feeds that leaves them to the test."""
+    """A mailbox whose feeds the test reads."""
 
     def news(self, feed: Feed) -> None:
         pass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pgfanout.backends.postgres.questions import Question, Questions
-from pgfanout.log import Page
+from pgfanout.delivery.log import Page
 from pgfanout.topic import Topic
 
 

@@ -15,7 +15,7 @@ from pgfanout.backends.postgres.conninfo import parse
 from pgfanout.backends.postgres.history import History
 from pgfanout.backends.postgres.log import Ends, Found, LogTable, Query
 from pgfanout.backends.postgres.replayer import Replayer
-from pgfanout.log import Page
+from pgfanout.delivery.log import Page
 from pgfanout.topic import Topic
 
 from .support.logs import TENANT, TOPICS, logged

@@ -19,10 +19,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pgfanout import MemoryHub, Subscription
+from pgfanout import MemoryHub
 from pgfanout import gunicorn as hooks
+from pgfanout.delivery.follower import Follower
 from pgfanout.errors import HubClosedError, TooManyStreamsError
-from pgfanout.event import REFRESH_EVENT
 from pgfanout.gunicorn import _say_goodbye as say_goodbye
 from pgfanout.streams import EventStream, sse
 from pgfanout.streams import client as client_module
@@ -219,20 +219,20 @@ class Response:
     made: ClassVar[list[Response]] = []
 
     def __init__(self, hub: MemoryHub, *, resumed: bool = False, no_thread: bool = False) -> None:
-        feed, position = hub.follow(topics("orders", TENANT), streamer)  # raises once the hub is closed
+        feed, reader = hub.follow(topics("orders", TENANT), streamer)  # raises once the hub is closed
         self.server, self.connection = tcp_pair()
         self.made.append(self)
         self.released: list[str] = []
         self.reasons: list[str] = []
-        self._hub, self._no_thread, self.feed = hub, no_thread, feed
+        self._hub, self._no_thread, self.feed, self._reader = hub, no_thread, feed, reader
         self.reach: Callable[[str], None] = lambda step: None
         """Called where a test may want to intervene."""
-        self.subscription: Subscription | None = None
+        self.follower: Follower | None = None
         """Of a stream that stays."""
         self.body = DetachingStream(
             self.server,
             feed,
-            position,
+            reader,
             resumed=resumed,
             keepalive=60.0,
             stay=self._stay,
@@ -247,10 +247,10 @@ class Response:
         self.reach("staying")
         if self._no_thread:
             raise TooManyStreamsError(1)
-        self.subscription = self._hub.subscribe("orders", TENANT)
-        self.reach("subscribed")
+        self.follower = self._hub.follow_in_thread(self.feed, self._reader)
+        self.reach("following")
         client = ClientSocket({"gunicorn.socket": self.server})
-        return EventStream(self.subscription, keepalive=60.0, resumed=True, on_close=self.release, client=client)
+        return EventStream(self.follower, keepalive=60.0, on_close=self.release, client=client)
 
     def client(self, *, chunked: bool) -> Client:
         """The client, after it has read the head."""
@@ -478,7 +478,7 @@ def test_a_body_that_a_middleware_changes_stays_in_its_thread(
     serving.result(PATIENCE)
     client.to_end()
     text += decompressor.decompress(client.content)
-    assert [event.type for event in parse(text)] == ["refresh", "message", "close"]
+    assert [event.type for event in parse(text)] == ["message", "close"]
     assert len(response.released) == 1
     response.give_up()
 
@@ -498,14 +498,14 @@ def test_a_middleware_that_holds_the_first_item_back_keeps_the_thread_and_loses_
     hub.close()
     serving.result(PATIENCE)
     client = response.client(chunked=chunked)
-    assert [event.data for event in client.to_end()] == ["{}", "0", "1", "2", "3", "{}"]
+    assert [event.data for event in client.to_end()] == ["0", "1", "2", "3", "{}"]
     assert client.content.startswith(sse.opening())
     assert (response.reasons, len(response.released)) == ([CHANGED_BODY], 1)
     response.give_up()
 
 
 @KINDS
-def test_what_is_published_before_a_stream_is_found_to_stay_is_told_as_a_gap(
+def test_what_is_published_before_a_stream_is_found_to_stay_is_not_missed(
     hub: MemoryHub, thread: ThreadPoolExecutor, chunked: bool
 ) -> None:
     """As by a view that publishes after it has made its response."""
@@ -516,9 +516,8 @@ def test_what_is_published_before_a_stream_is_found_to_stay_is_told_as_a_gap(
     subscription.close()
     thread.submit(serve, response.server, pairing(response.body), chunked=chunked)
     client = response.client(chunked=chunked)
-    assert [event.type for event in client.events(1)] == ["refresh"]
     hub.close()
-    assert [event.type for event in client.to_end()] == ["close"]
+    assert [event.data for event in client.to_end()] == ['"before"', "{}"]
     response.give_up()
 
 
@@ -526,7 +525,7 @@ def stay(hub: MemoryHub) -> Response:
     """A response that was found to stay in this thread, up to its first event."""
     response = Response(hub)
     next(response.body)  # and nothing is written
-    assert next(response.body) == sse.encode(REFRESH_EVENT)
+    assert next(response.body) == sse.KEEPALIVE
     assert stays(hub)
     hub.publish("orders", TENANT, 1)
     assert b"data: 1\n\n" in next(response.body)
@@ -536,7 +535,7 @@ def stay(hub: MemoryHub) -> Response:
 def test_a_server_that_announces_a_length_keeps_its_connection(hub: MemoryHub) -> None:
     response = Response(hub)
     response.server.sendall(HEAD + b"Content-Length: 1000000\r\n\r\n" + next(response.body))
-    assert next(response.body) == sse.encode(REFRESH_EVENT)
+    assert next(response.body) == sse.KEEPALIVE
     client = response.client(chunked=False)
     client.read(PATIENCE)
     assert client.content == sse.opening()
@@ -579,7 +578,6 @@ def test_a_body_that_is_read_in_another_thread_stays_there(
     response = Response(hub)
     serving = thread.submit(serve, response.server, response.body, chunked=chunked)
     client = response.client(chunked=chunked)
-    assert [event.type for event in client.events(1)] == ["refresh"]
     hub.publish("orders", TENANT, 1)
     assert [event.data for event in client.events(1)] == ["1"]
     assert (response.reasons, streamer.open) == ([OTHER_THREAD], 0)
@@ -594,7 +592,7 @@ def test_a_thread_that_has_ended_is_no_other_thread_that_has_its_number(hub: Mem
     with ThreadPoolExecutor(1) as first:
         response = first.submit(Response, hub).result()
     with ThreadPoolExecutor(1) as second:
-        assert second.submit(next, response.body).result() == sse.opening(resumed=True)
+        assert second.submit(next, response.body).result() == sse.opening()
     assert response.reasons == [OTHER_THREAD]
     response.body.close()
     response.give_up()
@@ -696,10 +694,9 @@ def test_without_descriptors_it_stays_and_loses_nothing(
         patch.setattr(socket, "socketpair", no_pairs)
         response, serving = served(thread, hub, chunked=chunked)
         client = response.client(chunked=chunked)
-        assert [event.type for event in client.events(1)] == ["refresh"]
         hub.publish("orders", TENANT, 1)
         assert [event.data for event in client.events(1)] == ["1"]
-    assert client.content.startswith(sse.opening(True))
+    assert client.content.startswith(sse.opening())
     assert client.content.count(b": open") == 1
     assert (response.reasons, response.released) == ([NO_DESCRIPTORS], [])
     hub.close()
@@ -712,7 +709,7 @@ def test_without_descriptors_it_stays_and_loses_nothing(
 def test_without_descriptors_for_the_streamer_it_stays(hub: MemoryHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Streamer, "prepare", no_pairs)
     response = Response(hub)
-    assert next(response.body) == sse.opening(resumed=True)
+    assert next(response.body) == sse.opening()
     assert response.reasons == [NO_DESCRIPTORS]
     response.body.close()
     assert len(response.released) == 1
@@ -1149,7 +1146,7 @@ def test_whenever_the_hub_closes_or_the_client_leaves_everything_is_given_back_o
 
 def waits(response: Response) -> bool:
     """Whether a thread waits for the next event of a response that has stayed."""
-    return bool(response.subscription and response.subscription._backlog._waiting)
+    return bool(response.follower and response.follower._waiting)
 
 
 def test_following_a_closed_hub_is_refused(hub: MemoryHub) -> None:

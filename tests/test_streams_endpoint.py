@@ -10,7 +10,7 @@ import resource
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,8 +18,9 @@ import pytest
 
 from pgfanout import MemoryHub, StreamLimiter
 from pgfanout import lifecycle as lifecycle_module
+from pgfanout.delivery.feed import Feed, Mailbox
+from pgfanout.delivery.reader import Reader
 from pgfanout.errors import HubConfigurationError, InvalidEventError
-from pgfanout.feed import Feed
 from pgfanout.streams import Answer, EventStream, StreamEndpoint, sse
 from pgfanout.streams import endpoint as endpoint_module
 from pgfanout.streams import limiter as limiter_module
@@ -27,6 +28,7 @@ from pgfanout.streams.detached import CHANGED_BODY, NO_DESCRIPTORS, DetachingStr
 from pgfanout.streams.endings import Endings
 from pgfanout.streams.endpoint import check_detach
 from pgfanout.streams.streamer import streamer
+from pgfanout.topic import Topic
 
 from .support.detached import Client, tcp_pair
 from .support.logs import ManualLog
@@ -588,8 +590,8 @@ def test_an_early_client_gets_no_number_before_its_refresh(server: socket.socket
             self.log = ManualLog()
             return self.log
 
-        def follow(self, *arguments: Any) -> tuple[Feed, int]:
-            found = super().follow(*arguments)
+        def follow(self, topics: Iterable[Topic], mailbox: Mailbox, after: int | None = None) -> tuple[Feed, Reader]:
+            found = super().follow(topics, mailbox, after)
             self.log.begun = self.log.offered = 50
             return found
 
@@ -767,8 +769,8 @@ def test_a_stream_that_finds_later_that_it_has_to_stay_counts_as_one_in_a_thread
 
 
 def keep_thread(endpoint: StreamEndpoint, stream: DetachingStream) -> None:
-    """Ask for the next items, which are a refresh, since nothing is known of what came before, and an event."""
-    assert [event.type for event in parse(next(stream))] == ["refresh"]
+    """Ask for the next items: a keepalive, since nothing has come yet, and an event."""
+    assert next(stream) == sse.KEEPALIVE
     assert (endpoint.hub.stats().subscriptions, endpoint.hub.stats().detached) == (1, 0)
     endpoint.hub.publish("orders", TENANT, "first")
     assert [event.data for event in parse(next(stream))] == ['"first"']
@@ -803,7 +805,7 @@ def test_a_stream_that_has_to_stay_takes_the_thread_of_a_client_that_has_left(
         answer = endpoint.answer(request(server), "orders", TENANT)
         assert isinstance(answer.body, DetachingStream)
         next(answer.body)  # and nothing of it is written
-        assert [event.type for event in parse(next(answer.body))] == ["refresh"]
+        assert next(answer.body) == sse.KEEPALIVE
         assert (endpoint.limiter.open, endpoint.limiter.in_threads) == (1, 1)
         close(answer)
         close(left)
@@ -818,7 +820,7 @@ def test_a_stream_without_descriptors_stays_and_is_counted(
     monkeypatch.setattr(socket, "socketpair", refuse)
     answer = endpoint.answer(request(server), "orders", TENANT)
     assert isinstance(answer.body, DetachingStream)
-    assert next(answer.body) == sse.opening(resumed=True)
+    assert next(answer.body) == sse.opening()
     assert endpoint.hub.stats().kept_in_thread == {NO_DESCRIPTORS: 1}
     assert endpoint.limiter.in_threads == 1
     close(answer)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from pgfanout import REFRESH_EVENT
-from pgfanout.feed import Feed
-from pgfanout.registry import Registry
+from pgfanout.delivery.feed import Feed
+from pgfanout.delivery.registry import Registry
 from pgfanout.streams.outlet import Outlet
 from pgfanout.streams.pump import Pump
 from pgfanout.topic import Topic
@@ -49,13 +49,11 @@ class Rig:
         self.outlet = Outlet(
             server.detach(),
             self.feed,
-            0,
+            self.feed.reader(number),
             chunked=False,
             head=b"",
             keepalive=60.0,
             on_close=lambda: None,
-            number=number,
-            replay=True,
         )
         self.pump.watch(self.outlet)
         self.pump.admit(self.outlet)

@@ -15,10 +15,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from pgfanout.delivery.feed import Feed
+from pgfanout.delivery.log import number_of
+from pgfanout.delivery.registry import Registry
 from pgfanout.event import REFRESH_EVENT, Event
-from pgfanout.feed import Feed
-from pgfanout.log import number_of
-from pgfanout.registry import Registry
 from pgfanout.streams import sse
 from pgfanout.streams.outlet import Outlet
 from pgfanout.streams.pump import Pump
@@ -29,7 +29,7 @@ from .support.sse import EventStreamParser, SentEvent
 SIZE = 3
 
 
-class Reader:
+class Mailbox:
     """Is told of news; the test reads when it likes to."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Site:
         self.number = known
         self.coming: deque[tuple[int, Event | None]] = deque()
         self.registry = Registry()
-        self.reader = Reader()
+        self.mailbox = Mailbox()
         self.stack = ExitStack()
         self.wake = os.eventfd(0, os.EFD_NONBLOCK)
         self.stack.callback(os.close, self.wake)
@@ -82,7 +82,7 @@ class Site:
         self.clients: list[Client] = []
 
     def join(self) -> Feed:
-        feed = self.registry.join(TOPICS, lambda: Feed(SIZE, self.reader, self.registry, TOPICS, self.log))
+        feed = self.registry.join(TOPICS, lambda: Feed(SIZE, self.mailbox, self.registry, TOPICS, self.log))
         feed.begin()
         return feed
 
@@ -94,18 +94,15 @@ class Site:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         self.stack.enter_context(theirs)
         feed = self.join()
-        position = feed.end_position
-        number = feed.begun
+        reader = feed.reader(after)
         outlet = Outlet(
             ours.detach(),
             feed,
-            position,
+            reader,
             chunked=False,
-            head=sse.opening(number=number if after is None else after),
+            head=sse.opening(number=reader.number),
             keepalive=10.0,
             on_close=lambda: None,
-            number=number if after is None else after,
-            replay=after is not None,
         )
         self.pump.watch(outlet)
         self.pump.admit(outlet)
@@ -139,7 +136,7 @@ class Site:
         """As after a long silence."""
         for audience in self.pump._audiences.values():
             for outlet in audience.all_current():
-                outlet.put(sse.keepalive(audience.cursor))
+                outlet.put(sse.keepalive(audience.feed.cursor(audience.reader)))
                 self.pump.handle([(outlet.descriptor, select.EPOLLOUT)])
 
     def gap(self) -> None:
@@ -168,8 +165,8 @@ class Site:
     def turn(self) -> None:
         """What the streamer's thread does when it is woken."""
         self.pump.handle(self.pump.wait(0))
-        while self.reader.told:
-            self.pump.broadcast(self.reader.told.pop())
+        while self.mailbox.told:
+            self.pump.broadcast(self.mailbox.told.pop())
 
     def settle(self) -> list[list[SentEvent]]:
         """Everything that each client gets as things are."""
@@ -328,7 +325,7 @@ def test_the_events_of_a_page_are_encoded_once_for_all_who_get_it(site: Site) ->
         pass
     [page, *_] = (page for *_, page in site.pump._answers)
     assert page is not None
-    assert site.pump._framed(page, 100)[1] is site.pump._framed(page, 100)[1]
+    assert site.pump._framed(page, page.events) is site.pump._framed(page, page.events)
     assert [shown(events) for events in site.settle()] == [numbers(3, 10)] * 3
 
 
@@ -518,8 +515,7 @@ def test_a_page_that_was_read_before_a_fail_over_does_not_come_after_its_refresh
     client = site.connect(after=6)
     assert site.log.answer()  # the log vouches for the number, and has the rest
     site.pump._answers.clear()  # ... which the streamer has not come to
-    client.outlet.known, client.outlet.question = True, None
-    client.outlet.asks = 1
+    client.outlet.reader.known, client.outlet.reader.asked = True, None
     site.pump._due[client.outlet] = None
     site.pump._settle()
     assert site.log.answer()
@@ -534,10 +530,10 @@ def test_a_page_that_was_read_before_a_fail_over_does_not_come_after_its_refresh
 def test_a_known_number_that_was_lost_is_not_asked_after_the_gap(make_site: Callable[..., Site]) -> None:
     site = make_site()
     client = site.connect(after=6)
-    client.outlet.known = True
+    client.outlet.reader.known = True
     site.lose(2)
     site.log.asked.clear()
-    client.outlet.question = None
+    client.outlet.reader.asked = None
     site.pump._due[client.outlet] = None
     (events,) = site.settle()
     assert [event.type for event in events] == ["refresh"]

@@ -22,10 +22,11 @@ from unittest import mock
 
 import pytest
 
+from pgfanout.delivery.feed import Feed
+from pgfanout.delivery.log import Answer, Page, always
+from pgfanout.delivery.registry import Registry
 from pgfanout.event import REFRESH_EVENT, Event
-from pgfanout.feed import Feed
-from pgfanout.log import Answer, Page, always
-from pgfanout.registry import Registry
+from pgfanout.streams import broadcast as broadcast_module
 from pgfanout.streams import outlet as outlet_module
 from pgfanout.streams import pump as pump_module
 from pgfanout.streams import sse
@@ -139,13 +140,13 @@ class SteppedFeed(Feed):
 
     world: World
 
-    def read(self, *arguments: Any, **options: Any) -> tuple[list[Event], int]:
+    def read(self, *arguments: Any, **options: Any) -> list[Event]:
         self.world.moment()
         return super().read(*arguments, **options)
 
-    def join(self, *arguments: Any, **options: Any) -> tuple[int | None, int]:
+    def take(self, *arguments: Any, **options: Any) -> list[Event]:
         self.world.moment()
-        return super().join(*arguments, **options)
+        return super().take(*arguments, **options)
 
 
 class SteppedOutlet(Outlet):
@@ -184,13 +185,11 @@ class Stream:
         self.outlet = SteppedOutlet(
             ours.detach(),
             self.feed,
-            self.feed.end_position,
+            self.feed.reader(after),
             chunked=chunked,
             head=head,
             keepalive=KEEPALIVE,
             on_close=self.on_close,
-            number=self.has if hub.log is not None else 0,
-            replay=after is not None,
         )
         self.outlet.stream = self
 
@@ -284,6 +283,9 @@ class World:
             (streamer_module, "time", clock),
             (pump_module, "time", clock),
             (outlet_module, "time", clock),
+            (broadcast_module, "time", clock),
+            (broadcast_module, "_FEW", 1),
+            (broadcast_module, "_SLICE", 1),
             (pump_module, "random", self._random),
             (os, "write", self._write),
             (os, "writev", self._writev),

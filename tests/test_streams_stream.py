@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, MemoryHub, Subscription
-from pgfanout.backlog import Backlog
+from pgfanout.delivery.backlog import Backlog
 from pgfanout.streams import EventStream, sse
 from pgfanout.streams.client import ClientSocket
 from pgfanout.streams.stream import close_abandoned, close_forgotten, live_streams
@@ -146,7 +146,7 @@ def test_streams_do_not_break_the_silence_all_at_once() -> None:
 def test_a_keepalive_of_no_time_is_refused(subscription: Subscription, keepalive: float) -> None:
     with pytest.raises(ValueError, match="keepalive is a number of seconds"):
         EventStream(subscription, keepalive=keepalive)
-    assert not any(each._subscription is subscription for each in live_streams())
+    assert not any(each._source is subscription for each in live_streams())
 
 
 def test_the_hubs_end_is_told_after_what_waits_and_ends_the_stream(
@@ -372,12 +372,13 @@ def test_streams_whose_clients_have_left_are_closed_and_the_others_stay(
     ends: tuple[socket.socket, socket.socket], stream: EventStream
 ) -> None:
     server, client = ends
-    left = EventStream(Subscription(1), client=ClientSocket({"gunicorn.socket": server}))
+    subscription = Subscription(1)
+    left = EventStream(subscription, client=ClientSocket({"gunicorn.socket": server}))
     assert close_abandoned() is False
     client.close()
     assert left.client_has_left()
     assert close_abandoned() is True
-    assert left._subscription.closed
+    assert subscription.closed
     assert left not in live_streams()
     assert stream in live_streams()
     assert close_abandoned() is False

@@ -25,7 +25,9 @@ from typing import Any
 import pytest
 
 from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, HubClosedError, MemoryHub
-from pgfanout.feed import Feed
+from pgfanout.delivery.feed import Feed
+from pgfanout.delivery.reader import Reader
+from pgfanout.streams import broadcast as broadcast_module
 from pgfanout.streams import outlet as outlet_module
 from pgfanout.streams import pump as pump_module
 from pgfanout.streams import sse
@@ -72,7 +74,7 @@ class Stream:
         self.closed: list[str] = []
         streamer.prepare()
         try:
-            feed, position = hub.follow(topics(channel, TENANT), streamer)
+            feed, reader = hub.follow(topics(channel, TENANT), streamer)
         except HubClosedError:
             server.close()
             connection.close()
@@ -80,7 +82,7 @@ class Stream:
         self.outlet = outlet_class(
             server.detach(),
             feed,
-            position,
+            reader,
             chunked=chunked,
             head=head,
             keepalive=keepalive,
@@ -877,7 +879,7 @@ def test_an_event_that_can_not_be_encoded_ends_the_streams_of_its_feed(
 class FailingFeed(Feed):
     """A feed that fails when it is asked."""
 
-    def read(self, position: int, until: int | None = None, readers: int = 1) -> tuple[list[Event], int]:
+    def read(self, reader: Reader, until: int | None = None, readers: int = 1) -> list[Event]:
         raise ZeroDivisionError("nobody expected this")
 
 
@@ -885,7 +887,7 @@ def test_a_feed_that_fails_when_its_first_reader_comes_ends_that_one(hub: Memory
     other = open_stream("stock")
     registry = hub._dispatcher.registry
     wanted = topics("orders", TENANT)
-    feed = registry.join(wanted, lambda: FailingFeed(8, NewsReader(), registry, wanted))
+    feed = registry.join(wanted, lambda: FailingFeed(8, Mailbox(), registry, wanted))
     stream = open_stream()
     assert stream.gone.wait(PATIENCE)
     feed.leave()
@@ -1179,7 +1181,7 @@ class Clock:
         return self.now
 
 
-class NewsReader:
+class Mailbox:
     """The test itself."""
 
     def news(self, feed: Feed) -> None:
@@ -1205,11 +1207,11 @@ class Bench:
         server.setblocking(False)
         client.setblocking(False)
         self.clients.append(client)
-        self.feed, position = self.hub.follow(topics("orders", TENANT), NewsReader())
+        self.feed, reader = self.hub.follow(topics("orders", TENANT), Mailbox())
         return Outlet(
             server.detach(),
             self.feed,
-            position,
+            reader,
             chunked=False,
             head=head,
             keepalive=keepalive,
@@ -1240,7 +1242,7 @@ class Bench:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (pump_module, outlet_module):
+    for module in (pump_module, outlet_module, broadcast_module):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
@@ -1286,7 +1288,7 @@ def test_no_keepalive_comes_while_events_flow(bench: Bench) -> None:
 
 def test_the_events_of_other_topics_do_not_break_the_silence(bench: Bench) -> None:
     bench.admit(keepalive=10.0)
-    other = bench.hub.follow(topics("stock", TENANT), NewsReader())[0]
+    other = bench.hub.follow(topics("stock", TENANT), Mailbox())[0]
     for _ in range(5):
         bench.pass_time(1.9)
         other.offer(Event("stock", b"1"))
@@ -1406,7 +1408,7 @@ def test_events_that_everyone_has_are_not_held(bench: Bench) -> None:
     bench.admit()
     bench.offer(1, 2, 3)
     bench.pump.broadcast(bench.feed)
-    assert bench.feed._events == []
+    assert bench.feed.events == []
     bench.offer(4)
     bench.pump.broadcast(bench.feed)
     assert bench.received(1) == frame(1, 2, 3, 4)
@@ -1417,7 +1419,7 @@ def test_events_are_held_for_one_who_is_behind_or_on_its_way(bench: Bench) -> No
     late = bench.follow()
     bench.offer(1)
     bench.pump.broadcast(bench.feed)
-    assert len(bench.feed._events) == 1
+    assert len(bench.feed.events) == 1
     bench.pump.watch(late)
     bench.pump.admit(late)
     assert bench.received(1) == frame(1)
@@ -1428,7 +1430,7 @@ def test_events_are_held_for_one_who_is_behind_or_on_its_way(bench: Bench) -> No
     assert drain(bench, 1) == big + frame(2)
     bench.offer(3)
     bench.pump.broadcast(bench.feed)
-    assert bench.feed._events == []
+    assert bench.feed.events == []
 
 
 def test_news_without_a_reader_here_are_left_for_the_one_who_comes(bench: Bench) -> None:
@@ -1453,17 +1455,17 @@ def test_who_follows_later_gets_no_event_from_before_though_it_was_not_written_y
 class EndingFeed(Feed):
     """A feed that gets its last event, and its end, right after it was read."""
 
-    def read(self, position: int, until: int | None = None, readers: int = 1) -> tuple[list[Event], int]:
-        result = super().read(position, until, readers)
-        if until is None and result[0] and not self.ended:
+    def read(self, reader: Reader, until: int | None = None, readers: int = 1) -> list[Event]:
+        events = super().read(reader, until, readers)
+        if until is None and events and not self.ended:
             self.offer(Event("orders", b"2"))
             self.end()
-        return result
+        return events
 
 
 def test_an_event_that_comes_between_reading_and_the_end_is_delivered(bench: Bench) -> None:
     registry = bench.hub._dispatcher.registry
-    feed = registry.join(topics("orders", TENANT), lambda: EndingFeed(8, NewsReader(), registry))
+    feed = registry.join(topics("orders", TENANT), lambda: EndingFeed(8, Mailbox(), registry))
     bench.admit()
     feed.leave()
     bench.offer(1)

@@ -6,7 +6,7 @@ import queue
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..backlog import BUFFER_BYTES
+from ..delivery.tail import BUFFER_BYTES
 from ..hub import NotifyHub
 
 __all__ = ["MemoryHub"]

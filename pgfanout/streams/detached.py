@@ -21,9 +21,9 @@ from contextlib import suppress
 from types import BuiltinFunctionType
 from typing import Any
 
+from ..delivery.feed import Feed
+from ..delivery.reader import Reader
 from ..errors import PgFanoutError
-from ..event import REFRESH_EVENT
-from ..feed import Feed
 from . import sse
 from .client import close_after_response, server_socket, serves_requests, stop_reading
 from .detour import Detour, framing
@@ -75,16 +75,11 @@ def reason_to_stay(environ: Mapping[str, Any]) -> str:
 class DetachingStream:
     """An iterator of one item, after which the connection is the streamer's.
 
-    It is a member of `feed`, whose events from `position` on it gets. `release` gives the
-    stream's place back. It leaves the feed and calls `release` once, whatever happens; after the
-    hand-over that is the streamer's to do.
+    It has a `reader` of `feed` for the streamer. `release` gives the stream's place back. It leaves the feed and calls
+    `release` once, whatever happens. After the hand-over that is the streamer's to do.
 
-    Where the feed has a log, `number` is that up to which the client has everything; with `replay`, what
-    came after it is read there, otherwise the feed has it.
-
-    `stay` gives the stream that goes on in the thread, for the reason that it is told; closing
-    that one releases the place then. It raises `PgFanoutError`. What came before it is not handed
-    on, so without a log such a stream starts with a refresh.
+    `stay` gives the stream that goes on in the thread, for the reason that it is told. That stream takes the reader
+    along, leaves the feed and releases the place. It raises `PgFanoutError`.
 
     For the thread that makes it, which the server's own is; in another one it stays in that, or
     ends where it is too late for that.
@@ -94,25 +89,21 @@ class DetachingStream:
         self,
         connection: socket.socket,
         feed: Feed,
-        position: int,
+        reader: Reader,
         *,
         resumed: bool,
         keepalive: float,
         stay: Callable[[str], EventStream],
         release: Callable[[], object],
-        number: int = 0,
-        replay: bool = False,
     ) -> None:
         self._owner = threading.current_thread()
         self._connection = connection
         self._feed: Feed | None = feed
-        self._position = position
+        self._reader = reader
         self._keepalive = keepalive
         self._stay = stay
         self._release: Callable[[], object] | None = release
-        self._number = number
-        self._replay = replay
-        self._opening = sse.opening(resumed, number=number)
+        self._opening = sse.opening(resumed, number=reader.number)
         self._detour: Detour | None = None
         self._in_thread: EventStream | None = None
         self._closes = False  # the server was told to close the client's connection, and still has it
@@ -192,14 +183,14 @@ class DetachingStream:
             return self._end()
         self._detour = None
         # Elsewhere it is too late to stay, since the server may be writing at this moment.
-        # Of a stream that stays the opening is on its way already, but for the refresh.
+        # The opening of a stream that stays is on its way already.
         try:
             stays = not self._is_elsewhere() and self._keep_thread(CHANGED_BODY)
         finally:
             self._end_detour(detour, written)
         if not stays:
             return self._say_goodbye()
-        return sse.KEEPALIVE if self._number else sse.encode(REFRESH_EVENT)
+        return sse.KEEPALIVE
 
     def _hand_over(self, detour: Detour, written: bytes, *, chunked: bool) -> None:
         assert self._feed is not None
@@ -207,13 +198,11 @@ class DetachingStream:
         outlet = Outlet(
             detour.take(),
             self._feed,
-            self._position,
+            self._reader,
             chunked=chunked,
             head=written,
             keepalive=self._keepalive,
             on_close=self._release,
-            number=self._number,
-            replay=self._replay,
         )
         self._feed = self._release = None
         self._closes = False
@@ -233,9 +222,7 @@ class DetachingStream:
             self._in_thread = self._stay(reason)
         except PgFanoutError:
             return b""
-        feed, self._feed, self._release = self._feed, None, None
-        assert feed is not None
-        feed.leave()
+        self._feed = self._release = None
         self._next = DetachingStream._follow_in_thread
         return next(self._in_thread)
 

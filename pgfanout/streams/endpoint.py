@@ -9,9 +9,10 @@ import random
 import socket
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from ..delivery.log import numbered
 from ..errors import (
     HubClosedError,
     HubConfigurationError,
@@ -22,7 +23,6 @@ from ..errors import (
     TooManyStreamsForUserError,
 )
 from ..hub import NotifyHub
-from ..log import numbered
 from ..rate_limit import RateLimit
 from ..topic import Topic, topics
 from . import sse
@@ -31,7 +31,7 @@ from .descriptors import check_descriptors
 from .detached import DetachingStream, reason_to_stay
 from .endings import Endings
 from .limiter import Place, StreamLimiter, hooks_are_installed
-from .stream import EventStream, close_abandoned, close_forgotten
+from .stream import EventStream, Source, close_abandoned, close_forgotten
 from .streamer import streamer
 
 __all__ = ["Answer", "StreamEndpoint", "check_detach"]
@@ -81,11 +81,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Start:
-    """What a stream begins with: with what came `after` a number, or with the next event; `replay` when the
-    client has asked for it, `resumed` when it wanted to but has to refresh."""
+    """What a stream begins with: what came `after` a number, or the next event. `resumed` says that the client comes
+    back and nobody knows what it has missed."""
 
     after: int | None
-    replay: bool
     resumed: bool
 
 
@@ -167,9 +166,9 @@ class StreamEndpoint:
             client.send_at_once()
             asked = sse.last_event_id(environ)
             after = numbered(asked) if self.hub.has_history else 0
-            start = _Start(after or None, replay=after > 0, resumed=bool(asked) and not after)
+            start = _Start(after or None, resumed=bool(asked) and not after)
             if reason or connection is None:
-                return self._stream_in_thread(environ, wanted, place, reason, start, endings)
+                return self._subscribed_stream(environ, wanted, place, reason, start, endings)
             return self._detaching_stream(connection, environ, wanted, place, start, endings)
         except BaseException:
             place()
@@ -182,7 +181,7 @@ class StreamEndpoint:
             reason = self.hub.stats().last_error or "no answer yet"
             raise HubTimeoutError(f"the hub is not listening yet: {reason}")
 
-    def _stream_in_thread(
+    def _subscribed_stream(
         self,
         environ: Mapping[str, Any],
         wanted: list[Topic],
@@ -191,21 +190,27 @@ class StreamEndpoint:
         start: _Start,
         endings: Endings,
     ) -> EventStream:
+        channels, tenant = [topic.channel for topic in wanted], wanted[0].tenant
+        subscription = self.hub.subscribe(channels, tenant, after=start.after, start_timeout=self.start_timeout)
+        return self._stream_in_thread(environ, subscription, place, reason, endings, resumed=start.resumed)
+
+    def _stream_in_thread(
+        self,
+        environ: Mapping[str, Any],
+        source: Source,
+        place: Place,
+        reason: str,
+        endings: Endings,
+        *,
+        resumed: bool,
+    ) -> EventStream:
         def release() -> None:
             place()
             endings.run()
 
-        if not self.hub.has_listened:  # a stream that was to be detached
-            self._check_hub(can_wait=False)
         self.hub.count_kept_in_thread(reason)
-        channels, tenant = [topic.channel for topic in wanted], wanted[0].tenant
-        return EventStream(
-            self.hub.subscribe(channels, tenant, after=start.after, start_timeout=self.start_timeout),
-            keepalive=self.keepalive,
-            resumed=start.resumed,
-            client=ClientSocket(environ),
-            on_close=release,
-        )
+        client = ClientSocket(environ)
+        return EventStream(source, keepalive=self.keepalive, resumed=resumed, client=client, on_close=release)
 
     def _detaching_stream(
         self,
@@ -221,23 +226,20 @@ class StreamEndpoint:
             endings.run_in_background()
 
         def stay(reason: str) -> EventStream:
+            if not self.hub.has_listened:
+                self._check_hub(can_wait=False)
             _with_room(place.keep_thread)
-            late = replace(start, after=number or None, resumed=start.resumed or not number)
-            return self._stream_in_thread(environ, wanted, place, reason, late, endings)
+            follower = self.hub.follow_in_thread(feed, reader)
+            return self._stream_in_thread(environ, follower, place, reason, endings, resumed=resumed)
 
-        feed, position = self.hub.follow(wanted, streamer)
-        early = feed.early
-        if early:  # asked after `follow`: the refresh that comes is behind the position
-            start = _Start(None, replay=False, resumed=False)
-        # An early client gets no number before that refresh: with one it would resume behind what it has missed.
-        number = 0 if early else start.after or feed.begun
+        feed, reader = self.hub.follow(wanted, streamer, start.after)
+        # Asked after `follow`: the refresh that ends an early feed is still to come for a reader of it.
+        resumed = start.resumed and not feed.early
         return DetachingStream(
             connection,
             feed,
-            position,
-            number=number,
-            replay=start.replay,
-            resumed=start.resumed,
+            reader,
+            resumed=resumed,
             keepalive=self.keepalive,
             stay=stay,
             release=release,

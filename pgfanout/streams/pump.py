@@ -13,13 +13,15 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from ..event import REFRESH_EVENT
-from ..feed import Feed, OverrunError
-from ..log import PATIENCE, Page, number_of
+from ..delivery.feed import Feed
+from ..delivery.log import Page
+from ..delivery.reader import Question
+from ..event import REFRESH_EVENT, Event
 from ..rate_limit import RateLimit
 from . import sse
+from .audience import Audience
 from .client import has_vanished
-from .outlet import Audience, Outlet
+from .outlet import Outlet
 from .wheel import Wheel
 
 __all__ = ["EARLIEST_KEEPALIVE", "Pump"]
@@ -28,6 +30,9 @@ logger = logging.getLogger("pgfanout")
 
 _AT_ONCE = 4
 """Answers of the log that are dealt with before news: each may be a lot to write, and news are for everyone else."""
+
+_NEWS_TIME = 0.1
+"""Seconds for which news are taken between the slices of broadcasts."""
 
 EARLIEST_KEEPALIVE = 0.9
 """Of the silence that a keepalive ends, the part after which it may come."""
@@ -61,15 +66,19 @@ class Pump:
     Raises `OSError` when there are no descriptors left for it.
     """
 
-    def __init__(self, wake_descriptor: int) -> None:
+    def __init__(self, wake_descriptor: int, news: deque[Feed] | None = None) -> None:
+        """`news` are the feeds of which a listener has told, in any thread."""
         self.outlets: dict[int, Outlet] = {}
         self._audiences: dict[Feed, Audience] = {}
         self._due: dict[Outlet, None] = {}
         """Outlets to be advanced; dicts are sets that keep the order."""
         self._unread: dict[Feed, None] = {}
         """Feeds whose news are to be written."""
+        self._news: deque[Feed] = deque() if news is None else news
+        self._broadcasts: deque[Audience] = deque()
+        """Audiences that are being written to, a slice of each in turn."""
         self._wheel: Wheel[Outlet] = Wheel()
-        self._answers: deque[tuple[Outlet, object, Page | None]] = deque()
+        self._answers: deque[tuple[Outlet, Question, Page | None]] = deque()
         self._last_page: tuple[Page | None, int, bytes] = (None, 0, b"")
         self._complaints = RateLimit(_LOG_PAUSE)
         self._wake_descriptor = wake_descriptor
@@ -110,9 +119,10 @@ class Pump:
         self._step(outlet, self._begin)
         self._settle()
 
-    def broadcast(self, feed: Feed) -> None:
-        """Write a feed's news to everyone who is not behind."""
-        self._unread[feed] = None
+    def broadcast(self, *feeds: Feed) -> None:
+        """Write the news of feeds to everyone who is not behind: of these, and of those of which was told."""
+        self._unread.update(dict.fromkeys(feeds))
+        self._take_news()
         self._settle()
 
     def keep_alive(self) -> None:
@@ -129,9 +139,9 @@ class Pump:
         self._audiences.clear()
         self._due.clear()
         self._unread.clear()
+        self._broadcasts.clear()
         self._wheel = Wheel()
         for outlet in outlets:
-            outlet.audience = None
             self._close(outlet, None, failed=error is not None)
 
     def abandon(self) -> None:
@@ -143,16 +153,32 @@ class Pump:
     # Steps, and what they cost when they fail.
 
     def _settle(self) -> None:
-        """Do what is due until nothing is. News come first: an outlet may be due because it waits for them."""
-        while self._unread or self._due:
+        """Do what is due until nothing is. News come first: an outlet may be due because it waits for them.
+
+        Between two slices of a broadcast other feeds have their turn, also those whose news have come meanwhile; but
+        not for ever, since the sockets wait.
+        """
+        deadline = time.monotonic() + _NEWS_TIME
+        while self._unread or self._due or self._broadcasts:
             if self._unread:
                 feed = next(iter(self._unread))
                 del self._unread[feed]
                 self._spread(feed)
-            else:
+            elif self._due:
                 outlet = next(iter(self._due))
                 del self._due[outlet]
                 self._step(outlet, self._advance)
+            else:
+                self._write_slice(self._broadcasts.popleft())
+                if self._broadcasts and self._news and time.monotonic() < deadline:
+                    self._take_news()
+
+    def _take_news(self) -> None:
+        while self._news:
+            self._unread[self._news.popleft()] = None
+
+    def _audience_of(self, outlet: Outlet) -> Audience:
+        return self._audiences[outlet.feed]
 
     def _step(self, outlet: Outlet, do: Callable[..., None], *arguments: Any) -> None:
         """Do something with an outlet, unless it was let go. An error ends its connection, or its feed's."""
@@ -194,8 +220,7 @@ class Pump:
 
     def _new_audience(self, feed: Feed) -> Audience:
         with _of_feed():
-            number = feed.offered  # asked first: all of it is before the position
-            return Audience(feed, feed.end_position, number)
+            return Audience(feed)
 
     def _react(self, outlet: Outlet, happened: int) -> None:
         """Deal with what has happened to its connection."""
@@ -208,15 +233,15 @@ class Pump:
             self._due[outlet] = None
 
     def _break_silence(self, outlet: Outlet, now: float) -> None:
-        audience = _audience_of(outlet)
-        last = max(outlet.since, audience.written_at if not outlet.replaying else 0.0)
-        if not audience.is_current(outlet) and (outlet.rest or not outlet.replaying):
+        audience = self._audience_of(outlet)
+        last = max(outlet.since, audience.written_at if not outlet.reader.behind else 0.0)
+        if not audience.is_current(outlet) and (outlet.rest or not outlet.reader.behind):
             self._schedule(outlet, now)  # it has enough to do
         elif last + EARLIEST_KEEPALIVE * outlet.keepalive - Wheel.TICK > now:
             self._schedule(outlet, last)
         else:
             self._schedule(outlet, now)
-            outlet.put_keepalive(0 if outlet.replaying else audience.cursor)
+            outlet.put_keepalive(0 if outlet.reader.behind else audience.feed.cursor(audience.reader))
             self._due[outlet] = None
 
     def _schedule(self, outlet: Outlet, since: float) -> None:
@@ -227,7 +252,7 @@ class Pump:
 
     def _advance(self, outlet: Outlet) -> None:
         """Write what it has not got yet, as far as its socket takes it; it is current then, or behind."""
-        audience = _audience_of(outlet)
+        audience = self._audience_of(outlet)
         audience.exclude(outlet)
         done = self._catch_up(outlet, audience)
         if outlet.rest:
@@ -242,40 +267,33 @@ class Pump:
                 audience.include(outlet)
 
     def _catch_up(self, outlet: Outlet, audience: Audience) -> bool:
-        """Whether it has everything up to the audience's position, and the farewell if that is the end. If
-        not, its socket is full, the log is about to answer, or its feed's news come first."""
+        """Whether it has everything that its audience has, and the farewell if that is the end. If not, its socket is
+        full, the log is about to answer, or its feed's news come first."""
         if not outlet.write():
             return False
-        joins = outlet.replaying
-        here = not joins or self._join(outlet, audience)
-        if here and outlet.position > audience.position:
-            self._unread[outlet.feed] = self._due[outlet] = None
-            return False
-        here = here and self._put_news(outlet, audience, joins=joins)
+        here = self._put_news(outlet, audience)
         if not (outlet.write() and (here or audience.ended)):
             return False
         if audience.ended and not outlet.ending:
             outlet.put_farewell()
         return outlet.write()
 
-    def _put_news(self, outlet: Outlet, audience: Audience, *, joins: bool) -> bool:
-        """Put what the feed has; False when that is gone and the log is asked."""
-        try:
-            with _of_feed():
-                events, outlet.position = outlet.feed.read(outlet.position, audience.position)
-                frames = list(map(sse.encode, events))
-        except OverrunError:
-            outlet.fall_behind()
-            audience.replaying[outlet] = None
-            self._ask(outlet, audience)
-            return False
-        if joins and not any(event is REFRESH_EVENT for event in events):
-            # The log may have told it more than had been offered when the audience came to its position. All of that
-            # is before the position where it joins. Before a refresh it may have had more than this process knows of.
-            audience.number = max(audience.number, outlet.number)
-        outlet.number = audience.number
+    def _put_news(self, outlet: Outlet, audience: Audience) -> bool:
+        """Put what comes next for it, as far as its audience has come. Whether it has come as far, too."""
+        feed, reader = outlet.feed, outlet.reader
+        with _of_feed():
+            events = feed.read(reader, audience.reader.position)
+            frames = list(map(sse.encode, events))
         if frames:
             outlet.put(*frames)
+        audience.note_replay(outlet)
+        if reader.behind:
+            if not audience.ended:
+                self._ask(outlet)
+            return False
+        if reader.position > audience.reader.position:  # its feed's news come first
+            self._unread[feed] = self._due[outlet] = None
+            return False
         return True
 
     def _await_room(self, outlet: Outlet) -> None:
@@ -285,96 +303,32 @@ class Pump:
 
     # What the log is for: outlets whose next events the feed does not have.
 
-    def _join(self, outlet: Outlet, audience: Audience) -> bool:
-        """Go on with the feed if that has everything from here on; False when the log is asked instead."""
-        position = self._place_of_gap(outlet) if outlet.known else None
-        if position is None:
-            with _of_feed():
-                position, since = outlet.feed.join(outlet.number, outlet.position, outlet.passed, known=outlet.known)
-            self._tell_gap(outlet, since)
-        if position is None:
-            self._ask(outlet, audience)
-            return False
-        if position > audience.position:  # its feed's news come first
-            self._unread[outlet.feed] = self._due[outlet] = None
-            return False
-        self._end_replay(outlet, audience, position)
-        return True
+    def _ask(self, outlet: Outlet) -> None:
+        def wanted(question: Question) -> bool:
+            return outlet.open and outlet.reader.asked is question
 
-    def _place_of_gap(self, outlet: Outlet) -> int | None:
-        """The position of the refresh for a gap that its feed has had since it asked the log, if there is one.
+        outlet.feed.ask(outlet.reader, partial(self._answer, outlet), wanted)
 
-        It goes on there. Its number, and a page that was read before, may be of a log that has lost them since: what
-        comes with them would stand after the refresh, though it was never committed.
-        """
-        after = _after_gap(outlet)
-        return after - 1 if after > outlet.asked_at else None
-
-    def _tell_gap(self, outlet: Outlet, since: int) -> None:
-        """Tell it to refresh where it has not passed `since`, the position after a gap of its feed."""
-        if since > outlet.position:
-            outlet.position = since
-            outlet.feed.tell_refresh()
-            outlet.put(sse.encode(REFRESH_EVENT))
-
-    def _end_replay(self, outlet: Outlet, audience: Audience, position: int) -> None:
-        outlet.replaying, outlet.position, outlet.question, outlet.fruitless = False, position, None, 0
-        audience.replaying.pop(outlet, None)
-
-    def _ask(self, outlet: Outlet, audience: Audience) -> None:
-        if outlet.question or audience.ended:
-            return
-        end = outlet.feed.end_position
-        if outlet.known and self._place_of_gap(outlet) is not None:
-            self._due[outlet] = None
-            return
-        outlet.asked_at = end  # read first: a gap that comes meanwhile is behind it
-        question = outlet.question = object()
-        outlet.feed.ask(
-            outlet.number,
-            partial(self._answer, outlet, question),
-            known=outlet.known,
-            again=outlet.asks,
-            wanted=lambda: outlet.question is question,
-        )
-        outlet.asks += 1
-
-    def _answer(self, outlet: Outlet, question: object, page: Page | None) -> None:
+    def _answer(self, outlet: Outlet, question: Question, page: Page | None) -> None:
         """In the log's thread."""
         self._answers.append((outlet, question, page))
         os.eventfd_write(self._wake_descriptor, 1)
 
-    def _take_answer(self, outlet: Outlet, question: object, page: Page | None) -> None:
-        if outlet.question is not question:
-            return  # it came too late
-        audience = _audience_of(outlet)
-        outlet.question = None
-        self._due[outlet] = None
-        if self._place_of_gap(outlet) is not None:
-            return  # the page came too late
-        outlet.fruitless = 0 if page is not None and page.until > outlet.number else outlet.fruitless + 1
-        if page is None or outlet.fruitless >= PATIENCE:
-            outlet.feed.tell_refresh()
-            outlet.put(sse.encode(REFRESH_EVENT))
-            self._end_replay(outlet, audience, audience.position)
-        else:
-            self._put_page(outlet, page)
+    def _take_answer(self, outlet: Outlet, question: Question, page: Page | None) -> None:
+        if question is outlet.reader.asked:  # otherwise it came too late
+            with _of_feed():
+                events = outlet.feed.take(outlet.reader, question, page)
+            if events:
+                outlet.put(self._framed(page, events))
+            self._due[outlet] = None
 
-    def _put_page(self, outlet: Outlet, page: Page) -> None:
-        """Put as much of a page as an outlet may hold. It asks for the rest when its socket has taken that."""
-        count, data = self._framed(page, outlet.feed.buffer_bytes)
-        outlet.number = page.until if count == len(page.events) else number_of(page.events[count - 1])
-        outlet.known = True
-        if data:
-            outlet.put(data)
-
-    def _framed(self, page: Page, limit: int) -> tuple[int, bytes]:
-        """How many of a page's events an outlet may hold, and their bytes; those who come back together get the same
-        page, and share them."""
-        if self._last_page[0] is not page:
-            count = _fitting(page, limit)
-            self._last_page = page, count, sse.encode_all(page.events[:count])
-        return self._last_page[1:]
+    def _framed(self, page: Page | None, events: list[Event]) -> bytes:
+        """The bytes of what a page has brought. Outlets that come back together get the same page, and share them."""
+        if events[0] is REFRESH_EVENT:
+            return sse.encode_all(events)
+        if self._last_page[0] is not page or self._last_page[1] != len(events):
+            self._last_page = page, len(events), sse.encode_all(events)
+        return self._last_page[2]
 
     # The steps of a feed, and the end of an outlet.
 
@@ -382,6 +336,9 @@ class Pump:
         audience = self._audiences.get(feed)
         if audience is None:
             return  # its first reader has not arrived yet, and will read
+        if audience.broadcast is not None:
+            audience.has_news = True
+            return
         try:
             with _of_feed():
                 self._write_news(audience)
@@ -391,35 +348,48 @@ class Pump:
     def _write_news(self, audience: Audience) -> None:
         feed = audience.feed
         audience.ended = feed.ended  # asked first: what comes after the end is not taken
-        number = feed.offered  # asked first, too: all of it is in what is read
-        try:
-            events, audience.position = feed.read(audience.position, readers=audience.current_size)
-        except OverrunError:
+        events = feed.read(audience.reader, readers=audience.current_size)
+        if audience.reader.behind:
             self._send_to_log(audience)
             return
-        audience.pass_on_to(number, events)
-        if events:
+        if any(event is REFRESH_EVENT for event in events):
+            self._due.update(audience.replaying)  # a gap ends a replay, whether the log answers or not
+        if events and audience.current_size:
             audience.written_at = time.monotonic()
-            behind, failed = audience.write(sse.encode_all(events))
-            for outlet in behind:
+            audience.start(sse.encode_all(events))
+            self._broadcasts.append(audience)
+        else:
+            self._end_broadcast(audience)
+
+    def _write_slice(self, audience: Audience) -> None:
+        if audience.broadcast is not None:
+            written = audience.write_slice()
+            for outlet, _ in written.rests:
                 self._step(outlet, self._await_room)
-            for outlet, error in failed:
+            for outlet, error in written.failures:
                 self._step(outlet, _fail, error)
+        if audience.broadcast is not None:
+            self._broadcasts.append(audience)
+        elif audience.size:
+            self._end_broadcast(audience)
+
+    def _end_broadcast(self, audience: Audience) -> None:
+        """Everyone who is current has what was read, or takes it along."""
         if audience.ended:
             self._due.update(dict.fromkeys((*audience.all_current(), *audience.replaying)))
-        elif feed.members == audience.current_size:
-            feed.forget(audience.position)
+        elif audience.feed.members == audience.current_size:
+            audience.feed.drop_read(audience.reader.position)
+        if audience.has_news:
+            audience.has_news = False
+            self._news.append(audience.feed)
 
     def _send_to_log(self, audience: Audience) -> None:
         """What the current ones need next is gone from the feed."""
         for outlet in audience.all_current():
             audience.exclude(outlet)
-            outlet.fall_behind()
-            audience.replaying[outlet] = None
+            audience.note_replay(outlet)
             self._due[outlet] = None
-        # What was dropped or skipped a moment ago may not count as offered yet.
-        audience.number = max(audience.feed.offered, audience.feed.gone)
-        audience.position = audience.feed.end_position
+        audience.reader = audience.feed.reader()
 
     def _let_go(self, outlet: Outlet, error: BaseException | None, *, failed: bool = False) -> None:
         """End a connection, for whatever reason; the last that is done with it. Idempotent."""
@@ -428,7 +398,7 @@ class Pump:
         del self.outlets[outlet.descriptor]
         self._due.pop(outlet, None)
         self._wheel.discard(outlet)
-        audience = outlet.audience
+        audience = self._audiences.get(outlet.feed)
         if audience is not None:
             audience.leave(outlet)
             if not audience.size:
@@ -452,30 +422,9 @@ def _of_feed() -> Iterator[None]:
     """What fails in here concerns all who read the feed."""
     try:
         yield
-    except OverrunError:
-        raise
     except Exception as error:
         raise _FeedError from error
 
 
-def _audience_of(outlet: Outlet) -> Audience:
-    assert outlet.audience is not None  # `_step` has seen that it was not let go
-    return outlet.audience
-
-
 def _fail(outlet: Outlet, error: Exception) -> None:
     raise error
-
-
-def _after_gap(outlet: Outlet) -> int:
-    with _of_feed():
-        return outlet.feed.after_gap(outlet.asked_at)
-
-
-def _fitting(page: Page, limit: int) -> int:
-    """How many events of a page have so many bytes together at most, one at least, if there is one."""
-    for count, event in enumerate(page.events):
-        limit -= len(event.payload)
-        if limit < 0:
-            return max(1, count)
-    return len(page.events)

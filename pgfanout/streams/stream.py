@@ -7,13 +7,13 @@ import random
 import sys
 import weakref
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
-from ..event import CLOSE_EVENT
-from ..subscription import Subscription
+from ..event import CLOSE_EVENT, Event
 from . import sse
 from .client import ClientSocket, has_vanished
 
-__all__ = ["EventStream", "close_abandoned", "close_forgotten", "forget", "live_streams"]
+__all__ = ["EventStream", "Source", "close_abandoned", "close_forgotten", "forget", "live_streams"]
 
 # No WeakSet: listing one fails when another thread opens or closes a stream meanwhile.
 _live: weakref.WeakKeyDictionary[EventStream, None] = weakref.WeakKeyDictionary()
@@ -59,8 +59,18 @@ def _nothing() -> None:
     pass
 
 
+class Source(Protocol):
+    """What a stream reads: a subscription, or a follower of a feed. See these."""
+
+    @property
+    def cursor(self) -> int | None: ...
+    def get_all(self, timeout: float) -> list[Event]: ...
+    def close(self) -> None: ...
+    def let_go(self) -> None: ...
+
+
 class EventStream:
-    """A subscription as the body of a response.
+    """A subscription, or another source of events, as the body of a response.
 
     Each item is everything that waits, so that it leaves in one write, or a keepalive comment
     after `keepalive` seconds of silence (up to a tenth less, so that many streams don't write at
@@ -78,7 +88,7 @@ class EventStream:
 
     def __init__(
         self,
-        subscription: Subscription,
+        source: Source,
         *,
         keepalive: float = 15.0,
         resumed: bool = False,
@@ -89,7 +99,7 @@ class EventStream:
         self._closed = True  # as long as there is nothing to close
         if not 0 < keepalive <= 86_400:
             raise ValueError("keepalive is a number of seconds: above 0, a day at most")
-        self._subscription = subscription
+        self._source = source
         self._keepalive = keepalive
         self._resumed = resumed
         self._retry_spread = retry_spread
@@ -116,8 +126,8 @@ class EventStream:
 
     def _close(self, *, stalled: bool) -> None:
         if stalled:
-            self._subscription.let_go()
-        self._subscription.close()
+            self._source.let_go()
+        self._source.close()
         self._closed = True
         _live.pop(self, None)
         try:
@@ -128,7 +138,7 @@ class EventStream:
 
     def __del__(self) -> None:
         if not self._closed:
-            forget(self._subscription.close)
+            forget(self._source.close)
             forget(*self._on_close)
 
     def client_has_left(self) -> bool:
@@ -142,14 +152,14 @@ class EventStream:
 
     def _open(self) -> bytes:
         self._next = EventStream._follow
-        self._told = self._subscription.cursor
+        self._told = self._source.cursor
         return sse.opening(self._resumed, number=self._told)
 
     def _follow(self) -> bytes:
         try:
-            events = self._subscription.get_all(self._keepalive * random.uniform(0.9, 1.0))
+            events = self._source.get_all(self._keepalive * random.uniform(0.9, 1.0))
         except queue.Empty:
-            told, self._told = self._told, self._subscription.cursor
+            told, self._told = self._told, self._source.cursor
             return sse.keepalive(self._told if self._told != told else None)
         if events[-1] is not CLOSE_EVENT:
             return sse.encode_all(events)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from ..feed import Feed
+from ..delivery.feed import Feed
 from ..rate_limit import RateLimit
 from ..threads import start_thread
 from .outlet import Outlet
@@ -71,7 +71,7 @@ class Streamer:
                 # that of a connection.
                 if self._wake_descriptor < 0:
                     self._wake_descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-                self._pump = Pump(self._wake_descriptor)
+                self._pump = Pump(self._wake_descriptor, self._news)
 
     def adopt(self, outlet: Outlet) -> None:
         """Take an outlet over; `prepare` was called before. Never waits.
@@ -189,8 +189,7 @@ class Streamer:
         events = pump.wait(0.0 if errands else self._pause(pump))
         self._sleeps_until = 0.0
         pump.handle(events)
-        for _ in range(len(self._news)):
-            pump.broadcast(self._news.popleft())
+        pump.broadcast()
         pump.keep_alive()
         for errand in errands:
             errand()

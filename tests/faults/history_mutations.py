@@ -6,7 +6,9 @@ from .mutation import Mutation
 
 __all__ = ["WITH_HISTORY"]
 
-_TAIL = "backends/postgres/tail.py"
+_READER = "delivery/reader.py"
+_READERS_TAIL = "delivery/tail.py"
+_INTAKE = "backends/postgres/intake.py"
 _REPLAYER = "backends/postgres/replayer.py"
 _LOG_TABLE = "backends/postgres/log.py"
 _FUNCTIONS = "backends/postgres/sql/functions.sql"
@@ -18,42 +20,42 @@ WITH_HISTORY = tuple(
     for what, module, old, new, faults in (
         (
             "a stream that has read the log joins its feed one event too late",
-            "feed.py",
-            "                return self._end - back\n",
-            "                return self._end - back + 1\n",
+            _READERS_TAIL,
+            "                return self.end_position - back\n",
+            "                return self.end_position - back + 1\n",
             (),
         ),
         (
             "a stream that has read the log joins its feed one event too early",
-            "feed.py",
+            _READERS_TAIL,
             "0 < number_of(event) <= number:",
             "0 < number_of(event) < number:",
             (),
         ),
         (
             "a stream joins a feed that lacks what comes next",
-            "feed.py",
-            "if not 0 <= self._floor <= after <= offered:",
-            "if not after <= offered:",
+            _READER,
+            "if not 0 <= tail.floor <= self.number <= tail.offered:",
+            "if not self.number <= tail.offered:",
             (),
         ),
         (
             "a new session fills nothing",
-            _TAIL,
+            _INTAKE,
             "            return self._fill(ends.last)\n",
             "            self._position.begun = self._position.offered = ends.last\n            return True\n",
             ("listeners-terminated", "connections-cut"),
         ),
         (
             "what was offered is read once more",
-            _TAIL,
+            _INTAKE,
             "news = self._table.news(self._query, self._position.offered, last)",
             "news = self._table.news(self._query, self._position.offered - 1, last)",
             (),
         ),
         (
             "a position that the log does not know is filled from",
-            _TAIL,
+            _INTAKE,
             "self._table.knows(query, before)",
             "True",
             _LOST_COMMITS,
@@ -67,14 +69,14 @@ WITH_HISTORY = tuple(
         ),
         (
             "a stream joins its feed with a number that nobody vouches for",
-            "feed.py",
-            "if not known and not self._vouches_for(after, offered):",
+            _READER,
+            "if not self.known and not tail.vouches_for(self.number):",
             "if False:",
             ("number-invented",),
         ),
         (
             "a hub believes to have offered what it begins to offer",
-            _TAIL,
+            _INTAKE,
             "        if event is not None:\n",
             "        self._position.offered = number; time.sleep(0.001)\n        if event is not None:\n",
             (),
@@ -109,23 +111,23 @@ WITH_HISTORY = tuple(
         ),
         (
             "what had no room is not known to be missing",
-            "refill.py",
-            "            self._fall_behind(number - 1)",
-            "            self._next = number - 1",
+            _READER,
+            "            self._fall_behind()\n",
+            "            self.position = tail.first_position\n",
             (),
         ),
         (
             "what is queued goes out again after the pages that had it",
-            "refill.py",
-            "if not 0 < number_of(event) <= self._next]",
-            "if event]",
+            _READER,
+            "max(self.position, tail.position_after(self.number))",
+            "max(self.position, tail.first_position)",
             (),
         ),
         (
             "a stream begins with the number to come, before it has replayed",
-            "streams/endpoint.py",
-            "        number = 0 if early else start.after or feed.begun\n",
-            "        number = feed.begun\n",
+            "streams/detached.py",
+            "sse.opening(resumed, number=reader.number)",
+            "sse.opening(resumed, number=feed.begun)",
             (),
         ),
         (
@@ -144,23 +146,23 @@ WITH_HISTORY = tuple(
         ),
         (
             "a stream that was behind gets what another server's log has before it is told",
-            "streams/pump.py",
-            "        after = _after_gap(outlet)\n",
-            "        after = 0\n",
+            _READER,
+            "tail.gap > self.position:\n            events",
+            "False:\n            events",
             _LOST_COMMITS,
         ),
         (
             "a forged number moves the position",
-            _TAIL,
+            _INTAKE,
             "                self._take_stray(text)\n            elif",
             "                self._position.offered = max(number, self._position.offered)\n            elif",
             ("numbers-forged",),
         ),
         (
             "an event past the log is delivered",
-            _TAIL,
-            "self._audience.take_unlogged(topic)",
-            "self._audience.offer(topic, event)",
+            _INTAKE,
+            "self._followers.take_unlogged(topic)",
+            "self._followers.offer(topic, event)",
             ("past-the-log",),
         ),
         (
@@ -186,7 +188,7 @@ WITH_HISTORY = tuple(
         ),
         (
             "more than one reader may have missed makes everyone refresh",
-            _TAIL,
+            _INTAKE,
             "                return self._skip(last)\n",
             "                self._refresh(last)\n                return False\n",
             ("bulk-import",),
@@ -200,7 +202,7 @@ WITH_HISTORY = tuple(
         ),
         (
             "a removal of what all have makes everyone refresh",
-            _TAIL,
+            _INTAKE,
             "if news.pruned_to > self._position.offered:",
             "if news.pruned_to >= self._position.offered:",
             ("log-truncated", "tenant-deleted"),

@@ -29,10 +29,12 @@ _LISTENER = "backends/postgres/listener.py"
 _SESSION = "backends/postgres/session.py"
 _POSTGRES_HUB = "backends/postgres/hub.py"
 _OUTLET = "streams/outlet.py"
+_BACKLOG = "delivery/backlog.py"
+_TAIL = "delivery/tail.py"
 
 MUTATIONS = (
     Mutation(1, "a batch is handed on backwards", "hub.py", "for text in texts:", "for text in reversed(list(texts)):"),
-    Mutation(1, "a queue gives its newest first", "backlog.py", "self.queue.popleft()", "self.queue.pop()"),
+    Mutation(1, "a reader gets the newest first", _TAIL, "end - first]", "end - first][::-1]"),
     Mutation(
         1,
         "a channel that is named twice is followed twice",
@@ -43,16 +45,16 @@ MUTATIONS = (
     Mutation(
         2,
         "an overflow drops the backlog without a word",
-        "backlog.py",
-        "event = REFRESH_EVENT",
-        "pass",
+        _TAIL,
+        "        self.bytes = 0\n        self.append_refresh()\n",
+        "        self.bytes = 0\n",
     ),
     Mutation(
         2,
         "a refresh is not queued behind an event",
-        "backlog.py",
-        "self._tail() is event",
-        "self._tail()",
+        _BACKLOG,
+        "if tail.events and tail.events[-1] is REFRESH_EVENT:",
+        "if tail.events:",
         ("listeners-terminated",),
     ),
     Mutation(
@@ -106,7 +108,7 @@ MUTATIONS = (
     Mutation(
         2,
         "nobody is woken",
-        "backlog.py",
+        _BACKLOG,
         "            if needed:\n                self.not_empty.notify()\n",
         "",
     ),
@@ -114,29 +116,29 @@ MUTATIONS = (
         2,
         "detached streams are not woken",
         "dispatcher.py",
-        "            self.reader.wake()\n",
+        "            self.mailbox.wake()\n",
         "            pass\n",
     ),
     Mutation(
         2,
         "a detached stream that is too slow loses events without a word",
-        "feed.py",
-        "            events.insert(0, REFRESH_EVENT)\n",
-        "",
+        "delivery/reader.py",
+        "overflows)\n            events.append(REFRESH_EVENT)\n",
+        "overflows)\n",
     ),
     Mutation(
         2,
         "what a client's socket did not take is lost",
-        _OUTLET,
-        "outlet.rest = (memoryview(framed)[sent:],)",
-        "outlet.rest = ()",
+        "streams/audience.py",
+        "            outlet.rest = (rest, *outlet.rest)\n",
+        "            pass\n",
     ),
     Mutation(
         1,
         "a detached stream that fell behind gets the same again",
-        _OUTLET,
-        "                    outlet.position, outlet.number = self.position, self.number\n",
-        "",
+        "streams/audience.py",
+        "            outlet.reader = self.reader.copy()\n",
+        "            outlet.reader = self.reader.copy(); outlet.reader.position -= 1\n",
     ),
     Mutation(
         2,
@@ -222,29 +224,36 @@ MUTATIONS = (
     Mutation(
         4,
         "a channel is everybody's",
-        "registry.py",
+        "delivery/registry.py",
         "tuple(self._consumers.get(topic, ()))",
         "tuple(c for t in self._consumers if t.channel == topic.channel for c in self._consumers[t])",
     ),
     Mutation(
         4,
         "detached streams of one channel share a feed, whosever they are",
-        "registry.py",
+        "delivery/registry.py",
         "self._shared.get(topics)",
         "next((c for t, c in self._shared.items() if [x.channel for x in t] == [x.channel for x in topics]), None)",
     ),
-    Mutation(5, "a queue has no end", "backlog.py", "room = self._has_room(event)", "room = True"),
+    Mutation(
+        5,
+        "a queue has no end",
+        _BACKLOG,
+        "room = self._tail.append(event) or self._make_room()",
+        "room = self._tail.append(event) or True",
+    ),
     Mutation(
         5,
         "the listener waits for readers",
-        "backlog.py",
-        "        with self.mutex:\n            if self.ended or (event",
-        "        return self.put(event) is None\n        with self.mutex:\n            if self.ended or (event",
+        _BACKLOG,
+        "        with self.mutex:\n            if self.ended:\n                return True\n",
+        "        if not self.ended:\n            return self.put(event) is None\n"
+        "        with self.mutex:\n            if True:\n                return True\n",
     ),
     Mutation(
         5,
         "who has left stays in the registry",
-        "registry.py",
+        "delivery/registry.py",
         "self._remove(consumer)\n                self._members -= 1",
         "self._members -= 1",
     ),

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from pgfanout.delivery.log import Answer, Page, always, number_of
 from pgfanout.event import Event
-from pgfanout.log import Answer, Page, always, number_of
 from pgfanout.topic import Topic
 
 TENANT = "11111111-1111-4111-8111-111111111111"

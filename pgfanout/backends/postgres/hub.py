@@ -8,21 +8,21 @@ from dataclasses import replace
 from typing import Any
 
 from ... import envelope
-from ...backlog import BUFFER_BYTES
+from ...delivery.log import Log
+from ...delivery.tail import BUFFER_BYTES
 from ...errors import InvalidEventError
 from ...hub import NotifyHub
-from ...log import Log
 from ...stats import HubStats
 from ...topic import check_channel
 from .conninfo import connect, parse, script_transaction
 from .history import History
+from .intake import Intake
 from .listener import Listener, Sink
 from .log import LogTable, Query
 from .outage import Outage
 from .publisher import Executor, Publisher
 from .replayer import Replayer
 from .session import PULSE_CHANNEL
-from .tail import Tail
 
 __all__ = ["PostgresHub"]
 
@@ -78,7 +78,7 @@ class PostgresHub(NotifyHub):
         self._listener: Listener | None = None
         self._publisher: Publisher | None = None
         self._replayer: Replayer | None = None
-        self._tail: Tail | None = None
+        self._intake: Intake | None = None
         super().__init__(buffer_size=buffer_size, buffer_bytes=buffer_bytes)
 
     def __repr__(self) -> str:
@@ -100,7 +100,7 @@ class PostgresHub(NotifyHub):
 
     def stats(self) -> HubStats:
         """A snapshot of the hub's state and counters. Never waits."""
-        stats, replayer, tail = super().stats(), self._replayer, self._tail
+        stats, replayer, intake = super().stats(), self._replayer, self._intake
         if replayer is None:
             return stats
         return replace(
@@ -109,8 +109,8 @@ class PostgresHub(NotifyHub):
             oldest_cursor=replayer.pruned_to,
             replays=replayer.replays,
             replayed_events=replayer.replayed_events,
-            fills=0 if tail is None else tail.fills,
-            filled_events=0 if tail is None else tail.filled_events,
+            fills=0 if intake is None else intake.fills,
+            filled_events=0 if intake is None else intake.filled_events,
             pruned=replayer.pruned,
         )
 
@@ -139,7 +139,7 @@ class PostgresHub(NotifyHub):
         for held in (self._listener, self._publisher, self._replayer):
             if held is not None:
                 held.abandon()
-        self._listener = self._replayer = self._tail = None
+        self._listener = self._replayer = self._intake = None
         super()._renew()
         schema = "" if self._history is None else self._history.schema
         self._outage = Outage()
@@ -154,7 +154,7 @@ class PostgresHub(NotifyHub):
         table = self._table = LogTable(history.schema, self._postgres_channel, history.max_replay)
         self._replayer = Replayer(self._parameters, table, history, self._timing["heartbeat_timeout"])
         self._dispatcher.fills_gaps = history.log_only
-        self._tail = Tail(table, self._replayer, self._dispatcher, log_only=history.log_only)
+        self._intake = Intake(table, self._replayer, self._dispatcher, log_only=history.log_only)
         return self._replayer
 
     def _read_cursor(self, executor: Any) -> str | None:
@@ -165,11 +165,11 @@ class PostgresHub(NotifyHub):
         return str(rows[0][0])
 
     def _listening_to(self, query: Query) -> bool:
-        if self._tail is None or self._replayer is None:
+        if self._intake is None or self._replayer is None:
             self._listening()
             return False
         self._replayer.renew()
-        complete = self._tail.catch_up(query)
+        complete = self._intake.catch_up(query)
         if self._lifecycle.now_listening() is False:
             self._dispatcher.refresh_early()
         self._replayer.advanced()
@@ -178,15 +178,15 @@ class PostgresHub(NotifyHub):
 
     def _heartbeat(self, queue_usage: float) -> None:
         super()._heartbeat(queue_usage)
-        if self._tail is not None:
-            self._tail.check()  # whoever installs may give the log another channel, and all would be silence
+        if self._intake is not None:
+            self._intake.check()  # whoever installs may give the log another channel, and all would be silence
 
     def _receive(self, texts: Iterable[str]) -> None:
-        if self._tail is None or self._replayer is None:
+        if self._intake is None or self._replayer is None:
             super()._receive(texts)
             return
         batch = list(texts)
         self._received += len(batch)
-        self._tail.receive(batch)
+        self._intake.receive(batch)
         self._settle()
         self._replayer.advanced()

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, NoReturn
 import psycopg
 from psycopg.adapt import Buffer, Loader
 
+from ...delivery.log import Page
 from ...errors import HubConfigurationError
 from ...event import Event
-from ...log import Page
 from ...topic import Topic
 from .schema import REQUIRED
 

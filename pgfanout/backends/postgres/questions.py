@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ...log import Answer, always
+from ...delivery.log import Answer, always
 from ...topic import Topic
 
 __all__ = ["Question", "Questions"]

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 
+from ...delivery.log import Answer, Page, always, number_of
 from ...errors import HubConfigurationError
-from ...log import Answer, Page, always, number_of
 from ...rate_limit import RateLimit
 from ...threads import start_thread
 from ...topic import Topic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pgfanout import REFRESH_EVENT, Event, MemoryHub, Subscription
-from pgfanout.feed import Feed, OverrunError
+from pgfanout.delivery.feed import Feed
+from pgfanout.delivery.log import Page
+from pgfanout.delivery.reader import Reader
 from pgfanout.topic import Topic
 
-from .support.logs import ManualLog
+from ..support.logs import ManualLog
 
 PATIENCE = 20.0
 
@@ -36,8 +39,11 @@ class Owner:
     def count_failure(self) -> None:
         raise AssertionError("nothing fails here")
 
+    def count_followers(self, change: int) -> None:
+        raise AssertionError("nothing follows in a thread here")
 
-class NewsReader:
+
+class Mailbox:
     """Notes what it is told, or does something about it."""
 
     def __init__(self, does: Callable[[Feed], object] = lambda feed: None) -> None:
@@ -53,16 +59,25 @@ class NewsReader:
         self.woken += 1
 
 
-class Reader:
-    """One reader's place in a feed."""
+class Reading:
+    """One reader of a feed."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, position: int | None = None) -> None:
         self.feed = feed
-        self.position = feed.end_position
+        self.reader = feed.reader() if position is None else Reader(position)
+
+    @property
+    def position(self) -> int:
+        return self.reader.position
 
     def read(self, until: int | None = None) -> list[str]:
-        events, self.position = self.feed.read(self.position, until)
-        return names(events)
+        return names(self.feed.read(self.reader, until))
+
+
+def read_at(feed: Feed, position: int, until: int | None = None, readers: int = 1) -> tuple[list[Event], int]:
+    """What a reader at a position gets, and the next position."""
+    reader = Reader(position)
+    return feed.read(reader, until, readers), reader.position
 
 
 @pytest.fixture
@@ -71,7 +86,7 @@ def owner() -> Owner:
 
 
 def feed_of(size: int, owner: Owner | None = None) -> Feed:
-    return Feed(size, NewsReader(), owner or Owner())
+    return Feed(size, Mailbox(), owner or Owner())
 
 
 def number(value: int) -> Event:
@@ -92,30 +107,30 @@ def offer(feed: Feed, *values: int) -> None:
 
 def test_a_new_feed_has_nothing_and_has_not_ended() -> None:
     feed = feed_of(3)
-    assert feed.read(0) == ([], 0)
+    assert read_at(feed, 0) == ([], 0)
     assert (feed.end_position, feed.ended, feed.members, feed.size) == (0, False, 0, 3)
 
 
 def test_events_are_read_in_the_order_in_which_they_were_offered() -> None:
     feed = feed_of(8)
     offer(feed, *range(5))
-    events, position = feed.read(0)
+    events, position = read_at(feed, 0)
     assert (names(events), position) == (["0", "1", "2", "3", "4"], 5)
-    assert feed.read(position) == ([], 5)
+    assert read_at(feed, position) == ([], 5)
 
 
 def test_an_event_is_handed_out_as_it_is_and_not_as_a_copy() -> None:
     feed = feed_of(8)
     event = number(1)
     feed.offer(event)
-    assert feed.read(0)[0][0] is event
+    assert read_at(feed, 0)[0][0] is event
 
 
 def test_each_reader_has_its_own_place() -> None:
     feed = feed_of(8)
-    early = Reader(feed)
+    early = Reading(feed)
     offer(feed, 1, 2)
-    late = Reader(feed)
+    late = Reading(feed)
     assert late.position == 2
     offer(feed, 3)
     assert late.read() == ["3"]
@@ -127,12 +142,12 @@ def test_each_reader_has_its_own_place() -> None:
 def test_reading_takes_nothing_from_others_who_are_at_the_same_place() -> None:
     feed = feed_of(8)
     offer(feed, 1, 2)
-    assert names(feed.read(0)[0]) == names(feed.read(0)[0]) == ["1", "2"]
+    assert names(read_at(feed, 0)[0]) == names(read_at(feed, 0)[0]) == ["1", "2"]
 
 
 def test_who_reads_up_to_a_position_gets_the_rest_later() -> None:
     feed = feed_of(8)
-    reader = Reader(feed)
+    reader = Reading(feed)
     offer(feed, 1, 2, 3, 4)
     assert (reader.read(until=3), reader.position) == (["1", "2", "3"], 3)
     assert reader.read(until=3) == []
@@ -162,13 +177,13 @@ def test_what_meets_a_full_queue_leaves_one_refresh_in_the_place_of_all(
 ) -> None:
     feed = feed_of(size)
     offer(feed, *range(count))
-    events, position = feed.read(0)
+    events, position = read_at(feed, 0)
     assert (names(events), position) == (expected, count)
 
 
 def test_who_is_too_slow_costs_those_nothing_who_read() -> None:
     feed = feed_of(2)
-    reading, stalled = Reader(feed), Reader(feed)
+    reading, stalled = Reading(feed), Reading(feed)
     for value in range(20):
         offer(feed, value)
         assert reading.read() == [str(value)]
@@ -177,7 +192,7 @@ def test_who_is_too_slow_costs_those_nothing_who_read() -> None:
 
 def test_the_refresh_is_not_repeated_when_the_reader_goes_on() -> None:
     feed = feed_of(2)
-    reader = Reader(feed)
+    reader = Reading(feed)
     offer(feed, 1, 2, 3)
     assert reader.read() == ["refresh"]
     offer(feed, 4, 5)
@@ -186,15 +201,15 @@ def test_the_refresh_is_not_repeated_when_the_reader_goes_on() -> None:
 
 def test_who_reads_up_to_a_position_whose_events_are_gone_is_told() -> None:
     feed = feed_of(2)
-    reader = Reader(feed)
+    reader = Reading(feed)
     offer(feed, *range(10))
     assert reader.read(until=2) == ["refresh"]
-    assert reader.position == 2
+    assert reader.read() == ["8", "9"]
 
 
 def test_who_reads_up_to_a_position_is_too_slow_by_what_is_before_it_alone() -> None:
     feed = feed_of(3)
-    reader = Reader(feed)
+    reader = Reading(feed)
     offer(feed, 0, 1, 2, 3)
     assert reader.read(until=3) == ["0", "1", "2"]
     assert reader.read() == ["3"]
@@ -203,28 +218,28 @@ def test_who_reads_up_to_a_position_is_too_slow_by_what_is_before_it_alone() -> 
 def test_every_reader_who_was_too_slow_is_counted(owner: Owner) -> None:
     feed = feed_of(2, owner)
     offer(feed, 0, 1)
-    feed.read(0, readers=5)
+    read_at(feed, 0, readers=5)
     assert owner.refreshes == 0
     offer(feed, 2)
-    feed.read(0, readers=5)
+    read_at(feed, 0, readers=5)
     assert owner.refreshes == 5
     offer(feed, 3, 4)
-    feed.read(0)  # five events: it was full twice
+    read_at(feed, 0)  # five events: it was full twice
     assert owner.refreshes == 7
 
 
 def test_a_refresh_of_the_hub_is_none_of_a_reader_who_was_too_slow(owner: Owner) -> None:
     feed = feed_of(8, owner)
     feed.offer(REFRESH_EVENT)
-    assert names(feed.read(0)[0]) == ["refresh"]
+    assert names(read_at(feed, 0)[0]) == ["refresh"]
     assert owner.refreshes == 0
 
 
 def test_who_is_told_since_the_events_were_forgotten_is_counted_once(owner: Owner) -> None:
     feed = feed_of(8, owner)
     offer(feed, 1, 2, 3)
-    feed.forget(3)
-    assert names(feed.read(0)[0]) == ["refresh"]
+    feed.drop_read(3)
+    assert names(read_at(feed, 0)[0]) == ["refresh"]
     assert owner.refreshes == 1
 
 
@@ -232,7 +247,7 @@ def test_who_is_told_since_the_events_were_forgotten_is_counted_once(owner: Owne
 
 
 def feed_of_bytes(buffer_bytes: int, owner: Owner | None = None, log: ManualLog | None = None) -> Feed:
-    feed = Feed(100, NewsReader(), owner or Owner(), (), log, buffer_bytes=buffer_bytes)
+    feed = Feed(100, Mailbox(), owner or Owner(), (), log, buffer_bytes=buffer_bytes)
     feed.begin()
     return feed
 
@@ -263,14 +278,14 @@ def test_what_has_too_many_bytes_is_a_refresh_and_the_newest_that_fit(sizes: lis
     feed = feed_of_bytes(10, owner)
     for name, size in enumerate(sizes):
         feed.offer(of_size(name, size))
-    events, position = feed.read(0, readers=3)
+    events, position = read_at(feed, 0, readers=3)
     assert (stripped(events), position) == (expected, len(sizes))
     assert owner.refreshes == 3 * ("refresh" in expected)
 
 
 def test_what_others_have_not_read_is_no_reason_to_tell_a_reader_that_has() -> None:
     feed = feed_of_bytes(10)
-    stalled, reading = Reader(feed), Reader(feed)
+    stalled, reading = Reading(feed), Reading(feed)
     for name in range(8):
         feed.offer(of_size(name, 9))
         assert [each.strip() for each in reading.read()] == [str(name)]
@@ -283,32 +298,33 @@ def test_no_more_bytes_are_held_than_that_or_one_event(buffer_bytes: int, steps:
     position = 0
     for step in steps:
         if step is None:
-            _, position = feed.read(position)
-            feed.forget(position)
+            _, position = read_at(feed, position)
+            feed.drop_read(position)
         else:
             feed.offer(of_size(1, step))
-        held = sum(len(event.payload) for event in feed._events)
-        assert held == feed._bytes
-        assert held <= buffer_bytes or len(feed._events) == 1
+        held = sum(len(event.payload) for event in feed.events)
+        assert held == feed.bytes
+        assert held <= buffer_bytes or len(feed.events) == 1
 
 
 def test_with_a_log_that_refills_a_reader_goes_there_for_what_has_too_many_bytes(owner: Owner) -> None:
     log = ManualLog(10)
     feed = feed_of_bytes(3, owner, log)
+    reading = Reading(feed)
     offer_logged(feed, log, 11)
-    assert names(feed.read(0)[0]) == ["11"]
-    offer_logged(feed, log, 12)
-    with pytest.raises(OverrunError):
-        feed.read(0)
-    position, _ = feed.join(11, 0, 0)
-    assert rest(feed, position) == ["12"]
+    assert reading.read() == ["11"]
+    offer_logged(feed, log, 12, 13)
+    assert reading.read() == []
+    assert reading.reader.behind
+    answer(reading, 12)
+    assert reading.read() == ["13"]
     assert owner.refreshes == 0
 
 
 def test_a_hubs_feeds_have_its_bound() -> None:
     with MemoryHub(buffer_size=7, buffer_bytes=8) as hub:
-        feed, _ = hub.follow([Topic("orders", "11111111-1111-4111-8111-111111111111")], NewsReader())
-        assert (feed.size, feed.buffer_bytes) == (7, 8)
+        feed, _ = hub.follow([Topic("orders", "11111111-1111-4111-8111-111111111111")], Mailbox())
+        assert (feed.size, feed.max_bytes) == (7, 8)
         feed.leave()
 
 
@@ -322,7 +338,7 @@ def test_two_refreshes_of_the_hub_in_a_row_are_said_once() -> None:
         feed.offer(REFRESH_EVENT)
     offer(feed, 2)
     feed.offer(REFRESH_EVENT)
-    events, position = feed.read(0)
+    events, position = read_at(feed, 0)
     assert (names(events), position) == (["1", "refresh", "2", "refresh"], 6)
 
 
@@ -330,26 +346,26 @@ def test_a_refresh_of_the_hub_after_that_of_a_slow_reader_is_said_once() -> None
     feed = feed_of(2)
     offer(feed, 1, 2, 3)
     feed.offer(REFRESH_EVENT)
-    assert names(feed.read(0)[0]) == ["refresh"]
+    assert names(read_at(feed, 0)[0]) == ["refresh"]
 
 
 def test_repeated_refreshes_are_said_once_to_who_stops_before_the_last_one() -> None:
     feed = feed_of(8)
     for _ in range(3):
         feed.offer(REFRESH_EVENT)
-    assert names(feed.read(0, until=2)[0]) == ["refresh"]
+    assert names(read_at(feed, 0, until=2)[0]) == ["refresh"]
 
 
 def test_the_same_event_twice_is_two_events() -> None:
     feed = feed_of(8)
     feed.offer(REFRESH_EVENT)
     offer(feed, 1, 1)
-    assert names(feed.read(0)[0]) == ["refresh", "1", "1"]
+    assert names(read_at(feed, 0)[0]) == ["refresh", "1", "1"]
 
 
 def test_a_refresh_that_follows_one_that_was_read_is_said_again() -> None:
     feed = feed_of(8)
-    reader = Reader(feed)
+    reader = Reading(feed)
     feed.offer(REFRESH_EVENT)
     assert reader.read() == ["refresh"]
     feed.offer(REFRESH_EVENT)
@@ -366,7 +382,7 @@ class Both:
     """A subscription and a reader of a feed, which are offered the same."""
 
     def __init__(self, feed: Feed) -> None:
-        self.reader = Reader(feed)
+        self.reader = Reading(feed)
         self.subscription = Subscription(feed.size)
         self.ends_with_refresh = False
         """Whether the last thing in the subscription's queue is a refresh."""
@@ -379,7 +395,10 @@ class Both:
 
     def read(self) -> tuple[list[str], list[str]]:
         self.ends_with_refresh = False
-        rest = self.subscription._backlog.take_rest()
+        try:
+            rest = self.subscription.get_all(0)
+        except queue.Empty:
+            rest = []
         return self.reader.read(), names(rest)
 
 
@@ -414,14 +433,14 @@ def test_a_refresh_of_the_hub_that_meets_an_unread_one_takes_a_place() -> None:
         feed.offer(event)
         subscription.offer(event)
     assert names(subscription.get_all(0)) == ["refresh"]
-    assert names(feed.read(0)[0]) == ["refresh", "3"]
+    assert names(read_at(feed, 0)[0]) == ["refresh", "3"]
 
 
 @given(st.integers(1, 5), steps)
 def test_a_reader_never_misses_a_gap_however_many_refreshes_the_hub_sends(size: int, steps: list[int]) -> None:
     """What is read is what was offered since, or a refresh and the end of it."""
     feed = feed_of(size)
-    readers = [Reader(feed) for _ in range(3)]
+    readers = [Reading(feed) for _ in range(3)]
     offered: list[str] = []
     for value, step in enumerate([*steps, 0, 1, 2]):
         if step < 0:
@@ -457,11 +476,11 @@ def test_no_more_than_twice_the_size_is_held_whatever_happens(size: int, steps: 
         if step is True:
             feed.offer(REFRESH_EVENT)
         elif step is False:
-            _, position = feed.read(position)
-            feed.forget(position - value % 3)
+            _, position = read_at(feed, position)
+            feed.drop_read(position - value % 3)
         else:
             offer(feed, *range(step))
-        assert len(feed._events) <= 2 * size
+        assert len(feed.events) <= 2 * size
 
 
 # Forgetting.
@@ -470,40 +489,40 @@ def test_no_more_than_twice_the_size_is_held_whatever_happens(size: int, steps: 
 def test_what_every_reader_has_passed_is_not_held() -> None:
     feed = feed_of(8)
     offer(feed, 1, 2, 3)
-    feed.forget(2)
-    assert len(feed._events) == 1
-    assert names(feed.read(2)[0]) == ["3"]
-    feed.forget(3)
-    feed.forget(3)
-    assert feed._events == []
+    feed.drop_read(2)
+    assert len(feed.events) == 1
+    assert names(read_at(feed, 2)[0]) == ["3"]
+    feed.drop_read(3)
+    feed.drop_read(3)
+    assert feed.events == []
     assert feed.end_position == 3
 
 
 def test_forgetting_what_was_forgotten_long_ago_takes_nothing() -> None:
     feed = feed_of(8)
     offer(feed, 1, 2, 3)
-    feed.forget(2)
-    feed.forget(0)
-    assert names(feed.read(2)[0]) == ["3"]
+    feed.drop_read(2)
+    feed.drop_read(0)
+    assert names(read_at(feed, 2)[0]) == ["3"]
 
 
 def test_positions_go_on_after_everything_was_forgotten() -> None:
     feed = feed_of(2)
     for value in range(10):
         offer(feed, value)
-        assert (names(feed.read(value)[0]), feed.end_position) == ([str(value)], value + 1)
-        feed.forget(value + 1)
+        assert (names(read_at(feed, value)[0]), feed.end_position) == ([str(value)], value + 1)
+        feed.drop_read(value + 1)
 
 
 # News.
 
 
 def test_news_are_told_once_until_somebody_reads() -> None:
-    reader = NewsReader()
+    reader = Mailbox()
     feed = Feed(8, reader, Owner())
     offer(feed, 1, 2, 3)
     assert reader.told == [feed]
-    feed.read(0)
+    read_at(feed, 0)
     assert reader.told == [feed]
     offer(feed, 4, 5)
     assert reader.told == [feed, feed]
@@ -511,24 +530,24 @@ def test_news_are_told_once_until_somebody_reads() -> None:
 
 
 def test_who_reads_up_to_a_position_may_leave_something_so_nobody_is_told_again() -> None:
-    reader = NewsReader()
+    reader = Mailbox()
     feed = Feed(8, reader, Owner())
     offer(feed, 1, 2)
-    feed.read(0, until=2)
+    read_at(feed, 0, until=2)
     offer(feed, 3)
     assert len(reader.told) == 1
 
 
 def test_news_are_told_when_they_can_be_read() -> None:
     read: list[list[str]] = []
-    feed = Feed(8, NewsReader(lambda feed: read.append(names(feed.read(0)[0]))), Owner())
+    feed = Feed(8, Mailbox(lambda feed: read.append(names(read_at(feed, 0)[0]))), Owner())
     offer(feed, 1)
     assert read == [["1"]]
 
 
 def test_the_end_is_told_even_if_nobody_has_read_the_news_before_it() -> None:
     told: list[bool] = []
-    feed = Feed(8, NewsReader(lambda feed: told.append(feed.ended)), Owner())
+    feed = Feed(8, Mailbox(lambda feed: told.append(feed.ended)), Owner())
     offer(feed, 1)
     feed.end()
     assert told == [False, True]
@@ -538,7 +557,7 @@ def test_the_end_is_told_even_if_nobody_has_read_the_news_before_it() -> None:
 
 
 def test_what_was_there_at_the_end_can_still_be_read_and_nothing_comes_after_it() -> None:
-    reader = NewsReader()
+    reader = Mailbox()
     feed = Feed(8, reader, Owner())
     offer(feed, 1, 2)
     feed.end()
@@ -547,7 +566,7 @@ def test_what_was_there_at_the_end_can_still_be_read_and_nothing_comes_after_it(
     feed.offer(REFRESH_EVENT)
     assert feed.ended
     assert feed.end_position == 2
-    assert names(feed.read(0)[0]) == ["1", "2"]
+    assert names(read_at(feed, 0)[0]) == ["1", "2"]
     assert reader.told == []
 
 
@@ -564,7 +583,7 @@ def test_who_leaves_is_told_to_the_owner_with_why(owner: Owner) -> None:
 def test_nothing_is_lost_and_the_order_kept_between_threads() -> None:
     count = 20_000
     news = threading.Semaphore(0)
-    feed = Feed(count, NewsReader(lambda feed: news.release()), Owner())
+    feed = Feed(count, Mailbox(lambda feed: news.release()), Owner())
 
     def write() -> None:
         for value in range(count):
@@ -575,8 +594,8 @@ def test_nothing_is_lost_and_the_order_kept_between_threads() -> None:
         position = 0
         while len(read) < count:
             assert news.acquire(timeout=PATIENCE), f"no news came after {len(read)} events"
-            events, position = feed.read(position)
-            feed.forget(position)
+            events, position = read_at(feed, position)
+            feed.drop_read(position)
             read += names(events)
         return read
 
@@ -597,8 +616,7 @@ def test_a_reader_that_is_sometimes_too_slow_is_always_told() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(write)
-        reader, last, gap = Reader(feed), None, False
-        reader.position = 0
+        reader, last, gap = Reading(feed, 0), None, False
         while not done.is_set() or reader.position < 20_000:
             for name in reader.read():
                 if name == "refresh":
@@ -615,23 +633,23 @@ def test_every_reader_in_a_thread_of_its_own_sees_everything() -> None:
     count = 2_000
     feed = feed_of(count)
 
-    def read(reader: Reader) -> list[str]:
+    def read(reader: Reading) -> list[str]:
         read: list[str] = []
         while len(read) < count:
             read += reader.read()
         return read
 
     with ThreadPoolExecutor(4) as pool:
-        futures = [pool.submit(read, Reader(feed)) for _ in range(4)]
+        futures = [pool.submit(read, Reading(feed)) for _ in range(4)]
         offer(feed, *range(count))
         assert all(future.result(PATIENCE) == [str(value) for value in range(count)] for future in futures)
 
 
-# Readers of a log, who join the feed where they have read that far.
+# Readers of a log. The rule is in test_delivery_reader; here is what a feed has to do with it.
 
 
 def logged_feed(log: ManualLog, owner: Owner | None = None) -> Feed:
-    feed = Feed(2, NewsReader(), owner or Owner(), (), log)
+    feed = Feed(2, Mailbox(), owner or Owner(), (), log)
     feed.begin()
     return feed
 
@@ -641,104 +659,86 @@ def offer_logged(feed: Feed, log: ManualLog, *numbers: int) -> None:
         feed.offer(log.reach(number))
 
 
-def rest(feed: Feed, position: int | None) -> list[str]:
-    assert position is not None
-    return names(feed.read(position)[0])
+def answer(reading: Reading, last: int) -> list[str]:
+    """Answer what a reader asks with everything up to a number."""
+    question = reading.reader.ask()
+    assert question is not None
+    page = Page([Event("orders", b"%d" % each, id=str(each)) for each in range(question.after + 1, last + 1)], last)
+    return names(reading.feed.take(reading.reader, question, page))
 
 
-def test_a_reader_of_the_log_joins_right_after_what_it_has_read() -> None:
+def test_a_new_reader_has_the_number_up_to_which_everything_was_offered() -> None:
     log = ManualLog(10)
     feed = logged_feed(log)
-    offer_logged(feed, log, 11, 12, 13)
-    for after, expected in ((10, ["11", "12", "13"]), (12, ["13"]), (13, [])):
-        position, since = feed.join(after, feed.end_position, 0)
-        assert (rest(feed, position), since) == (expected, 3)
+    assert feed.reader().number == 10
+    log.begun = 11  # it is being offered: this reader gets it, or its page has loaded it
+    assert feed.reader().number == 10
+    feed.early = True
+    assert feed.reader().number == 0
 
 
-@pytest.mark.parametrize("after", [9, 14])
-def test_a_reader_of_the_log_waits_as_long_as_the_feed_can_not_go_on_for_it(after: int) -> None:
+def test_a_reader_of_an_early_feed_begins_with_its_refresh_whatever_number_its_client_has() -> None:
     log = ManualLog(10)
     feed = logged_feed(log)
-    offer_logged(feed, log, 11, 12, 13)
-    assert feed.join(after, 0, 0) == (None, 0)
-
-
-def test_a_reader_of_the_log_that_has_not_come_to_a_refresh_gets_that_first() -> None:
-    log = ManualLog(10)
-    feed = logged_feed(log)
+    feed.early = True
+    reading = Reading(feed)
+    reading.reader = feed.reader(7)
+    feed.offer(REFRESH_EVENT)
     offer_logged(feed, log, 11)
-    feed.offer(REFRESH_EVENT)
-    offer_logged(feed, log, 12)
-    position, since = feed.join(10, 0, 0)
-    assert (rest(feed, position), since) == (["refresh", "12"], 0)
+    assert reading.read() == ["refresh", "11"]
+    assert not feed.early
 
 
-def test_a_reader_of_the_log_that_has_read_beyond_a_refresh_gets_nothing_twice() -> None:
+def test_a_question_names_the_feeds_topics_and_is_put_once() -> None:
     log = ManualLog(10)
     feed = logged_feed(log)
-    offer_logged(feed, log, 11)
-    feed.offer(REFRESH_EVENT)
-    offer_logged(feed, log, 12, 13)
-    position, since = feed.join(12, 0, 0)
-    assert since == 2, "there was a refresh to be told"
-    assert rest(feed, position) == ["13"]
-    assert feed.join(12, since, 0) == (position, since), "and it's told once"
+    reader = feed.reader(4)
+    for _ in range(2):
+        feed.ask(reader, lambda question, page: None, lambda question: True)
+    assert [(question.after, question.known) for question in log.questions] == [(4, False)]
 
 
-def test_a_reader_that_is_ahead_of_a_feed_is_told_its_refresh_and_waits() -> None:
-    log = ManualLog(10)
-    feed = logged_feed(log)
-    feed.offer(REFRESH_EVENT)
-    assert feed.join(12, 0, 0) == (None, 1)
-    offer_logged(feed, log, 11, 12, 13)
-    position, _ = feed.join(12, 1, 0)
-    assert rest(feed, position) == ["13"]
+def test_a_reader_that_the_log_can_not_help_is_counted(owner: Owner) -> None:
+    feed = logged_feed(ManualLog(10), owner)
+    reader = feed.reader(4)
+    question = reader.ask()
+    assert question is not None
+    assert feed.take(reader, question, None) == [REFRESH_EVENT]
+    assert owner.refreshes == 1
 
 
 def test_what_the_hub_skips_is_gone_for_every_reader_that_has_not_read_it() -> None:
     log = ManualLog(10)
     feed = logged_feed(log)
+    early = Reading(feed)
     offer_logged(feed, log, 11, 12)
-    reader = Reader(feed)
+    late = Reading(feed)
     feed.skip(12, 50)
     log.reach(50)
-    for position in (0, 1, reader.position):
-        with pytest.raises(OverrunError):
-            feed.read(position)
-    assert feed.join(40, reader.position, reader.position) == (None, reader.position)
-    joined, _ = feed.join(50, reader.position, reader.position)
-    assert joined is not None
+    for reading, after in ((early, 10), (late, 12)):
+        assert reading.read() == []
+        assert answer(reading, 50) == [str(number) for number in range(after + 1, 51)]
     offer_logged(feed, log, 51)
-    assert [event.id for event in feed.read(joined)[0]] == ["51"]
+    assert early.read() == late.read() == ["51"]
 
 
-def test_a_refresh_that_nobody_has_read_stands_for_what_the_hub_skips_as_well() -> None:
+def test_a_refresh_that_was_not_read_stands_for_what_the_hub_skips_as_well() -> None:
     log = ManualLog(10)
     feed = logged_feed(log)
+    reading = Reading(feed)
     feed.offer(REFRESH_EVENT)
     feed.skip(10, 50)
     log.reach(50)
     offer_logged(feed, log, 51)
-    assert names(feed.read(0)[0]) == ["refresh", "51"]
+    assert reading.read() == ["refresh", "51"]
 
 
 def test_the_streamer_hears_of_what_the_hub_skips_unless_the_feed_has_ended() -> None:
-    log, reader = ManualLog(10), NewsReader()
-    feed = Feed(4, reader, Owner(), (), log)
+    log, mailbox = ManualLog(10), Mailbox()
+    feed = Feed(4, mailbox, Owner(), (), log)
     feed.skip(10, 50)
     feed.end()
-    assert len(reader.told) == 2
+    assert len(mailbox.told) == 2
     position = feed.end_position
     feed.skip(50, 60)
-    assert (len(reader.told), feed.end_position) == (2, position)
-
-
-@pytest.mark.parametrize(("after", "joins"), [(10, True), (11, True), (12, False), (13, True), (14, False), (15, True)])
-def test_a_number_from_outside_joins_where_the_feed_can_vouch_for_it(after: int, joins: bool) -> None:
-    log = ManualLog(10)
-    feed = logged_feed(log)
-    offer_logged(feed, log, 11, 13)
-    log.reach(15)  # of another topic
-    assert (feed.join(after, 0, 0, known=False)[0] is not None) is joins
-    log.complete = False
-    assert feed.join(after, 0, 0, known=False) == (None, 0)
+    assert (len(mailbox.told), feed.end_position) == (2, position)

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pgfanout import MemoryHub
-from pgfanout.backlog import Backlog
+from pgfanout.delivery.backlog import Backlog
+from pgfanout.delivery.subscription import Subscription
 from pgfanout.event import CLOSE_EVENT, REFRESH_EVENT, Event
-from pgfanout.subscription import Subscription
 
-from .support.wait import eventually
+from ..support.wait import eventually
 
 PATIENCE = 20.0
 TENANT = "11111111-1111-4111-8111-111111111111"
@@ -389,7 +389,7 @@ def test_bytes_that_an_overflow_or_the_end_makes_free_are_free() -> None:
     assert subscription.get(0) is REFRESH_EVENT
     assert subscription.offer(large(3, 15)) is True
     subscription.close()
-    assert subscription._backlog._bytes == 0
+    assert subscription._backlog._tail.bytes == 0
 
 
 # One that nobody has any more.

@@ -1,4 +1,4 @@
-"""Tail: how far a process has offered the log to those who follow it, and what it has missed."""
+"""Intake: how far a process has offered the log to its followers, and what it has missed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from ...delivery.log import number_of
 from ...envelope import MalformedEnvelopeError, UnroutableEnvelopeError, decode
 from ...event import Event
-from ...log import number_of
 from ...topic import Topic
 from .log import LogTable, Query
 
-__all__ = ["Tail"]
+__all__ = ["Intake"]
 
 _FILL_TIME = 1.0
 """Seconds for which the listener reads on what was missed, before readers are sent to the log."""
@@ -27,7 +27,7 @@ _LAST = 2**63 - 1
 _number = re.compile(r'"id":"([0-9]{1,18})"\}\Z').search
 
 
-class Audience(Protocol):
+class Followers(Protocol):
     """Who follows: see `Dispatcher`."""
 
     unroutable: int
@@ -50,7 +50,7 @@ class Position(Protocol):
     refill: bool
 
 
-class Tail:
+class Intake:
     """Offers the log's events in the order of their numbers, each once.
 
     A notification only says that there is something to read. Any role that can connect can notify, so what the text
@@ -66,10 +66,10 @@ class Tail:
     or never come.
     """
 
-    def __init__(self, table: LogTable, position: Position, audience: Audience, *, log_only: bool = True) -> None:
+    def __init__(self, table: LogTable, position: Position, followers: Followers, *, log_only: bool = True) -> None:
         self._table = table
         self._position = position
-        self._audience = audience
+        self._followers = followers
         self._log_only = log_only
         self._query: Query | None = None
         self._recent: set[int] = set()  # numbers that were offered last, in two generations
@@ -92,7 +92,7 @@ class Tail:
         self._query = query
         if known:
             return self._fill(ends.last)
-        if before or self._audience.has_consumers():
+        if before or self._followers.has_consumers():
             self._refresh(ends.last)
             return False
         self._position.begun = self._position.offered = ends.last
@@ -152,16 +152,16 @@ class Tail:
         try:
             topic, event = decode(text)
         except UnroutableEnvelopeError:
-            self._audience.unroutable += 1
+            self._followers.unroutable += 1
         except MalformedEnvelopeError as error:
             self._damaged = True
-            self._audience.take_malformed(error)
+            self._followers.take_malformed(error)
         else:
             if self._log_only:
-                self._audience.take_unlogged(topic)
+                self._followers.take_unlogged(topic)
             else:
                 unnumbered = Event.checked(event.channel, event.payload, event.type, "")
-                self._audience.offer(topic, unnumbered if number_of(event) else event)
+                self._followers.offer(topic, unnumbered if number_of(event) else event)
 
     def _read(self, last: int) -> Iterator[int]:
         """Offer what comes after the position, up to a number; yields each number once it was offered."""
@@ -200,9 +200,9 @@ class Tail:
             self._refresh(last)
             return False
         self._position.begun = last
-        self._audience.skip(before, last)
+        self._followers.skip(before, last)
         self._position.offered = last
-        self._audience.wake()
+        self._followers.wake()
         return True
 
     def _refresh(self, last: int) -> None:
@@ -213,16 +213,16 @@ class Tail:
         if last < self._position.offered:
             self._position.offered = 0  # no reader is to take a number that was lost for one of this process's own
         self._position.begun = last
-        self._audience.gap()
+        self._followers.gap()
         self._position.offered = last
 
     def _offer(self, number: int, topic: Topic, event: Event | None) -> None:
         # First, as with every event: who follows from here on is not to wait for one that was looked up without them.
         self._position.begun = number
-        if event is None and self._audience.has_followers(topic):
+        if event is None and self._followers.has_followers(topic):
             event = self._fetch(number)
         if event is not None:
-            self._audience.offer(topic, event)
+            self._followers.offer(topic, event)
             self._asleep = True
         self._position.offered = number
         self._remember(number)
@@ -232,13 +232,13 @@ class Tail:
         self._wake()
         event = self._table.one(self._query, number)
         if event is None:  # it was pruned in this moment
-            self._audience.gap()
+            self._followers.gap()
         return event
 
     def _wake(self) -> None:
         if self._asleep:
             self._asleep = False
-            self._audience.wake()
+            self._followers.wake()
 
     def _remember(self, number: int) -> None:
         self._recent.add(number)

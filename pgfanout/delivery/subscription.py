@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
-from .backlog import BUFFER_BYTES, Backlog
-from .event import CLOSE_EVENT, REFRESH_EVENT, Event
+from ..event import CLOSE_EVENT, Event
+from ..topic import Topic
+from .backlog import Backlog
 from .log import Log
-from .refill import RefillingBacklog
 from .relay import Relay
-from .topic import Topic
+from .tail import BUFFER_BYTES
 
 __all__ = ["Subscription"]
 
@@ -55,23 +55,19 @@ class Subscription:
             raise ValueError(f"buffer_size has to be at least 1, not {buffer_size}")
         if buffer_bytes < 1:
             raise ValueError(f"buffer_bytes has to be at least 1, not {buffer_bytes}")
-        self._log_backlog = None if log is None else RefillingBacklog(buffer_size, relay, log, topics, buffer_bytes)
-        self._backlog = self._log_backlog or Backlog(buffer_size, relay, buffer_bytes)
+        self._backlog = Backlog(buffer_size, relay, log, topics, buffer_bytes)
         self._on_close = on_close
         self._on_drop = on_drop
 
     def begin(self, after: int | None) -> None:
         """What it begins with, once events are offered to it: the first after that number of the log, or
         the next. Without a log, what came after a number is not known: a refresh."""
-        if self._log_backlog is not None:
-            self._log_backlog.begin(after)
-        elif after is not None:
-            self._backlog.offer(REFRESH_EVENT)
+        self._backlog.begin(after)
 
     @property
     def cursor(self) -> int | None:
         """Everything of its topics up to this number of the log has been read; None without a log."""
-        return None if self._log_backlog is None else self._log_backlog.cursor
+        return self._backlog.cursor
 
     @property
     def consumer(self) -> Backlog:
@@ -106,8 +102,7 @@ class Subscription:
 
         The list ends with `CLOSE_EVENT` when the subscription has ended.
         """
-        first = self.get(timeout)
-        return [first] if first is CLOSE_EVENT else [first, *self._backlog.take_rest()]
+        return self._backlog.get_all(_seconds(timeout))
 
     def offer(self, event: Event) -> bool:
         """Queue an event, never waiting. False when a `REFRESH_EVENT` replaced the backlog."""

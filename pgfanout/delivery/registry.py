@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar, cast
 
-from .errors import HubClosedError
-from .event import Event
-from .topic import Topic
+from ..errors import HubClosedError
+from ..event import Event
+from ..topic import Topic
 
 __all__ = ["Consumer", "Registry"]
 
@@ -52,7 +52,8 @@ class Registry:
     run while this thread holds `_lock`. Every method that looks at the consumers removes them first.
 
     `stalled` counts the consumers that were removed for having stalled, `refreshes` what readers
-    of feeds were told for having been too slow, `failed` the readers that ended because of an error of ours.
+    of feeds were told for having been too slow, `failed` the readers that ended because of an error of ours,
+    `followers` the readers of feeds that keep a thread.
     """
 
     def __init__(self) -> None:
@@ -68,6 +69,7 @@ class Registry:
         self.stalled = 0
         self.refreshes = 0
         self.failed = 0
+        self.followers = 0
 
     def add(self, consumer: Consumer, topics: Iterable[Topic]) -> None:
         """Route the topics' events to a consumer. Raises `HubClosedError` once sealed."""
@@ -131,6 +133,11 @@ class Registry:
         """Count what readers of a feed were told."""
         with self._lock:
             self.refreshes += count
+
+    def count_followers(self, change: int) -> None:
+        """Count readers of feeds that keep a thread."""
+        with self._lock:
+            self.followers += change
 
     def count_failure(self) -> None:
         """Count a reader of a feed that ends because of an error of ours."""

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from pgfanout.delivery.relay import Relay
+from pgfanout.delivery.subscription import Subscription
 from pgfanout.event import CLOSE_EVENT, Event
-from pgfanout.relay import Relay
-from pgfanout.subscription import Subscription
 
-from .support.wait import eventually
+from ..support.wait import eventually
 
 PATIENCE = 20.0
 EVENT = Event("orders", b"1")
@@ -125,7 +125,7 @@ def test_who_is_woken_though_nothing_is_left_does_not_keep_the_turn(pool: Thread
     assert got.result(PATIENCE) is EVENT
 
 
-@pytest.mark.parametrize("take", ["get", "take_rest"])
+@pytest.mark.parametrize("take", ["get", "get_all"])
 def test_who_takes_what_another_was_woken_for_wakes_the_next(pool: ThreadPoolExecutor, take: str) -> None:
     relay = Relay()
     shared, other = Subscription(8, relay=relay), Subscription(8, relay=relay)

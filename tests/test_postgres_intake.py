@@ -1,4 +1,4 @@
-"""Tail: what is offered, in which order, and how far everyone may believe to be at each moment."""
+"""Intake: what is offered, in which order, and how far everyone may believe to be at each moment."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from pgfanout import Event
-from pgfanout.backends.postgres import tail as module
+from pgfanout.backends.postgres import intake as module
+from pgfanout.backends.postgres.intake import Intake
 from pgfanout.backends.postgres.log import Ends, LogTable, News, Query
-from pgfanout.backends.postgres.tail import Tail
 from pgfanout.envelope import MalformedEnvelopeError, encode
 from pgfanout.topic import Topic
 
@@ -67,7 +67,7 @@ class Table(LogTable):
         return logged(number) if number in self.numbers else None
 
 
-class Audience:
+class Followers:
     """Notes what it is told, and how far the position was then."""
 
     def __init__(self, position: ManualLog) -> None:
@@ -122,28 +122,28 @@ def position() -> ManualLog:
 
 
 @pytest.fixture
-def audience(position: ManualLog) -> Audience:
-    return Audience(position)
+def followers(position: ManualLog) -> Followers:
+    return Followers(position)
 
 
 @pytest.fixture
-def tail(table: Table, position: ManualLog, audience: Audience) -> Tail:
+def intake(table: Table, position: ManualLog, followers: Followers) -> Intake:
     """One that has begun, after number 10."""
-    return begun(table, position, audience)
+    return begun(table, position, followers)
 
 
 @pytest.fixture
-def open_tail(table: Table, position: ManualLog, audience: Audience) -> Tail:
+def open_intake(table: Table, position: ManualLog, followers: Followers) -> Intake:
     """The same, of a hub that delivers what others notify as well."""
-    return begun(table, position, audience, log_only=False)
+    return begun(table, position, followers, log_only=False)
 
 
-def begun(table: Table, position: ManualLog, audience: Audience, *, log_only: bool = True) -> Tail:
-    tail = Tail(table, position, audience, log_only=log_only)
-    assert tail.catch_up(query)
-    assert (position.begun, position.offered, audience.told) == (10, 10, [])
+def begun(table: Table, position: ManualLog, followers: Followers, *, log_only: bool = True) -> Intake:
+    intake = Intake(table, position, followers, log_only=log_only)
+    assert intake.catch_up(query)
+    assert (position.begun, position.offered, followers.told) == (10, 10, [])
     table.asked.clear()
-    return tail
+    return intake
 
 
 def text(number: int | str, payload: bytes = b"1") -> str:
@@ -160,121 +160,127 @@ def unnumbered(name: str) -> str:
 
 
 def test_an_event_has_begun_before_it_is_offered_and_was_offered_after_that(
-    tail: Tail, table: Table, position: ManualLog, audience: Audience
+    intake: Intake, table: Table, position: ManualLog, followers: Followers
 ) -> None:
     table.add(11)
-    tail.receive([text(11)])
-    assert audience.told == [("11", 11, 10)]
+    intake.receive([text(11)])
+    assert followers.told == [("11", 11, 10)]
     assert position.offered == 11
 
 
-def test_a_batch_costs_one_question(tail: Tail, table: Table, audience: Audience) -> None:
+def test_a_batch_costs_one_question(intake: Intake, table: Table, followers: Followers) -> None:
     table.add(11, 12, 13)
-    tail.receive([text(11), text(12), text(13)])
-    assert audience.names == ["11", "12", "13"]
+    intake.receive([text(11), text(12), text(13)])
+    assert followers.names == ["11", "12", "13"]
     assert table.asked == ["news"]
 
 
 def test_what_was_read_before_its_notification_came_is_offered_once(
-    tail: Tail, table: Table, audience: Audience
+    intake: Intake, table: Table, followers: Followers
 ) -> None:
     table.add(11, 12, 13)
-    tail.receive([text(11)])
-    tail.receive([text(12), text(13)])
-    assert audience.names == ["11", "12", "13"]
+    intake.receive([text(11)])
+    intake.receive([text(12), text(13)])
+    assert followers.names == ["11", "12", "13"]
     assert table.asked == ["news"]
 
 
-def test_no_notifications_are_no_question(tail: Tail, table: Table) -> None:
-    tail.receive([])
+def test_no_notifications_are_no_question(intake: Intake, table: Table) -> None:
+    intake.receive([])
     assert table.asked == []
 
 
 def test_what_is_offered_is_what_the_log_has_and_not_what_was_notified(
-    tail: Tail, table: Table, audience: Audience, monkeypatch: pytest.MonkeyPatch
+    intake: Intake, table: Table, followers: Followers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offered: list[Event] = []
-    monkeypatch.setattr(audience, "offer", lambda topic, event: offered.append(event))
+    monkeypatch.setattr(followers, "offer", lambda topic, event: offered.append(event))
     table.add(11)
-    tail.receive([text(11, b'"forged"')])
+    intake.receive([text(11, b'"forged"')])
     assert offered == [logged(11)]
 
 
 @pytest.mark.parametrize("forged", [5, 12, 999_999_999_999_999_999])
 def test_an_invented_number_is_no_event_moves_nothing_and_hides_nothing(
-    tail: Tail, table: Table, position: ManualLog, audience: Audience, forged: int
+    intake: Intake, table: Table, position: ManualLog, followers: Followers, forged: int
 ) -> None:
     table.numbers.remove(5)
-    tail.receive([text(forged)])
-    assert audience.names == ["unlogged"]
+    intake.receive([text(forged)])
+    assert followers.names == ["unlogged"]
     assert (position.begun, position.offered) == (10, 10)
     table.add(13)
-    tail.receive([text(13)])
-    assert audience.names == ["unlogged", "13"]
+    intake.receive([text(13)])
+    assert followers.names == ["unlogged", "13"]
 
 
-def test_an_event_comes_whatever_its_notification_has_become(tail: Tail, table: Table, audience: Audience) -> None:
+def test_an_event_comes_whatever_its_notification_has_become(
+    intake: Intake, table: Table, followers: Followers
+) -> None:
     table.add(11, 12, 13)
-    tail.receive(["", "damaged"])
-    assert audience.names == ["malformed", "malformed", "11", "12", "13"]
+    intake.receive(["", "damaged"])
+    assert followers.names == ["malformed", "malformed", "11", "12", "13"]
 
 
 def test_an_event_that_was_passed_long_ago_is_asked_for(
-    tail: Tail, table: Table, audience: Audience, monkeypatch: pytest.MonkeyPatch
+    intake: Intake, table: Table, followers: Followers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_REMEMBERED", 2)
     table.add(*range(11, 18))
-    tail.receive([text(17)])
+    intake.receive([text(17)])
     table.asked.clear()
-    tail.receive([text(11), text(12)])
-    assert audience.names == [str(number) for number in range(11, 18)]
+    intake.receive([text(11), text(12)])
+    assert followers.names == [str(number) for number in range(11, 18)]
     assert table.asked == ["news", "among"]
 
 
-def test_what_nobody_can_follow_is_counted_and_passed_over(tail: Tail, audience: Audience) -> None:
-    tail.receive([encode(Event.checked("x" * 64, b"1", "", ""), TENANT)])
-    assert (audience.unroutable, audience.told) == (1, [])
+def test_what_nobody_can_follow_is_counted_and_passed_over(intake: Intake, followers: Followers) -> None:
+    intake.receive([encode(Event.checked("x" * 64, b"1", "", ""), TENANT)])
+    assert (followers.unroutable, followers.told) == (1, [])
 
 
 # Events past the log.
 
 
-def test_what_is_past_the_log_is_not_delivered_where_the_log_has_everything(tail: Tail, audience: Audience) -> None:
-    tail.receive([unnumbered("a"), text("somebody's own"), text(3 * 10**17)])
-    assert audience.names == ["unlogged"] * 3
+def test_what_is_past_the_log_is_not_delivered_where_the_log_has_everything(
+    intake: Intake, followers: Followers
+) -> None:
+    intake.receive([unnumbered("a"), text("somebody's own"), text(3 * 10**17)])
+    assert followers.names == ["unlogged"] * 3
 
 
 def test_what_is_past_the_log_comes_in_its_turn_and_without_a_number(
-    open_tail: Tail, table: Table, audience: Audience
+    open_intake: Intake, table: Table, followers: Followers
 ) -> None:
     table.add(11, 12, 13)
     table.numbers.remove(7)
-    open_tail.receive([unnumbered("a"), text(11), text(7, b'"b"'), unnumbered("c"), text(12)])
-    assert audience.names == ['"a"', "11", '"c"', "12", '"b"']
-    open_tail.receive([unnumbered("d"), text(13)])
-    assert audience.names[5:] == ['"d"', "13"]
+    open_intake.receive([unnumbered("a"), text(11), text(7, b'"b"'), unnumbered("c"), text(12)])
+    assert followers.names == ['"a"', "11", '"c"', "12", '"b"']
+    open_intake.receive([unnumbered("d"), text(13)])
+    assert followers.names[5:] == ['"d"', "13"]
 
 
 def test_in_a_large_batch_the_events_of_the_log_come_before_what_is_past_it(
-    open_tail: Tail, table: Table, audience: Audience
+    open_intake: Intake, table: Table, followers: Followers
 ) -> None:
     table.add(11, 12, 13)
-    open_tail.receive([*[unnumbered("a")] * 62, text(11), text(12)])
-    assert audience.names == ["11", "12", "13", *['"a"'] * 62]
-    open_tail.receive([unnumbered("b")] * 16)
+    open_intake.receive([*[unnumbered("a")] * 62, text(11), text(12)])
+    assert followers.names == ["11", "12", "13", *['"a"'] * 62]
+    open_intake.receive([unnumbered("b")] * 16)
     assert table.asked == ["news"], "a small batch of others asks nothing"
 
 
-def test_a_damaged_notification_has_the_log_read_to_its_end(open_tail: Tail, table: Table, audience: Audience) -> None:
+def test_a_damaged_notification_has_the_log_read_to_its_end(
+    open_intake: Intake, table: Table, followers: Followers
+) -> None:
     table.add(11, 12, 13)
-    open_tail.receive([text(11), "damaged"])
-    assert audience.names == ["11", "malformed", "12", "13"]
+    open_intake.receive([text(11), "damaged"])
+    assert followers.names == ["11", "malformed", "12", "13"]
 
 
-def test_an_unnumbered_event_alone_asks_nothing(open_tail: Tail, table: Table, audience: Audience) -> None:
+def test_an_unnumbered_event_alone_asks_nothing(open_intake: Intake, table: Table, followers: Followers) -> None:
     table.add(11)
-    open_tail.receive([unnumbered("a")])
-    assert audience.names == ['"a"']
+    open_intake.receive([unnumbered("a")])
+    assert followers.names == ['"a"']
     assert table.asked == []
 
 
@@ -283,19 +289,19 @@ def test_an_unnumbered_event_alone_asks_nothing(open_tail: Tail, table: Table, a
 
 @pytest.mark.parametrize("follows", [True, False])
 def test_a_large_payload_is_read_where_somebody_follows(
-    tail: Tail, table: Table, position: ManualLog, audience: Audience, follows: bool
+    intake: Intake, table: Table, position: ManualLog, followers: Followers, follows: bool
 ) -> None:
-    audience.follows = follows
+    followers.follows = follows
     table.add(11)
     table.large.add(11)
-    tail.receive([text(11)])
+    intake.receive([text(11)])
     assert table.asked == ["news", "one"][: 1 + follows]
-    assert audience.told == [("11", 11, 10)][:follows]
+    assert followers.told == [("11", 11, 10)][:follows]
     assert (position.begun, position.offered) == (11, 11)
 
 
 def test_an_event_has_begun_before_its_payload_is_read(
-    tail: Tail, table: Table, position: ManualLog, monkeypatch: pytest.MonkeyPatch
+    intake: Intake, table: Table, position: ManualLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table.add(11)
     table.large.add(11)
@@ -306,32 +312,32 @@ def test_an_event_has_begun_before_its_payload_is_read(
         return logged(11)
 
     monkeypatch.setattr(table, "one", look)
-    tail.receive([text(11)])
+    intake.receive([text(11)])
     assert seen == [(11, 10)]
 
 
 def test_an_event_whose_payload_was_pruned_in_this_moment_is_a_gap(
-    tail: Tail, table: Table, position: ManualLog, audience: Audience, monkeypatch: pytest.MonkeyPatch
+    intake: Intake, table: Table, position: ManualLog, followers: Followers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table.add(11)
     table.large.add(11)
     monkeypatch.setattr(table, "one", lambda *given: None)
-    tail.receive([text(11)])
-    assert audience.told == [("gap", 11, 10)]
+    intake.receive([text(11)])
+    assert followers.told == [("gap", 11, 10)]
     assert position.offered == 11
 
 
 # A new session.
 
 
-def test_what_was_missed_is_offered_and_not_once_more(tail: Tail, table: Table, audience: Audience) -> None:
+def test_what_was_missed_is_offered_and_not_once_more(intake: Intake, table: Table, followers: Followers) -> None:
     table.add(*range(11, 20))
-    assert tail.catch_up(query)
-    assert audience.names == [str(number) for number in range(11, 20)]
-    assert audience.asleep == 0
+    assert intake.catch_up(query)
+    assert followers.names == [str(number) for number in range(11, 20)]
+    assert followers.asleep == 0
     table.add(20)
-    tail.receive([text(number) for number in range(15, 21)])
-    assert audience.names == [str(number) for number in range(11, 21)]
+    intake.receive([text(number) for number in range(15, 21)])
+    assert followers.names == [str(number) for number in range(11, 21)]
 
 
 @pytest.mark.parametrize(
@@ -344,33 +350,33 @@ def test_what_was_missed_is_offered_and_not_once_more(tail: Tail, table: Table, 
     ],
 )
 def test_a_position_that_the_log_does_not_know_is_a_gap(
-    tail: Tail, table: Table, position: ManualLog, audience: Audience, numbers: list[int]
+    intake: Intake, table: Table, position: ManualLog, followers: Followers, numbers: list[int]
 ) -> None:
     table.numbers = numbers
-    assert not tail.catch_up(query)
+    assert not intake.catch_up(query)
     last = max(numbers, default=0)
     # Where the log ends before the position, no number is this process's own until everyone was told.
-    assert audience.told == [("gap", last, 10 if last >= 10 else 0)]
+    assert followers.told == [("gap", last, 10 if last >= 10 else 0)]
     assert (position.begun, position.offered) == (last, last)
 
 
-def test_a_position_where_the_log_begins_is_known(tail: Tail, table: Table, audience: Audience) -> None:
+def test_a_position_where_the_log_begins_is_known(intake: Intake, table: Table, followers: Followers) -> None:
     table.pruned_to, table.numbers = 10, [11]
-    assert tail.catch_up(query)
-    assert audience.names == ["11"]
+    assert intake.catch_up(query)
+    assert followers.names == ["11"]
 
 
 def test_nobody_is_believed_to_be_beyond_a_gap_before_it_was_told(
-    tail: Tail, table: Table, position: ManualLog, audience: Audience
+    intake: Intake, table: Table, position: ManualLog, followers: Followers
 ) -> None:
     table.pruned_to, table.numbers = 15, [20]
-    assert not tail.catch_up(query)
-    assert audience.told == [("gap", 20, 10)]
+    assert not intake.catch_up(query)
+    assert followers.told == [("gap", 20, 10)]
     assert position.offered == 20
 
 
 def test_what_was_pruned_while_it_was_filled_in_is_a_gap(
-    tail: Tail, table: Table, position: ManualLog, audience: Audience, monkeypatch: pytest.MonkeyPatch
+    intake: Intake, table: Table, position: ManualLog, followers: Followers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table.add(*range(11, 21))
     news = table.news
@@ -381,64 +387,64 @@ def test_what_was_pruned_while_it_was_filled_in_is_a_gap(
         return found
 
     monkeypatch.setattr(table, "news", prune_after_it)
-    assert not tail.catch_up(query)
-    assert audience.names == ["11", "12", "13", "14", "gap"]
+    assert not intake.catch_up(query)
+    assert followers.names == ["11", "12", "13", "14", "gap"]
     assert position.offered == 20
 
 
 def test_what_was_pruned_before_it_was_read_is_a_gap(
-    tail: Tail, table: Table, position: ManualLog, audience: Audience
+    intake: Intake, table: Table, position: ManualLog, followers: Followers
 ) -> None:
     table.add(20)
     table.pruned_to = 15
-    tail.receive([text(20)])
-    assert audience.told == [("gap", 20, 10)]
+    intake.receive([text(20)])
+    assert followers.told == [("gap", 20, 10)]
     assert position.offered == 20
 
 
 def test_when_too_much_was_missed_each_reader_is_sent_to_the_log(
-    tail: Tail, table: Table, position: ManualLog, audience: Audience
+    intake: Intake, table: Table, position: ManualLog, followers: Followers
 ) -> None:
     table.max_replay = 6
     table.add(*range(11, 101))
-    assert tail.catch_up(query)
-    assert audience.names == ["11", "12", "13", "14", "15", "16", "skip 16 to 100"]
-    assert audience.told[-1] == ("skip 16 to 100", 100, 16)
-    assert (position.offered, audience.asleep) == (100, 0)
+    assert intake.catch_up(query)
+    assert followers.names == ["11", "12", "13", "14", "15", "16", "skip 16 to 100"]
+    assert followers.told[-1] == ("skip 16 to 100", 100, 16)
+    assert (position.offered, followers.asleep) == (100, 0)
 
 
 def test_when_too_much_was_missed_everyone_refreshes_where_nobody_refills(
-    tail: Tail, table: Table, position: ManualLog, audience: Audience, monkeypatch: pytest.MonkeyPatch
+    intake: Intake, table: Table, position: ManualLog, followers: Followers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(position, "refill", False)
     table.max_replay = 2
     table.add(*range(11, 101))
-    assert not tail.catch_up(query)
-    assert audience.told[-1] == ("gap", 100, 12)
+    assert not intake.catch_up(query)
+    assert followers.told[-1] == ("gap", 100, 12)
 
 
 def test_filling_takes_no_longer_than_it_may(
-    tail: Tail, table: Table, audience: Audience, monkeypatch: pytest.MonkeyPatch
+    intake: Intake, table: Table, followers: Followers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_FILL_TIME", -1.0)
     table.add(*range(11, 101))
-    assert tail.catch_up(query)
-    assert audience.names == ["11", "skip 11 to 100"]
+    assert intake.catch_up(query)
+    assert followers.names == ["11", "skip 11 to 100"]
 
 
 def test_every_new_session_is_a_gap_where_others_notify_as_well(
-    open_tail: Tail, position: ManualLog, audience: Audience
+    open_intake: Intake, position: ManualLog, followers: Followers
 ) -> None:
-    assert not open_tail.catch_up(query)
-    assert audience.told == [("gap", 10, 10)]
+    assert not open_intake.catch_up(query)
+    assert followers.told == [("gap", 10, 10)]
 
 
 def test_readers_that_are_there_before_the_first_session_refresh(
-    table: Table, position: ManualLog, audience: Audience
+    table: Table, position: ManualLog, followers: Followers
 ) -> None:
-    audience.exists = True
-    assert not Tail(table, position, audience).catch_up(query)
-    assert audience.told == [("gap", 10, 0)]
+    followers.exists = True
+    assert not Intake(table, position, followers).catch_up(query)
+    assert followers.told == [("gap", 10, 0)]
     assert position.offered == 10
 
 
@@ -447,7 +453,7 @@ def test_readers_that_are_there_before_the_first_session_refresh(
 
 @pytest.mark.parametrize("large", [set(), {11}, {12}])
 def test_what_could_not_be_read_is_filled_in_later(
-    tail: Tail, table: Table, audience: Audience, monkeypatch: pytest.MonkeyPatch, large: set[int]
+    intake: Intake, table: Table, followers: Followers, monkeypatch: pytest.MonkeyPatch, large: set[int]
 ) -> None:
     table.add(11, 12)
     table.large = large
@@ -455,9 +461,9 @@ def test_what_could_not_be_read_is_filled_in_later(
         patch.setattr(table, "one", lost)
         patch.setattr(table, "news", table.news if large else lost)
         with pytest.raises(psycopg.OperationalError):
-            tail.receive([text(11)])
-    assert tail.catch_up(query)
-    assert audience.names == ["11", "12"]
+            intake.receive([text(11)])
+    assert intake.catch_up(query)
+    assert followers.names == ["11", "12"]
 
 
 def lost(*given: object) -> Any:
@@ -465,7 +471,7 @@ def lost(*given: object) -> Any:
 
 
 def test_a_listener_that_was_given_up_does_not_move_the_position_back(
-    table: Table, position: ManualLog, audience: Audience, tail: Tail
+    table: Table, position: ManualLog, followers: Followers, intake: Intake
 ) -> None:
     ends = table.ends
 
@@ -476,59 +482,61 @@ def test_a_listener_that_was_given_up_does_not_move_the_position_back(
 
     table.ends = slow  # type: ignore[method-assign]
     with pytest.raises(RuntimeError):
-        tail.catch_up(query)
+        intake.catch_up(query)
     assert (position.begun, position.offered) == (14, 14)
 
 
-def test_nor_one_that_has_an_event_past_the_log_to_read(open_tail: Tail, table: Table, audience: Audience) -> None:
+def test_nor_one_that_has_an_event_past_the_log_to_read(
+    open_intake: Intake, table: Table, followers: Followers
+) -> None:
     table.add(11)
     table.fails = True
     with pytest.raises(psycopg.OperationalError):
-        open_tail.receive([unnumbered("a"), text(11)])
-    assert (audience.names, audience.asleep) == (['"a"'], 0)
+        open_intake.receive([unnumbered("a"), text(11)])
+    assert (followers.names, followers.asleep) == (['"a"'], 0)
 
 
 @pytest.mark.parametrize("asks", ["one", "news", "among"])
 def test_nobody_sleeps_who_has_something_to_read_while_the_server_is_asked(
-    tail: Tail, table: Table, audience: Audience, monkeypatch: pytest.MonkeyPatch, asks: str
+    intake: Intake, table: Table, followers: Followers, monkeypatch: pytest.MonkeyPatch, asks: str
 ) -> None:
     table.add(*range(11, 16))
     table.large = {12} if asks == "one" else set()
     ask, seen = getattr(table, asks), []
 
     def look(*given: Any) -> Any:
-        seen.append(audience.asleep)
+        seen.append(followers.asleep)
         return ask(*given)
 
     monkeypatch.setattr(table, asks, look)
-    tail.receive([text(11), text(3)])
+    intake.receive([text(11), text(3)])
     assert seen
     assert set(seen) == {0}
 
 
 def test_while_a_loss_is_told_no_number_of_the_lost_log_is_this_process_own(
-    table: Table, position: ManualLog, audience: Audience
+    table: Table, position: ManualLog, followers: Followers
 ) -> None:
-    tail = begun(table, position, audience)
-    audience.exists = True
+    intake = begun(table, position, followers)
+    followers.exists = True
     table.numbers = list(range(1, 8))  # 8 to 10 are lost
-    tail.catch_up(query)
-    (told,) = [each for each in audience.told if each[0] == "gap"]
+    intake.catch_up(query)
+    (told,) = [each for each in followers.told if each[0] == "gap"]
     assert told == ("gap", 7, 0)
     assert (position.begun, position.offered) == (7, 7)
 
 
 def test_a_number_that_is_drawn_again_after_a_loss_is_news(
-    table: Table, position: ManualLog, audience: Audience
+    table: Table, position: ManualLog, followers: Followers
 ) -> None:
-    tail = begun(table, position, audience)
+    intake = begun(table, position, followers)
     for number in (11, 12, 13):
         table.add(number)
-        tail.receive([text(number)])
+        intake.receive([text(number)])
     table.numbers = list(range(1, 11))
-    tail.catch_up(query)
-    audience.told.clear()
+    intake.catch_up(query)
+    followers.told.clear()
     table.add(11)
-    tail.receive([text(11)])
-    assert audience.names == ["11"]
+    intake.receive([text(11)])
+    assert followers.names == ["11"]
     assert position.offered == 11

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pgfanout.backlog import Backlog
+from pgfanout.delivery.backlog import Backlog
+from pgfanout.delivery.registry import Consumer, Registry
 from pgfanout.errors import HubClosedError
 from pgfanout.event import Event
-from pgfanout.registry import Consumer, Registry
 from pgfanout.topic import Topic
 
 PATIENCE = 20.0

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from .event import Event
-from .topic import Topic
+from ..event import Event
+from ..topic import Topic
 
-__all__ = ["PATIENCE", "Answer", "Log", "Page", "always", "number_of", "numbered"]
+__all__ = ["Answer", "Log", "Page", "always", "number_of", "numbered"]
 
 _DIGITS = 18
 """As many as a number of 64 bits has at least."""
-
-PATIENCE = 3
-"""Answers in a row that lead nowhere before a reader gives up, and is told to refresh."""
 
 
 class Page(NamedTuple):

@@ -1,19 +1,20 @@
-"""A backlog that refills: nothing is lost, doubled or out of order, whenever the log answers."""
+"""The queue of a subscription with a log: nothing is lost, doubled or out of order, whenever the log answers."""
 
 from __future__ import annotations
 
 import queue
 import threading
+from typing import Any
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from pgfanout.delivery.backlog import Backlog
 from pgfanout.event import CLOSE_EVENT, REFRESH_EVENT, Event
-from pgfanout.refill import RefillingBacklog
 
-from .support.logs import TOPICS, MemoryLog, logged
-from .support.wait import eventually
+from ..support.logs import TOPICS, MemoryLog, logged
+from ..support.wait import eventually
 
 PATIENCE = 20.0
 
@@ -28,7 +29,7 @@ class Reader:
         for number in range(1, known + 1):
             self.log.commit(number)
         self.log.begun = self.log.offered = known
-        self.backlog = RefillingBacklog(size, None, self.log, TOPICS, room)
+        self.backlog = Backlog(size, None, self.log, TOPICS, room)
         self.backlog.begin(after)
 
     def offer(self, *numbers: int) -> None:
@@ -120,7 +121,7 @@ def test_a_number_that_is_ahead_of_this_process_waits_until_it_is_not() -> None:
     reader = Reader(known=10)
     for number in (11, 12, 13):
         reader.log.commit(number)  # other processes have had them
-    backlog = RefillingBacklog(2, None, reader.log, TOPICS)
+    backlog = Backlog(2, None, reader.log, TOPICS)
     backlog.begin(12)
     with pytest.raises(queue.Empty):
         backlog.get(timeout=0)
@@ -138,7 +139,9 @@ def test_a_number_that_the_log_does_not_know_is_a_refresh_and_then_it_goes_on(af
     reader = Reader(after=after, known=10)
     reader.log.pruned_to = 4
     reader.offer(11)
-    assert reader.drain() == [REFRESH_EVENT, logged(11)]
+    assert reader.drain() == [REFRESH_EVENT]  # it stands for everything that has been offered
+    reader.offer(12)
+    assert reader.drain() == [logged(12)]
 
 
 def test_what_was_pruned_before_it_was_read_is_a_refresh() -> None:
@@ -179,7 +182,7 @@ def test_an_event_without_a_number_can_not_be_read_again() -> None:
     assert reader.drain() == [plain, logged(1)]
     reader.backlog.offer(plain)
     reader.offer(2, 3)
-    assert reader.drain() == [REFRESH_EVENT]
+    assert reader.drain() == [REFRESH_EVENT, logged(2), logged(3)]
 
 
 def skip(reader: Reader, *numbers: int) -> None:
@@ -263,7 +266,7 @@ def test_where_the_log_lacks_some_events_also_the_last_number_is_a_question() ->
     log = MemoryLog(complete=False)
     log.commit(1)
     log.begun = log.offered = 1
-    backlog = RefillingBacklog(2, None, log, TOPICS)
+    backlog = Backlog(2, None, log, TOPICS)
     backlog.begin(1)
     with pytest.raises(queue.Empty):
         backlog.get(timeout=0)
@@ -317,7 +320,7 @@ def test_an_answer_from_before_a_refresh_is_not_taken_for_the_next() -> None:
 def test_answers_that_lead_nowhere_end_in_a_refresh() -> None:
     reader = Reader(2)
     reader.offer(*range(1, 10))
-    reader.backlog._floor = 10**15  # somebody's invention
+    reader.backlog._tail.floor = 10**15  # somebody's invention
     reader.log.page_size = 100
     assert reader.drain() == [*(logged(number) for number in range(1, 10)), REFRESH_EVENT]
 
@@ -345,7 +348,7 @@ def test_the_end_is_read_also_by_one_who_is_behind(drop: bool) -> None:
     reader.backlog.end(drop=drop)
     expected = [CLOSE_EVENT] if drop else [logged(1), logged(2), logged(3), CLOSE_EVENT]
     assert [reader.backlog.get(timeout=0) for _ in expected] == expected
-    assert reader.backlog.take_rest() == [CLOSE_EVENT]
+    assert reader.backlog.get_all(timeout=0) == [CLOSE_EVENT]
 
 
 def test_one_that_waits_is_woken_by_an_answer() -> None:
@@ -361,17 +364,15 @@ def test_one_that_waits_is_woken_by_an_answer() -> None:
     assert got == [logged(number) for number in range(1, 10)]
 
 
-def test_one_that_is_about_to_wait_is_asked_for_when_it_falls_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_is_about_to_wait_asks_when_it_falls_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Reader(2)
-    ask = reader.backlog._ask
-    late = [range(1, 6)]
+    wait = reader.backlog._wait
 
-    def ask_and_be_interrupted() -> None:
-        ask()
-        while late:
-            reader.offer(*late.pop())  # the listener comes before the reader has begun to wait
+    def be_interrupted_and_wait(*arguments: Any) -> Any:
+        reader.offer(*range(1, 6))  # the listener comes before the thread has begun to wait
+        return wait(*arguments)
 
-    monkeypatch.setattr(reader.backlog, "_ask", ask_and_be_interrupted)
+    monkeypatch.setattr(reader.backlog, "_wait", be_interrupted_and_wait)
     got: list[Event] = []
     thread = threading.Thread(target=lambda: got.append(reader.backlog.get(timeout=PATIENCE)))
     thread.start()
@@ -477,10 +478,10 @@ class Following(RuleBasedStateMachine):
     def it_is_bounded(self) -> None:
         if hasattr(self, "reader"):
             assert len(self.reader.backlog.queue) <= self.reader.backlog.maxsize
-            assert held(self.reader) == self.reader.backlog._bytes
+            assert held(self.reader) == self.reader.backlog._tail.bytes
             events = [event for event in self.reader.backlog.queue if event is not REFRESH_EVENT]
             assert held(self.reader) <= self.reader.backlog.max_bytes or len(events) == 1
-            assert len(self.reader.backlog._replayed) <= self.reader.log.page_size
+            assert len(self.reader.backlog._ready) <= self.reader.log.page_size
 
 
 TestFollowing = Following.TestCase

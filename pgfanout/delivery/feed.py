@@ -1,0 +1,227 @@
+"""Feed: the tail of one set of topics, held once for all readers that follow exactly these."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from ..event import REFRESH_EVENT, Event
+from ..topic import Topic
+from .log import Log, Page
+from .reader import Question, Reader
+from .tail import BUFFER_BYTES, Tail
+
+__all__ = ["Feed", "Mailbox"]
+
+
+class Owner(Protocol):
+    """The registry that a feed is in."""
+
+    def leave(self, consumer: Feed, *, stalled: bool = False) -> None:
+        """A reader has gone."""
+
+    def count_refreshes(self, count: int) -> None:
+        """So many refreshes were told to readers of feeds that were too slow."""
+
+    def count_failure(self) -> None:
+        """A reader ends because of an error of ours."""
+
+    def count_followers(self, change: int) -> None:
+        """So many readers of feeds more keep a thread."""
+
+
+class Mailbox(Protocol):
+    """Of the thread that reads the feeds of a hub."""
+
+    def news(self, feed: Feed) -> None:
+        """Note that a feed has something to read. Never waits. The feed says so once until it was read."""
+
+    def wake(self) -> None:
+        """Have the thread read what was noted. Never waits."""
+
+
+class ThreadOfReader(Protocol):
+    """A reader of the feed that has a thread of its own, and is told of news on its own."""
+
+    def news(self) -> None:
+        """There is something to read. Never waits."""
+
+
+class Feed(Tail):
+    """A tail with a lock, so that the listener appends while the thread of the readers reads.
+
+    An event costs the listener one append, however many readers there are, and a reader that stalls holds nothing that
+    the others don't. What waits for a reader is what it has not read. Each reader is told to refresh, or sent to the
+    log, as if it had a queue of `size` events of its own.
+
+    `members` is the number of readers; the registry writes it.
+
+    `_lock` guards the tail and the attributes below it, and the readers while they read. It is held for a few
+    operations on a list.
+    """
+
+    __slots__ = ("_ended", "_followers", "_lock", "_mailbox", "_owner", "_told", "_topics", "early", "members")
+
+    def __init__(
+        self,
+        size: int,
+        mailbox: Mailbox,
+        owner: Owner,
+        topics: Sequence[Topic] = (),
+        log: Log | None = None,
+        *,
+        buffer_bytes: int = BUFFER_BYTES,
+    ) -> None:
+        super().__init__(size, buffer_bytes, log)
+        self.members = 0
+        self.early = False
+        """Whether its readers came before the hub listened for the first time. A refresh ends that. Until then they get
+        no number, since nobody knows what they have missed."""
+        self._topics = topics
+        self._mailbox = mailbox
+        self._owner = owner
+        self._lock = threading.Lock()
+        self._followers: tuple[ThreadOfReader, ...] = ()
+        self._ended = False
+        self._told = False
+
+    # For the listener, and for threads that bring a reader.
+
+    def begin(self) -> None:
+        """Note that events are offered from now on. Idempotent."""
+        begun = self.begun
+        with self._lock:
+            if self.floor < 0:
+                self.floor = begun
+
+    def offer(self, event: Event) -> bool:
+        """Append an event; never waits. Always true: only a reader that reads can find that it was too slow."""
+        with self._lock:
+            if self._ended:
+                return True
+            if event is REFRESH_EVENT:
+                self.early = False
+                self.append_refresh()
+            else:
+                self.append(event)
+            if len(self.events) >= 2 * self.size or self.bytes > self.max_bytes:  # seldom, since it takes its time
+                self.fit()
+            told, self._told = self._told, True
+        self._tell(told)
+        return True
+
+    def skip(self, after: int, until: int) -> None:
+        """Send every reader to the log for what it has not read yet: the events after one number, up to another, are
+        not offered. Never waits."""
+        with self._lock:
+            if self._ended:
+                return
+            self.leave_to_log(until)
+            told, self._told = self._told, True
+        self._tell(told)
+
+    def end(self) -> None:
+        """Take no further event. Readers get what is there, and then see `ended`."""
+        with self._lock:
+            self._ended = True
+        self._tell(told=False)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no further event will come. What is there may still be read."""
+        return self._ended
+
+    @property
+    def offered(self) -> int:
+        """See `Tail.offered`; 0 as long as the feed is early."""
+        return 0 if self.early else super().offered
+
+    # For the thread of the readers, and for threads that bring one.
+
+    def reader(self, after: int | None = None) -> Reader:
+        """A new reader of what comes from now on, or of what came after a number from outside. In an early feed it is
+        the former, since that begins with a refresh."""
+        with self._lock:
+            if after is not None and not self.early:
+                return Reader.after(after, self)
+            return Reader(self.end_position, self.offered)
+
+    def read(self, reader: Reader, until: int | None = None, readers: int = 1) -> list[Event]:
+        """See `Reader.read`; for so many `readers` at the same place."""
+        with self._lock:
+            if until is None:
+                self._told = False
+            events = reader.read(self, until)
+        self._count_refreshes(reader, readers)
+        return events
+
+    def ask(
+        self, reader: Reader, answer: Callable[[Question, Page | None], object], wanted: Callable[[Question], bool]
+    ) -> None:
+        """Ask the log for the page that a reader needs, if it needs one now. `answer` and `wanted` are called with the
+        question, in other threads: see `Log.ask`."""
+        question = reader.ask()
+        if question is not None:
+            assert self.log is not None
+            self.log.ask(
+                self._topics,
+                question.after,
+                partial(answer, question),
+                known=question.known,
+                again=question.again,
+                wanted=partial(wanted, question),
+            )
+
+    def take(self, reader: Reader, question: Question, page: Page | None) -> list[Event]:
+        """See `Reader.take`."""
+        with self._lock:
+            events = reader.take(self, question, page)
+        self._count_refreshes(reader, 1)
+        return events
+
+    def cursor(self, reader: Reader) -> int:
+        """See `Reader.cursor`."""
+        with self._lock:
+            return reader.cursor(self)
+
+    def has_news(self, reader: Reader) -> bool:
+        """Whether there is something to be done for a reader."""
+        return reader.behind or self.end_position > reader.position or self._ended
+
+    def drop_read(self, position: int) -> None:
+        """Let go of what comes before a position, when every reader has passed that."""
+        with self._lock:
+            self.forget(position)
+
+    def count_failure(self) -> None:
+        """Count a reader that ends because of an error of ours."""
+        self._owner.count_failure()
+
+    def leave(self, *, stalled: bool = False) -> None:
+        """Be no reader any more; `stalled` when it took nothing for too long. Once for each reader."""
+        self._owner.leave(self, stalled=stalled)
+
+    def add_follower(self, follower: ThreadOfReader) -> None:
+        """Tell one of the readers of news, too."""
+        with self._lock:
+            self._followers = (*self._followers, follower)
+        self._owner.count_followers(1)
+
+    def remove_follower(self, follower: ThreadOfReader) -> None:
+        """Tell it nothing any more."""
+        with self._lock:
+            self._followers = tuple(each for each in self._followers if each is not follower)
+        self._owner.count_followers(-1)
+
+    def _tell(self, told: bool) -> None:
+        if not told:
+            self._mailbox.news(self)
+        for follower in self._followers:
+            follower.news()
+
+    def _count_refreshes(self, reader: Reader, readers: int) -> None:
+        if reader.refreshes:
+            count, reader.refreshes = reader.refreshes, 0
+            self._owner.count_refreshes(count * readers)

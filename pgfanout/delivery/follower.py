@@ -1,0 +1,122 @@
+"""Follower: a reader of a feed for a thread that waits."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+
+from ..event import CLOSE_EVENT, Event
+from .feed import Feed
+from .log import Page
+from .reader import Question, Reader
+from .relay import Relay
+
+__all__ = ["Follower"]
+
+
+class Follower:
+    """What a stream goes on with in its thread when it was to leave it and can't: the feed and the reader that it has.
+
+    It reads like a subscription. One thread reads; any thread may close it meanwhile.
+
+    `_changed` guards the attributes below it, and wakes the thread that waits.
+    """
+
+    def __init__(self, feed: Feed, reader: Reader, relay: Relay) -> None:
+        """Belongs to the feed already, as one of its readers; `close` ends that."""
+        self._feed = feed
+        self._reader = reader
+        self._relay = relay
+        self._changed = threading.Condition()
+        self._pages: deque[tuple[Question, Page | None]] = deque()
+        self._waiting = False
+        self._due = False  # whether something has happened since the last look
+        self._closed = False
+        feed.add_follower(self)
+
+    @property
+    def cursor(self) -> int | None:
+        """Everything of its topics up to this number of the log has been read; None without a log."""
+        return None if self._feed.log is None else self._feed.cursor(self._reader)
+
+    def get_all(self, timeout: float) -> list[Event]:
+        """Every event that waits, at least one; waits for the first, `timeout` seconds at most.
+
+        The list ends with `CLOSE_EVENT` at the end. Raises `queue.Empty` when the time has passed.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            if self._closed:
+                return [CLOSE_EVENT]
+            ended = self._feed.ended  # asked first: what came before the end is read
+            if events := self._read():
+                return events
+            if ended:
+                return [CLOSE_EVENT]
+            self._wait(max(0.0, deadline - time.monotonic()))
+
+    def close(self) -> None:
+        """Leave the feed. Idempotent, never waits; a thread that waits gets `CLOSE_EVENT`."""
+        self._leave(stalled=False)
+
+    def let_go(self) -> None:
+        """Close it because its client has stalled, which `hub.stats()` counts. Idempotent, never waits."""
+        self._leave(stalled=True)
+
+    def news(self) -> None:
+        """There is something in the feed; the relay wakes the thread. For the listener, never waits."""
+        with self._changed:
+            told, self._due = self._due, True
+            waiting = self._waiting
+        if waiting and not told:
+            self._relay.news(self)
+
+    def wake(self) -> bool:
+        """See `Runner`."""
+        with self._changed:
+            needed = self._waiting and self._due
+            if needed:
+                self._changed.notify()
+        return needed
+
+    def _read(self) -> list[Event]:
+        events: list[Event] = []
+        while self._pages:
+            events += self._feed.take(self._reader, *self._pages.popleft())
+        events += self._feed.read(self._reader)
+        if not events:
+            self._feed.ask(self._reader, self._answer, self._wants)
+        return events
+
+    def _wait(self, timeout: float) -> None:
+        try:
+            with self._changed:
+                self._waiting = True
+                try:
+                    if not self._changed.wait_for(lambda: self._due, timeout):
+                        raise queue.Empty
+                finally:
+                    self._waiting = self._due = False
+        finally:
+            self._relay.wake_next()
+
+    def _answer(self, question: Question, page: Page | None) -> None:
+        """In the thread of the log."""
+        with self._changed:
+            self._pages.append((question, page))
+            self._due = True
+            self._changed.notify()
+
+    def _wants(self, question: Question) -> bool:
+        return question is self._reader.asked and not self._closed
+
+    def _leave(self, *, stalled: bool) -> None:
+        with self._changed:
+            closed, self._closed = self._closed, True
+            self._due = True
+            self._changed.notify()
+        if not closed:
+            self._feed.remove_follower(self)
+            self._feed.leave(stalled=stalled)

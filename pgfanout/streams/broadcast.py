@@ -1,0 +1,90 @@
+"""Broadcast: the same bytes for many outlets, some at a time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from . import held
+from .outlet import Outlet, chunk
+
+__all__ = ["Broadcast", "Written"]
+
+_FEW = 16
+_TOO_LONG = 0.001
+"""Seconds for a write that takes some microseconds."""
+_SLICE = 8 * _FEW
+"""Writes of one slice, which take about a millisecond: others wait so long for their news."""
+
+
+class Written(NamedTuple):
+    """What became of a slice, apart from the outlets that took everything."""
+
+    rests: list[tuple[Outlet, memoryview]]
+    """Those that took less, and what they did not take."""
+    failures: list[tuple[Outlet, Exception]]
+
+
+class Broadcast:
+    """Bytes that every outlet of an audience is to get, and the outlets that have not got them yet.
+
+    In slices, so that an event for thousands of streams does not hold up those of other feeds. For the streamer's
+    thread.
+    """
+
+    def __init__(self, plain: Mapping[int, Outlet], chunked: Mapping[int, Outlet], data: bytes) -> None:
+        """Outlets by their descriptors: those whose bodies end with the connection, and those with chunked ones."""
+        self._frames = data, chunk(data) if chunked else b""
+        self._left: dict[int, Outlet] = {**plain, **chunked}
+        self._descriptors = list(self._left)
+        self._at = 0
+        self._write: Callable[[int, bytes], int] = os.write
+
+    @property
+    def done(self) -> bool:
+        """Whether no outlet is left."""
+        return not self._left
+
+    def withdraw(self, outlet: Outlet) -> bytes:
+        """Write to this outlet no more. What it was to get; nothing if it has got that."""
+        if self._left.get(outlet.descriptor) is not outlet:
+            return b""
+        del self._left[outlet.descriptor]
+        return self._frames[outlet.chunked]
+
+    def write_slice(self) -> Written:
+        """Write to the next outlets.
+
+        Each write gives the interpreter up, which ordinary requests are glad of. A thread that computes, though, keeps
+        it for some milliseconds each time, and thousands of streams would wait for seconds: when a few writes have
+        taken that long, the others hold it.
+        """
+        written = Written([], [])
+        end = self._at + _SLICE
+        while self._at < end and self._left:
+            began = time.monotonic()
+            self._write_few(written)
+            if time.monotonic() - began > _FEW * _TOO_LONG:
+                self._write = held.write
+        return written
+
+    def _write_few(self, written: Written) -> None:
+        pop, frames, write = self._left.pop, self._frames, self._write
+        descriptors = self._descriptors[self._at : self._at + _FEW]
+        self._at += _FEW
+        for descriptor in descriptors:
+            outlet = pop(descriptor, None)
+            if outlet is None:
+                continue  # it was withdrawn
+            data = frames[outlet.chunked]
+            try:
+                sent = write(descriptor, data)
+            except BlockingIOError:
+                sent = 0
+            except Exception as error:
+                written.failures.append((outlet, error))
+                continue
+            if sent != len(data):
+                written.rests.append((outlet, memoryview(data)[sent:]))

@@ -30,12 +30,17 @@ _LONGEST = 64
 class Client:
     """One connection, and the last number that it has seen."""
 
-    def __init__(self, port: int) -> None:
-        self.connection = socket.socket()
-        self.connection.setblocking(False)
-        self.connection.connect_ex(("127.0.0.1", port))
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
         self.rest = b""
         self.number = -1
+
+    @classmethod
+    def connecting(cls, port: int) -> Client:
+        connection = socket.socket()
+        connection.setblocking(False)
+        connection.connect_ex(("127.0.0.1", port))
+        return cls(connection)
 
     def read(self) -> tuple[bytes, list[tuple[int, int]]]:
         """What has come, and the events in it: number and time. Raises RuntimeError at the end."""
@@ -57,7 +62,7 @@ class Crowd:
         self.first = first
         self.poll = select.epoll()
         self.start = time.monotonic()
-        clients = [Client(port) for _ in range(count)]
+        clients = [Client.connecting(port) for _ in range(count)]
         self.clients = {client.connection.fileno(): client for client in clients}
         for descriptor in self.clients:
             self.poll.register(descriptor, select.EPOLLOUT)

@@ -21,6 +21,8 @@ SCENARIOS = {
     "G": "connecting, from A",
     "H": "what publishing with history costs the writer",
     "I": "a crowd that comes back to the history",
+    "J": "a quiet topic beside a busy one",
+    "K": "a topic for each stream",
 }
 
 _OUT = Path(__file__).resolve().parent / "results"

@@ -14,6 +14,7 @@ __all__ = [
     "BARE",
     "BURST",
     "COMEBACK",
+    "FAIRNESS",
     "FULL_RATE",
     "HISTORY",
     "LIBRARY",
@@ -25,6 +26,7 @@ __all__ = [
     "QUIET",
     "STEADY",
     "THREAD_PATH",
+    "TOPICS",
     "WRITERS",
     "Trouble",
     "connect",
@@ -37,6 +39,8 @@ ORDINARY = "ordinary requests"
 THREAD_PATH = "thread path"
 WRITERS = "writers"
 COMEBACK = "coming back"
+FAIRNESS = "fairness"
+TOPICS = "many topics"
 
 BARE = "bare notifies"
 """Takes part at full rate, and serves nobody."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from .burst import burst
 from .comeback import comeback
 from .contender import CONTENDERS
+from .fairness import fairness, many_topics
 from .full_rate import full_rate
 from .measurement import Measurement
 from .options import Options
@@ -23,6 +24,6 @@ def measure(world: World, options: Options, contenders: Iterable[str], tell: Cal
     for scenario in (steady, burst, full_rate, thread_path):
         for measurement in scenario(world, options, chosen):
             tell(measurement)
-    for alone in (writers, comeback):
+    for alone in (writers, comeback, fairness, many_topics):
         for measurement in alone(world, options):
             tell(measurement)

@@ -29,11 +29,12 @@ class Sender(Protocol):
 class PostgresSender:
     """One `publish_many`, which is one statement and one transaction. The hub here publishes only, it never listens."""
 
-    def __init__(self, hub: PostgresHub) -> None:
+    def __init__(self, hub: PostgresHub, channel: str = CHANNEL) -> None:
         self._hub = hub
+        self._channel = channel
 
     def send(self, payloads: Sequence[bytes]) -> None:
-        self._hub.publish_many([(CHANNEL, TENANT, payload) for payload in payloads])
+        self._hub.publish_many([(self._channel, TENANT, payload) for payload in payloads])
 
     def close(self) -> None:
         self._hub.close()

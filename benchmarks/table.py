@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .contender import CONTENDERS
 from .measurement import Measurement, middle, select
-from .scenario import BURST, COMEBACK, FULL_RATE, ORDINARY, STEADY, THREAD_PATH, WRITERS
+from .scenario import BURST, COMEBACK, FAIRNESS, FULL_RATE, ORDINARY, STEADY, THREAD_PATH, TOPICS, WRITERS
 from .verdict import Verdict
 
 __all__ = ["table"]
@@ -68,6 +68,16 @@ _WRITER_COLUMNS: tuple[_Column, ...] = (
 )
 
 
+_TOPIC_COLUMNS: tuple[_Column, ...] = (
+    ("delivered", "delivered", ",.0f"),
+    ("refresh", "refreshes", ",.0f"),
+    ("p50 ms", "p50", ",.2f"),
+    ("p99 ms", "p99", ",.2f"),
+    ("max ms", "max", ",.2f"),
+    ("KiB/strm", "memory", ",.1f"),
+)
+
+
 _COMEBACK_COLUMNS: tuple[_Column, ...] = (
     ("all live s", "back", ",.2f"),
     ("refreshes", "refreshes", ",.0f"),
@@ -114,6 +124,8 @@ def _tables(measurements: Sequence[Measurement]) -> Iterator[str]:
         (THREAD_PATH, "Thread path: 40 events/s", _STREAM_COLUMNS),
         (WRITERS, "Writers: a transaction updates a row and publishes", _WRITER_COLUMNS),
         (COMEBACK, "Browsers that come back at once, beside 100 that are there", _COMEBACK_COLUMNS),
+        (FAIRNESS, "A quiet topic, 20 events/s, alone and beside a busy one, 4 events/s", _TOPIC_COLUMNS),
+        (TOPICS, "A topic for each stream: 100 events/s to random ones", _TOPIC_COLUMNS),
     )
     for scenario, title, columns in kinds:
         groups = _groups(select(measurements, scenario))

@@ -12,6 +12,7 @@ from .scenario import (
     BARE,
     BURST,
     COMEBACK,
+    FAIRNESS,
     FULL_RATE,
     HISTORY,
     MANY_WRITERS,
@@ -20,6 +21,7 @@ from .scenario import (
     ORDINARY,
     STEADY,
     THREAD_PATH,
+    TOPICS,
     WRITERS,
 )
 
@@ -35,6 +37,8 @@ _ORDINARY_P99 = 100.0
 _CONNECT = 6.0
 _THREAD_STREAMS, _THREAD_P99 = 500, 150.0
 _HISTORY_LATENCY, _HISTORY_RATE = 1.5, 0.7
+_QUIET_P99 = 15.0
+_TOPICS_P99, _TOPICS_MEMORY = 10.0, 2.0
 _CROWD, _BACK, _MEANWHILE, _SESSIONS = 1000, 5.0, 2.0, 2
 
 
@@ -183,6 +187,27 @@ def _comeback(measurements: Sequence[Measurement]) -> Iterator[Verdict]:
     yield Verdict("others' p99 meanwhile", quiet, measured, is_quiet)
 
 
+def _fairness(measurements: Sequence[Measurement]) -> Iterator[Verdict]:
+    what, reach = f"p99 of a quiet topic beside {_LARGEST:,} streams of a busy one", f"at most {_QUIET_P99:g} ms"
+    beside, alone = (middle(select(measurements, FAIRNESS, name)) for name in ("beside", "alone"))
+    if not (beside and alone):
+        yield _missing(what, reach)
+        return
+    measured = f"{beside['p99']:.1f} ms ({alone['p99']:.1f} alone)"
+    yield Verdict(what, reach, measured, beside["p99"] <= _QUIET_P99)
+
+
+def _topics(measurements: Sequence[Measurement]) -> Iterator[Verdict]:
+    what = f"{_LARGEST:,} topics with a stream each, 100 events/s"
+    reach = f"p99 at most {_TOPICS_P99:g} ms, {_TOPICS_MEMORY:g} KiB a stream"
+    ours = middle(select(measurements, TOPICS, streams=_LARGEST))
+    if not ours:
+        yield _missing(what, reach)
+        return
+    met = ours["p99"] <= _TOPICS_P99 and ours["memory"] <= _TOPICS_MEMORY
+    yield Verdict(what, reach, f"{ours['p99']:.1f} ms, {ours['memory']:.1f} KiB", met)
+
+
 def _is_back(ours: dict[str, float], told: float) -> bool:
     return ours["back"] < _BACK and not told
 
@@ -217,4 +242,6 @@ _JUDGEMENTS: tuple[Callable[[Sequence[Measurement]], Iterator[Verdict]], ...] = 
     _thread_path,
     _writers,
     _comeback,
+    _fairness,
+    _topics,
 )

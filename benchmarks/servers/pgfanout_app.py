@@ -22,7 +22,7 @@ fanout = PgFanout(app)
 
 @app.get("/events")
 def events() -> flask.Response:
-    return fanout.stream(CHANNEL, TENANT)
+    return fanout.stream(flask.request.args.get("channel", CHANNEL), TENANT)
 
 
 @app.get("/hello")

@@ -188,7 +188,7 @@ class Backlog(queue.Queue[Event]):
                 room = self._append_refresh()
             else:
                 if self._log is not None:
-                    self._note_idle(number_of(event) - 1)
+                    self._note_idle(self._log.offered)
                 room = self._tail.append(event) or self._make_room()
             if not self._waiting or self._told:
                 return room

@@ -35,17 +35,19 @@ class Reader:
     everything up to `number`.
 
     A reader that is not `behind` gets what comes next from its tail. One that is behind gets pages of the log, and
-    joins the tail again as soon as that has everything after `number`. Meanwhile `position` stays where the reader left
-    the tail. A gap behind that place ends the replay with a refresh: the log may be another one now, and its numbers
-    mean something else.
+    joins the tail again as soon as that has everything after `number`. Meanwhile `position` stays where the reader came
+    or left the tail. A gap behind that place ends the replay with a refresh: the log may be another one now, and its
+    numbers mean something else.
 
     The owner of the tail guards the reader as well.
     """
 
-    __slots__ = ("asked", "asks", "behind", "fruitless", "known", "number", "position", "refreshes")
+    __slots__ = ("asked", "asks", "behind", "fruitless", "had", "known", "number", "position", "refreshes")
 
     def __init__(self, position: int, number: int = 0, *, behind: bool = False, known: bool = True) -> None:
         self.position = position
+        self.had = position
+        """While it is behind: what it has had of the tail ends there. It may join no earlier."""
         self.number = number
         self.behind = behind
         self.known = known
@@ -64,11 +66,15 @@ class Reader:
     @classmethod
     def after(cls, number: int, tail: Tail) -> Reader:
         """A reader that begins after a number from outside, whether the log knows that or not."""
-        return cls(tail.gap, number, behind=True, known=False)
+        reader = cls(tail.end_position, number, behind=True, known=False)
+        reader.had = 0
+        return reader
 
     def copy(self) -> Reader:
         """Another reader at the same place, which has asked for nothing."""
-        return Reader(self.position, self.number, behind=self.behind, known=self.known)
+        reader = Reader(self.position, self.number, behind=self.behind, known=self.known)
+        reader.had = self.had
+        return reader
 
     def read(self, tail: Tail, until: int | None = None) -> list[Event]:
         """Hand out what comes next in the tail, up to a position or to the end.
@@ -171,7 +177,7 @@ class Reader:
         self.number = self.number if number is None else number
 
     def _fall_behind(self) -> None:
-        self.behind, self.known, self.asked, self.asks = True, True, None, 0
+        self.had, self.behind, self.known, self.asked, self.asks = self.position, True, True, None, 0
 
     def _join(self, tail: Tail, events: list[Event]) -> bool:
         """Go on in the tail if that has everything after the number."""
@@ -182,7 +188,7 @@ class Reader:
             return False
         if not self.known and not tail.vouches_for(self.number):
             return False
-        position = max(self.position, tail.position_after(self.number))
+        position = max(self.had, tail.position_after(self.number))
         if tail.has_unnumbered(self.position, position):  # the log did not have them
             self.refreshes += 1
             events.append(REFRESH_EVENT)
@@ -196,10 +202,11 @@ class Reader:
         return REFRESH_EVENT
 
     def _give_up(self, tail: Tail) -> Event:
-        """Go on at the tail's end. A refresh stands for everything that the log can't tell."""
-        self.number = tail.offered
+        """Go on in the tail with what has come since. A refresh stands for what the log can't tell."""
+        position = max(self.position, tail.first_position, tail.position_after(self.number) if self.known else 0)
+        self._go_on_after(tail.number_before(position))
         self.refreshes += 1
-        self._end_replay(tail.end_position)
+        self._end_replay(position)
         return REFRESH_EVENT
 
     def _end_replay(self, position: int) -> None:

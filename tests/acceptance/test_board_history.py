@@ -187,6 +187,7 @@ def test_a_page_that_missed_more_than_is_kept_refreshes(
         fall_asleep(page)
         eventually(lambda: page.request.get(f"{board.url}/status").json()["streams"] == 0)  # else a feed still has it
         insert(connection, f"Forgotten {round}")
+        await_cursor(board, page, connection)  # a worker that had not read it yet would find it gone, and tell that
         forget_everything(connection)
         wake_up(page)
         expect(cards(page, CAFE).get_by_text(f"Forgotten {round}")).to_be_visible()
@@ -252,6 +253,12 @@ def show(page: Page, visible: bool) -> None:
         " document.dispatchEvent(new Event('visibilitychange')); }",
         not visible,
     )
+
+
+def await_cursor(board: GunicornServer, page: Page, connection: psycopg.Connection) -> None:
+    """Wait until the worker has read the log to its end."""
+    [(last,)] = connection.execute("SELECT max(number) FROM pgfanout.event").fetchall()
+    eventually(lambda: f'data-cursor="{last}"' in page.request.get(board.url).text())
 
 
 def forget_everything(connection: psycopg.Connection) -> None:

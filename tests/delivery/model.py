@@ -373,7 +373,9 @@ class Readers(RuleBasedStateMachine):
 
     def _check_cursor(self, client: Client) -> None:
         cursor = client.consumer.cursor()
-        if self.log.knows(cursor):  # another one is a refresh when it comes back
+        if not self.log.knows(cursor):  # it is a refresh when it comes back
+            assert client.excused, f"the cursor {cursor} is no number of the log"
+        else:
             assert not client.stale, f"it was given {client.given}, which was lost, and the cursor {cursor}"
             self._nothing_is_missing(client, cursor)
             client.given = cursor

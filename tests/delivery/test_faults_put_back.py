@@ -106,6 +106,12 @@ FAULTS = [
         "        pass  # in the place",
     ),
     (tail, "what was skipped is taken to be here", "        self.floor = until\n", ""),
+    (
+        backlog,
+        "the cursor of an idle queue is a number that no event has",
+        "self._note_idle(self._log.offered)",
+        "self._note_idle(number_of(event) - 1)",
+    ),
 ]
 
 

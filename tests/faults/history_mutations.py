@@ -119,8 +119,8 @@ WITH_HISTORY = tuple(
         (
             "what is queued goes out again after the pages that had it",
             _READER,
-            "max(self.position, tail.position_after(self.number))",
-            "max(self.position, tail.first_position)",
+            "max(self.had, tail.position_after(self.number))",
+            "max(self.had, tail.first_position)",
             (),
         ),
         (

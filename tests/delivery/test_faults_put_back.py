@@ -16,7 +16,7 @@ from pgfanout.delivery import backlog, feed, reader, tail
 from .model import Readers
 
 SETTINGS = settings(
-    max_examples=4_000,
+    max_examples=3_000,
     stateful_step_count=40,
     deadline=None,
     database=None,
@@ -155,4 +155,4 @@ def test_the_model_finds(module: ModuleType, what: str, old: str, new: str) -> N
 
 @pytest.mark.parametrize("machine", [OfFeeds, OfQueues])
 def test_without_a_fault_it_finds_nothing(machine: type[Readers]) -> None:
-    run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=1_000))
+    run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=300))

@@ -1477,6 +1477,25 @@ def test_an_event_that_comes_between_reading_and_the_end_is_delivered(bench: Ben
     assert bench.pump.outlets == {}
 
 
+class UnforgettingFeed(Feed):
+    """A feed that fails when it is to let go of what all have."""
+
+    def drop_read(self, position: int) -> None:
+        raise ZeroDivisionError("nobody expected this")
+
+
+def test_a_feed_that_fails_after_its_events_were_written_costs_its_own_streams_alone(bench: Bench) -> None:
+    registry = bench.hub._dispatcher.registry
+    feed = registry.join(topics("orders", TENANT), lambda: UnforgettingFeed(8, Mailbox(), registry))
+    bench.admit()
+    feed.leave()
+    bench.offer(1)
+    bench.pump.broadcast(feed)
+    assert bench.received() == frame(1)
+    assert bench.pump.outlets == {}
+    assert bench.hub.stats().failed_streams == 1
+
+
 def test_who_has_left_does_not_come_up_any_more(bench: Bench) -> None:
     bench.admit()
     bench.admit()

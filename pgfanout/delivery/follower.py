@@ -21,7 +21,7 @@ class Follower:
 
     It reads like a subscription. One thread reads; any thread may close it meanwhile.
 
-    `_changed` guards the attributes below it, and wakes the thread that waits.
+    `_changed` guards the flags below it, and wakes the thread that waits. The deque's operations are atomic.
     """
 
     def __init__(self, feed: Feed, reader: Reader, relay: Relay) -> None:
@@ -42,7 +42,7 @@ class Follower:
         return None if self._feed.log is None else self._feed.cursor(self._reader)
 
     def get_all(self, timeout: float) -> list[Event]:
-        """Every event that waits, at least one; waits for the first, `timeout` seconds at most.
+        """Every event that waits, at least one. Blocks until there is one, `timeout` seconds at most.
 
         The list ends with `CLOSE_EVENT` at the end. Raises `queue.Empty` when the time has passed.
         """

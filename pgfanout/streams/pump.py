@@ -371,7 +371,11 @@ class Pump:
         if audience.broadcast is not None:
             self._broadcasts.append(audience)
         elif audience.size:
-            self._end_broadcast(audience)
+            try:
+                with _of_feed():
+                    self._end_broadcast(audience)
+            except _FeedError as failure:
+                self._end_feed(audience.feed, failure)
 
     def _end_broadcast(self, audience: Audience) -> None:
         """Everyone who is current has what was read, or takes it along."""

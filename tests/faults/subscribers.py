@@ -168,7 +168,8 @@ class HubSubscriber(Subscriber):
                     raise
 
     def _read(self, subscription: Subscription, record: Record) -> None:
-        waiting = len(subscription._backlog.queue)  # what was read again from a history is no part of it
+        with subscription._backlog.mutex:  # the listener appends an event before it makes room
+            waiting = len(subscription._backlog.queue)  # what was read again from a history is no part of it
         if waiting > subscription.buffer_size:
             record.faults.append(f"{waiting} events waited in a buffer of {subscription.buffer_size}")
         try:

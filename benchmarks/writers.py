@@ -11,7 +11,7 @@ from statistics import mean
 import psutil
 import psycopg
 
-from pgfanout.backends.postgres.schema import Schema
+from pgfanout.backends.postgres.history.schema import Schema
 from tests.support.postgres import PostgresServer
 
 from .draining import draining

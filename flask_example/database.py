@@ -7,7 +7,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from pgfanout.backends.postgres.trigger import TableTrigger
+from pgfanout.backends.postgres.history.trigger import TableTrigger
 
 from .tenants import TENANTS, menu
 

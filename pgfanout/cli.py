@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
 
-from .backends.postgres.schema import Schema
-from .backends.postgres.script import ScriptError, run_script
-from .backends.postgres.trigger import TableTrigger, drop_script
+from .backends.postgres.history.schema import Schema
+from .backends.postgres.history.script import ScriptError, run_script
+from .backends.postgres.history.trigger import TableTrigger, drop_script
 from .errors import HubConfigurationError
 
 __all__ = ["main"]

@@ -14,7 +14,7 @@ import flask
 from .backends.postgres import History, PostgresHub
 from .delivery.tail import BUFFER_BYTES
 from .errors import HubClosedError, HubConfigurationError, HubTimeoutError, PgFanoutError
-from .hub import NotifyHub
+from .hub import NotifyHub, core_of
 from .streams import StreamEndpoint, StreamLimiter
 from .streams.endpoint import check_detach
 
@@ -172,7 +172,7 @@ class PgFanout:
         if executor is not None:
             return hub.cursor(executor=executor) or ""
         try:
-            if hub.has_history and hub.await_first_start(self._endpoint.start_timeout):
+            if hub.has_history and core_of(hub).lifecycle.await_first_start(self._endpoint.start_timeout):
                 return hub.cursor() or ""
         except (HubClosedError, HubTimeoutError):
             pass

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .errors import HubClosedError
-from .hub import live_hubs
+from .hub import core_of, live_hubs
 from .streams.client import set_request
 from .streams.descriptors import raise_limit, set_reserve
 from .streams.detached import are_moving
@@ -60,7 +60,7 @@ def post_worker_init(worker: Any) -> None:
         with contextlib.suppress(HubClosedError):
             # Before the worker accepts requests: pages that come back get what they missed, and no refresh. A database
             # that is away is not waited for once it has refused.
-            hub.await_first_start(_START_TIME)
+            core_of(hub).lifecycle.await_first_start(_START_TIME)
     start_thread("pgfanout-watcher", _watch, worker, quitting)
 
 

@@ -38,6 +38,9 @@ class Listener(Protocol):
     def stop(self) -> None:
         """Make `run` return soon. From any thread, idempotent, never waits."""
 
+    def abandon(self) -> None:
+        """In a forked child: let go of the parent's connection without a word to its server."""
+
 
 class _Attempt:
     """A thread that runs one listener after the other until it is stopped.
@@ -185,6 +188,11 @@ class Lifecycle:
             ended = self._changed.wait_for(lambda: all(attempt.ended for attempt in others), _lock_time(timeout))
         if not ended:
             logger.warning("the listener's thread did not stop within %g s and is left behind", timeout)
+
+    def abandon(self) -> None:
+        """In a forked child, where the lock may be held for ever: let go of the parent's connections."""
+        for attempt in list(self._running):
+            attempt.listener.abandon()
 
     def now_listening(self) -> bool | None:
         """The listener's word that it listens. Whether it had listened before; None when it was given up meanwhile."""

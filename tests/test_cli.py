@@ -14,9 +14,9 @@ from psycopg import sql
 
 import pgfanout
 from pgfanout import PostgresHub
-from pgfanout.backends.postgres.schema import Schema
-from pgfanout.backends.postgres.script import ScriptError, run_script
-from pgfanout.backends.postgres.trigger import TableTrigger
+from pgfanout.backends.postgres.history.schema import Schema
+from pgfanout.backends.postgres.history.script import ScriptError, run_script
+from pgfanout.backends.postgres.history.trigger import TableTrigger
 from pgfanout.cli import main
 
 from .support.need import need

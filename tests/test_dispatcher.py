@@ -7,11 +7,13 @@ import queue
 
 import pytest
 
-from pgfanout import REFRESH_EVENT, Event, Subscription
+from pgfanout import REFRESH_EVENT, Event
 from pgfanout.delivery.backlog import Backlog
-from pgfanout.dispatcher import Dispatcher
+from pgfanout.delivery.dispatcher import Dispatcher
 from pgfanout.envelope import MalformedEnvelopeError
 from pgfanout.topic import Topic
+
+from .support.subscriptions import FedSubscription
 
 ORDERS = Topic("orders", "11111111-1111-4111-8111-111111111111")
 STOCK = Topic("stock", "11111111-1111-4111-8111-111111111111")
@@ -25,8 +27,8 @@ class Site:
         self.now = 100.0
         self.dispatcher = Dispatcher(lambda: self.now)
 
-    def subscribe(self, *topics: Topic) -> Subscription:
-        subscription = Subscription(8)
+    def subscribe(self, *topics: Topic) -> FedSubscription:
+        subscription = FedSubscription(8)
         self.dispatcher.registry.add(subscription.consumer, topics)
         return subscription
 
@@ -39,7 +41,7 @@ def site() -> Site:
     return Site()
 
 
-def got(subscription: Subscription) -> list[str]:
+def got(subscription: FedSubscription) -> list[str]:
     try:
         events = subscription.get_all(0)
     except queue.Empty:

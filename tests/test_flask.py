@@ -7,7 +7,7 @@ import json
 import threading
 import uuid
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -17,9 +17,13 @@ import pytest
 from werkzeug.test import TestResponse, create_environ
 
 from pgfanout import HubConfigurationError, InvalidEventError, MemoryHub, NotifyHub, PostgresHub, lifecycle
+from pgfanout.backends.postgres.backend import PostgresBackend
+from pgfanout.backends.postgres.listener import Timing
 from pgfanout.flask import PgFanout
+from pgfanout.hub import core_of
 from pgfanout.streams import EventStream, StreamEndpoint
 
+from .support.hubs import replace_listening, replace_send
 from .support.sse import EventStreamParser, SentEvent
 from .support.wait import eventually
 
@@ -62,17 +66,19 @@ class NotingHub(MemoryHub):
     def __init__(self) -> None:
         super().__init__()
         self.executors: list[Any] = []
+        replace_send(self, self.note)
 
-    def _send(self, texts: Sequence[str], executor: Any) -> None:
+    def note(self, send: Callable[..., None], texts: Sequence[str], executor: Any) -> None:
         self.executors.append(executor)
-        super()._send(texts, executor)
+        send(texts, executor)
 
 
 class NeverListeningHub(MemoryHub):
     """A hub whose server doesn't answer."""
 
-    def _listening(self) -> None:
-        pass
+    def __init__(self) -> None:
+        super().__init__()
+        replace_listening(self, lambda listen: False)
 
 
 class Reader:
@@ -184,8 +190,10 @@ def test_the_settings_reach_hub_caps_and_streams() -> None:
     fanout = PgFanout(app)
     hub, limiter, endpoint = fanout.hub, fanout.limiter, app.extensions["pgfanout"]
     assert isinstance(hub, PostgresHub)
-    assert (hub._postgres_channel, hub._buffer_size, hub._buffer_bytes) == ("other_events", 7, 8)
-    assert hub._timing == {"heartbeat": 1.5, "heartbeat_timeout": 2.5, "max_reconnect_delay": 3.5}
+    core, backend = core_of(hub), core_of(hub).backend
+    assert isinstance(backend, PostgresBackend)
+    assert (hub._postgres_channel, core._buffer_size, core._buffer_bytes) == ("other_events", 7, 8)
+    assert backend._timing == Timing(heartbeat=1.5, heartbeat_timeout=2.5, max_reconnect_delay=3.5)
     assert (limiter.max_streams, limiter.max_streams_per_user, limiter.thread_reserve) == (70, 3, 4)
     assert (endpoint.keepalive, endpoint.client_timeout) == (11.0, 12.0)
     assert (endpoint.start_timeout, endpoint.retry_after, endpoint.detach) == (13.0, 14.0, "never")
@@ -674,15 +682,15 @@ def test_while_another_request_waits_for_the_first_start_none_else_does() -> Non
 def test_a_hub_that_has_lost_its_server_is_not_healthy_and_says_why() -> None:
     lost = threading.Event()
 
-    class LosingHub(MemoryHub):
-        def _listening(self) -> None:
-            super()._listening()
-            self._not_listening("the server is gone")
-            lost.set()
+    def listen_and_lose(listen: Callable[[], bool]) -> None:
+        listen()
+        core_of(losing).sink.not_listening("the server is gone")
+        lost.set()
 
-    with LosingHub() as hub:
-        app = site(PgFanout(hub=hub))
-        hub.start()
+    with MemoryHub() as losing:
+        replace_listening(losing, listen_and_lose)
+        app = site(PgFanout(hub=losing))
+        losing.start()
         assert lost.wait(PATIENCE)
         status, body = health(app)
     assert (status, body["listening"], body["error"]) == (503, False, "the server is gone")

@@ -21,8 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgfanout import CLOSE_EVENT, REFRESH_EVENT, HubStats, MemoryHub, NotifyHub, Subscription
+from pgfanout.backend import Backend, Sink
 from pgfanout.delivery.backlog import Backlog
 from pgfanout.delivery.feed import Feed
+from pgfanout.delivery.intake import TextIntake
 from pgfanout.envelope import encode
 from pgfanout.errors import (
     HubClosedError,
@@ -33,7 +35,7 @@ from pgfanout.errors import (
     PgFanoutError,
 )
 from pgfanout.event import Event
-from pgfanout.hub import live_hubs
+from pgfanout.hub import core_of, live_hubs
 from pgfanout.topic import topics
 
 from .support.wait import eventually
@@ -46,42 +48,56 @@ SECRET = "s3cr3t-m4rk3r"
 class ScriptedListener:
     """Listens at once, or never, or fails; whatever the test chose."""
 
-    def __init__(self, behaviour: Callable[[], object]) -> None:
+    def __init__(self, sink: Sink, behaviour: Callable[[Sink], object]) -> None:
+        self.sink = sink
         self.behaviour = behaviour
         self.stopped = threading.Event()
 
     def run(self) -> None:
-        self.behaviour()
+        self.behaviour(self.sink)
         self.stopped.wait()
 
     def stop(self) -> None:
         self.stopped.set()
 
+    def abandon(self) -> None:
+        """There is no connection."""
+
+
+class ScriptedBackend(Backend):
+    """Notes what it is asked to do."""
+
+    def __init__(self, hub: ScriptedHub) -> None:
+        self.hub = hub
+
+    def new_listener(self, sink: Sink) -> ScriptedListener:
+        return ScriptedListener(sink, self.hub.behaviour)
+
+    def send(self, texts: Sequence[str], executor: Any) -> None:
+        self.hub.sent.append((list(texts), executor))
+
+    def close(self, timeout: float) -> None:
+        self.hub.sender_closed.append(timeout)
+
 
 class ScriptedHub(NotifyHub):
-    """A backend that notes what it is asked to do."""
+    """A hub whose listener does what the test chose; the test reports what it hears."""
 
-    def __init__(self, behaviour: Callable[[NotifyHub], object] | None = None, *, buffer_size: int = 32) -> None:
-        self.behaviour = behaviour or NotifyHub._listening
+    def __init__(self, behaviour: Callable[[Sink], object] = Sink.listening, *, buffer_size: int = 32) -> None:
+        self.behaviour = behaviour
         self.sent: list[tuple[list[str], Any]] = []
         self.sender_closed: list[float] = []
-        super().__init__(buffer_size=buffer_size)
+        super().__init__(lambda: ScriptedBackend(self), buffer_size=buffer_size)
 
-    def _new_listener(self) -> ScriptedListener:
-        return ScriptedListener(lambda: self.behaviour(self))
-
-    def _send(self, texts: Sequence[str], executor: Any) -> None:
-        self.sent.append((list(texts), executor))
-
-    def _close_sender(self, timeout: float) -> None:
-        self.sender_closed.append(timeout)
+    def receive(self, texts: Sequence[str]) -> None:
+        core_of(self).sink.receive(texts)
 
 
-def never_listen(hub: NotifyHub) -> None:
+def never_listen(sink: Sink) -> None:
     """The behaviour of a listener whose server doesn't answer."""
 
 
-def fail(hub: NotifyHub) -> None:
+def fail(sink: Sink) -> None:
     raise HubConfigurationError("wrong password")
 
 
@@ -133,8 +149,9 @@ def test_a_bound_in_bytes_is_at_least_1(size: int) -> None:
 
 
 def test_a_hub_has_the_bound_in_bytes_that_it_was_given_and_256_kib_by_default() -> None:
-    assert MemoryHub()._buffer_bytes == 262_144
-    assert MemoryHub(buffer_bytes=7)._buffer_bytes == 7
+    with MemoryHub() as hub, MemoryHub(buffer_bytes=7) as small:
+        assert hub.subscribe("orders", TENANT).buffer_bytes == 262_144
+        assert small.subscribe("orders", TENANT).buffer_bytes == 7
 
 
 def test_subscriptions_have_the_hubs_buffer_size_and_32_by_default() -> None:
@@ -145,7 +162,7 @@ def test_subscriptions_have_the_hubs_buffer_size_and_32_by_default() -> None:
 
 def test_the_interface_alone_makes_no_hub() -> None:
     with pytest.raises(TypeError):
-        NotifyHub()  # type: ignore[abstract]
+        NotifyHub()  # type: ignore[call-arg]
 
 
 def test_a_server_finds_the_hubs_that_it_has_to_close() -> None:
@@ -232,8 +249,8 @@ def test_a_run_that_fails_leaves_the_hub_closed() -> None:
 def test_a_run_that_is_interrupted_ends_every_subscription(pool: ThreadPoolExecutor) -> None:
     go = threading.Event()
 
-    def listen_until_interrupted(hub: NotifyHub) -> None:
-        hub._listening()
+    def listen_until_interrupted(sink: Sink) -> None:
+        sink.listening()
         assert go.wait(PATIENCE)
         raise KeyboardInterrupt
 
@@ -249,10 +266,10 @@ def test_a_run_that_is_interrupted_ends_every_subscription(pool: ThreadPoolExecu
 def test_a_start_whose_time_is_over_does_not_close_a_hub_that_runs(pool: ThreadPoolExecutor) -> None:
     begun, go = threading.Event(), threading.Event()
 
-    def listen_later(hub: NotifyHub) -> None:
+    def listen_later(sink: Sink) -> None:
         begun.set()
         assert go.wait(PATIENCE)
-        hub._listening()
+        sink.listening()
 
     with ScriptedHub(listen_later) as hub:
         future = pool.submit(hub.run)
@@ -278,8 +295,8 @@ def test_a_closed_hub_cannot_run(hub: ScriptedHub) -> None:
 def test_closing_ends_every_subscription_before_it_waits_for_the_listener(pool: ThreadPoolExecutor) -> None:
     release = threading.Event()
 
-    def hang(hub: NotifyHub) -> None:
-        hub._listening()
+    def hang(sink: Sink) -> None:
+        sink.listening()
         assert release.wait(PATIENCE)
 
     hub = ScriptedHub(hang)
@@ -320,8 +337,8 @@ def test_closing_gives_the_sender_the_time_that_is_left(hub: ScriptedHub) -> Non
 def test_closing_without_time_tells_what_it_left_behind(caplog: pytest.LogCaptureFixture) -> None:
     release = threading.Event()
 
-    def hang(hub: NotifyHub) -> None:
-        hub._listening()
+    def hang(hub: Sink) -> None:
+        hub.listening()
         assert release.wait(PATIENCE)
 
     hub = ScriptedHub(hang)
@@ -492,7 +509,7 @@ def test_a_text_goes_to_the_subscriptions_of_its_topic_and_to_no_other(hub: Scri
     both = hub.subscribe(["stock", "orders"], TENANT)
     other_channel = hub.subscribe("stock", TENANT)
     other_tenant = hub.subscribe("orders", OTHER)
-    hub._receive([text(1)])
+    hub.receive([text(1)])
     assert [waiting(each) for each in (here, both, other_channel, other_tenant)] == [
         [Event("orders", b"1")],
         [Event("orders", b"1")],
@@ -503,7 +520,7 @@ def test_a_text_goes_to_the_subscriptions_of_its_topic_and_to_no_other(hub: Scri
 
 def test_a_text_that_is_no_envelope_is_a_gap_for_everyone_and_the_rest_goes_on(hub: ScriptedHub) -> None:
     one, other = hub.subscribe("orders", TENANT), hub.subscribe("stock", OTHER)
-    hub._receive([text(1), "hello", text(2)])
+    hub.receive([text(1), "hello", text(2)])
     assert waiting(one) == [Event("orders", b"1"), REFRESH_EVENT, Event("orders", b"2")]
     assert waiting(other) == [REFRESH_EVENT]
     stats = hub.stats()
@@ -520,14 +537,16 @@ def test_who_comes_amid_a_batch_misses_nothing_between_two_of_its_events(hub: Sc
         yield from (text(2, "stock"), text(3, "orders"), text(4, "stock"))
 
     hub.subscribe("orders", TENANT)
-    hub._receive(texts())
+    intake = core_of(hub).intake
+    assert isinstance(intake, TextIntake)
+    intake.receive(texts())
     assert [event.payload for event in waiting(came[0])] == [b"2", b"3", b"4"]
 
 
 def test_foreign_texts_cannot_fill_the_log_and_are_not_shown(
     hub: ScriptedHub, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hub._receive([f'{{"payload": "{SECRET}"', SECRET, "{}"] * 100)
+    hub.receive([f'{{"payload": "{SECRET}"', SECRET, "{}"] * 100)
     (message,) = caplog.messages
     assert "not a JSON object" in message
     assert SECRET not in caplog.text
@@ -546,11 +565,11 @@ def test_a_payload_is_never_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_listening_again_is_a_gap_for_everyone() -> None:
     again, relistened = threading.Event(), threading.Event()
 
-    def lose_and_find(hub: NotifyHub) -> None:
-        hub._listening()
+    def lose_and_find(sink: Sink) -> None:
+        sink.listening()
         assert again.wait(PATIENCE)
-        hub._not_listening("the server is gone")
-        hub._listening()
+        sink.not_listening("the server is gone")
+        sink.listening()
         relistened.set()
 
     with ScriptedHub(lose_and_find) as hub:
@@ -566,19 +585,19 @@ def test_listening_again_is_a_gap_for_everyone() -> None:
 def test_whoever_is_there_before_the_first_listening_refreshes_and_nobody_else() -> None:
     go_on = threading.Event()
 
-    def listen_late(hub: NotifyHub) -> None:
+    def listen_late(sink: Sink) -> None:
         assert go_on.wait(PATIENCE)
-        hub._listening()
+        sink.listening()
 
     with ScriptedHub(listen_late) as hub:
         hub.start_in_background()
-        feed, reader = hub.follow(topics("orders", TENANT), NobodyReads())
+        feed, reader = core_of(hub).follow(topics("orders", TENANT), NobodyReads())
         assert feed.early
         go_on.set()
         late = hub.subscribe("orders", TENANT)
         eventually(lambda: not feed.early)
         assert feed.read(reader) == [REFRESH_EVENT]
-        later, reader = hub.follow(topics("stock", TENANT), NobodyReads())
+        later, reader = core_of(hub).follow(topics("stock", TENANT), NobodyReads())
         assert not later.early
         assert (later.read(reader), waiting(late)) == ([], [])
 
@@ -594,9 +613,9 @@ class NobodyReads:
 
 
 def test_an_outage_can_be_seen_before_it_is_over() -> None:
-    def lose(hub: NotifyHub) -> None:
-        hub._listening()
-        hub._not_listening("the server is gone")
+    def lose(sink: Sink) -> None:
+        sink.listening()
+        sink.not_listening("the server is gone")
 
     with ScriptedHub(lose) as hub:
         hub.start()
@@ -631,8 +650,8 @@ def test_a_reader_that_stalled_is_counted_once_and_one_that_left_is_not() -> Non
     hub = MemoryHub()
     with hub, hub.subscribe("orders", TENANT) as left, hub.subscribe("orders", TENANT) as stalled:
         left.close()
-        stalled.let_go()
-        stalled.let_go()
+        stalled.close(stalled=True)
+        stalled.close(stalled=True)
         assert stalled.get(0) is CLOSE_EVENT
         stats = hub.stats()
     assert (stats.stalled_readers, stats.subscriptions) == (1, 0)
@@ -640,7 +659,7 @@ def test_a_reader_that_stalled_is_counted_once_and_one_that_left_is_not() -> Non
 
 def test_one_event_to_ten_subscriptions_is_received_once_and_delivered_ten_times(hub: ScriptedHub) -> None:
     subscriptions = [hub.subscribe("orders", TENANT) for _ in range(10)]
-    hub._receive([text(1), text(2, channel="nobody's")])
+    hub.receive([text(1), text(2, channel="nobody's")])
     stats = hub.stats()
     assert (stats.received, stats.delivered, stats.subscriptions) == (2, 10, 10)
     assert all(waiting(each) == [Event("orders", b"1")] for each in subscriptions)
@@ -649,7 +668,7 @@ def test_one_event_to_ten_subscriptions_is_received_once_and_delivered_ten_times
 def test_a_backlog_that_a_refresh_replaced_is_counted() -> None:
     with ScriptedHub(buffer_size=2) as hub:
         subscription = hub.subscribe("orders", TENANT)
-        hub._receive([text(number) for number in range(4)])
+        hub.receive([text(number) for number in range(4)])
         assert waiting(subscription) == [REFRESH_EVENT, Event("orders", b"3")]
         assert (hub.stats().refreshes, hub.stats().gaps) == (1, 0)
 
@@ -667,7 +686,7 @@ def test_a_snapshot_does_not_change(hub: ScriptedHub) -> None:
     stats = hub.stats()
     with pytest.raises(dataclasses.FrozenInstanceError):
         stats.received = 1  # type: ignore[misc]
-    hub._receive([text(1)])
+    hub.receive([text(1)])
     assert (stats.received, hub.stats().received) == (0, 1)
 
 

@@ -31,6 +31,7 @@ from pgfanout import (
     PostgresHub,
 )
 from pgfanout.envelope import NOTIFY_LIMIT
+from pgfanout.hub import core_of
 
 from .support.detached import DetachedSubscription
 from .support.wait import eventually
@@ -425,7 +426,7 @@ def notify(hub: NotifyHub, text: str) -> None:
         with hub._parameters.connect(autocommit=True) as connection:
             connection.execute("SELECT pg_notify(%s, %s)", [hub._postgres_channel, text])
     else:
-        hub._send([text], None)
+        core_of(hub).backend.send([text], None)
 
 
 @OPEN_TO_OTHERS
@@ -475,7 +476,7 @@ def test_gaps_that_anybody_can_cause_are_told_at_a_bounded_rate(hub: NotifyHub, 
     for number in range(50):
         notify(hub, "no envelope")
         hub.publish_many([("orders", TENANT, number), ("stock", OTHER, number)])
-    eventually(lambda: hub.stats().undecodable == 50 and hub._pause() is None)
+    eventually(lambda: hub.stats().undecodable == 50 and core_of(hub).sink.pause() is None)
     hub.publish_many([("orders", TENANT, "last"), ("stock", OTHER, "last")])
     for subscriber in (one, other):
         got = until_last(subscriber)
@@ -773,7 +774,7 @@ def test_run_may_join_a_hub_that_was_started_already(hub: NotifyHub, pool: Threa
     before = listeners()
     hub.start()
     future = pool.submit(hub.run)
-    eventually(lambda: hub._lifecycle._waiting == 1)
+    eventually(lambda: core_of(hub).lifecycle._waiting == 1)
     assert len(listeners() - before) == 1
     assert not future.done()
     hub.close()

@@ -41,6 +41,9 @@ class ObedientListener:
         self.stopped.set()
         self.steps.put(None)
 
+    def abandon(self) -> None:
+        """There is no connection."""
+
     def do(self, step: Callable[..., Any], *arguments: object) -> Any:
         """Have the listener's thread call something, and return what it returned."""
         done: Future[Any] = Future()

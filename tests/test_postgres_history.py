@@ -25,9 +25,11 @@ from pgfanout import (
     PostgresHub,
     Subscription,
 )
-from pgfanout.backends.postgres.log import LogTable
-from pgfanout.backends.postgres.schema import Schema
+from pgfanout.backends.postgres.history.schema import Schema
+from pgfanout.backends.postgres.history.table import LogTable
+from pgfanout.delivery.intake import LogIntake
 from pgfanout.flask import PgFanout
+from pgfanout.hub import core_of
 
 from .support.child import FORKS, in_child
 from .support.need import need
@@ -445,7 +447,9 @@ def test_a_number_of_another_worker_that_is_ahead_waits_until_this_one_is_there(
     hub, other = make_hub(), make_hub()
     hub.start()
     go_on, news = threading.Event(), LogTable.news
-    slow = hub._table
+    intake = core_of(hub).intake
+    assert isinstance(intake, LogIntake)
+    slow = intake._session
 
     def wait_and_read(table: LogTable, *given: Any) -> Any:
         assert table is not slow or go_on.wait(PATIENCE)

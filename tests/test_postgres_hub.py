@@ -22,6 +22,7 @@ from pgfanout import (
     InvalidEventError,
     PostgresHub,
 )
+from pgfanout.hub import core_of
 from pgfanout.streams import StreamEndpoint
 
 from .support.postgres import PostgresServer
@@ -79,7 +80,7 @@ def test_nobody_but_the_listeners_thread_asks_for_the_descriptor_of_its_connecti
     fileno = psycopg.Connection.fileno
 
     def watched(connection: psycopg.Connection) -> int:
-        if hub._listener is not None and connection is hub._listener._connection:
+        if any(connection is vars(attempt.listener)["_connection"] for attempt in core_of(hub).lifecycle._running):
             asked.add(threading.current_thread().name)
         return fileno(connection)
 

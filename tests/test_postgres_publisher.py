@@ -28,12 +28,21 @@ from pgfanout import (
     Subscription,
 )
 from pgfanout.backends.postgres import publisher
+from pgfanout.backends.postgres.backend import PostgresBackend
+from pgfanout.backends.postgres.publisher import Publisher
+from pgfanout.hub import core_of
 
 from .support.need import need
 from .support.wait import eventually
 
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
 LONG = 20.0
+
+
+def publisher_of(hub: PostgresHub) -> Publisher:
+    backend = core_of(hub).backend
+    assert isinstance(backend, PostgresBackend)
+    return backend.publisher
 
 
 @pytest.fixture
@@ -275,8 +284,7 @@ def test_closing_does_not_wait_for_a_publish_that_hangs(
 
     thread = threading.Thread(target=publish, daemon=True)
     thread.start()
-    assert hub._publisher is not None
-    own = hub._publisher
+    own = publisher_of(hub)
     eventually(lambda: own._owner == thread.ident)
     hub.close(timeout=0.1)
     assert "a publish did not end" in caplog.text
@@ -363,9 +371,8 @@ def test_an_exception_raised_anywhere_inside_a_publish_leaves_the_next_one_its_c
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
     assert interrupted == 300
-    assert hub._publisher is not None
-    assert hub._publisher._turn.acquire(blocking=False)
-    hub._publisher._turn.release()
+    assert publisher_of(hub)._turn.acquire(blocking=False)
+    publisher_of(hub)._turn.release()
     gc.collect()  # nobody has the connections that were given up
     eventually(lambda: len(publishers(connection)) == 1)
 
@@ -392,9 +399,8 @@ def test_an_exception_between_the_lock_and_its_block_does_not_leave_it_locked(
         def acquire(self, timeout: float) -> bool:
             return self.lock.acquire(timeout=timeout)
 
-    assert hub._publisher is not None
     lock: Any = Lock()
-    hub._publisher._turn = lock
+    publisher_of(hub)._turn = lock
     with pytest.raises(InterruptError):
         hub.publish("orders", TENANT, 1)
     lock.fails = False
@@ -421,8 +427,7 @@ def test_a_signal_handler_may_publish_while_its_thread_publishes(hub: PostgresHu
             assert subscription.get(LONG).json() == ["handler", handled]
     finally:
         signal.signal(signal.SIGALRM, previous)
-    assert hub._publisher is not None
-    assert len(hub._publisher._opened) == 1
+    assert len(publisher_of(hub)._opened) == 1
 
 
 def publishers(connection: psycopg.Connection) -> list[int]:

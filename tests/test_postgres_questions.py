@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pgfanout.backends.postgres.questions import Question, Questions
 from pgfanout.delivery.log import Page
+from pgfanout.delivery.questions import Question, Questions
 from pgfanout.topic import Topic
 
 

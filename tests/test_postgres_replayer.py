@@ -5,30 +5,36 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import psycopg
 import pytest
 
-from pgfanout.backends.postgres import replayer as module
-from pgfanout.backends.postgres.conninfo import parse
-from pgfanout.backends.postgres.history import History
-from pgfanout.backends.postgres.log import Ends, Found, LogTable, Query
-from pgfanout.backends.postgres.replayer import Replayer
-from pgfanout.delivery.log import Page
+from pgfanout import replayer as module
+from pgfanout.delivery import replay
+from pgfanout.delivery.log import Ends, Found, Page, UnreadableLogError
+from pgfanout.replayer import Replayer
 from pgfanout.topic import Topic
 
-from .support.logs import TENANT, TOPICS, logged
+from .support.logs import TENANT, TOPICS, AskedSession, logged
 from .support.wait import eventually
 
 PATIENCE = 20.0
 
 
-class Table(LogTable):
-    """Has the numbers 1 to 10; a topic may fail, and the next question may wait for `go_on`."""
+class LostError(Exception):
+    """The connection is lost."""
+
+
+class Table(AskedSession):
+    """A store and its session, with the numbers 1 to 10. A topic may fail; the next question may wait for `go_on`."""
+
+    refill = complete = True
+    max_replay = 100
+    prune_every = 1000.0
+    errors: tuple[type[Exception], ...] = (LostError,)
 
     def __init__(self) -> None:
-        super().__init__("pgfanout", "pgfanout_events", 100)
         self.failing: set[str] = set()
         self.asked: list[tuple[str, int]] = []
         self.counted: list[int] = []
@@ -37,28 +43,38 @@ class Table(LogTable):
         self.go_on.set()
         self.prunes = 0
 
+    @contextmanager
+    def open(self) -> Iterator[Table]:
+        yield self
+
+    def stop(self) -> None:
+        self.go_on.set()
+
+    def abandon(self) -> None:
+        """There is no connection."""
+
     @property
     def reads(self) -> int:
         return len(self.asked)
 
-    def page(self, query: Query, topics: Sequence[Topic], after: int, *, known: bool) -> Found | None:
+    def page(self, topics: Sequence[Topic], after: int, *, known: bool) -> Found | None:
         self.asked.append((topics[0].tenant, after))
         assert self.go_on.wait(PATIENCE)
         if topics[0].channel in self.failing:
-            raise psycopg.DataError("this can't be read")
+            raise LostError("this can't be read")
         if not known and not 1 <= after <= 10:
             return None
         return Found(Page([logged(number) for number in range(after + 1, 11)], 10), self.more)
 
-    def is_too_much(self, query: Query, topics: Sequence[Topic], after: int) -> bool:
+    def is_too_much(self, topics: Sequence[Topic], after: int) -> bool:
         self.counted.append(after)
         return self.too_much
 
-    def prune(self, query: Query, batch: int, every: float) -> int | None:
+    def prune(self, batch: int) -> int | None:
         self.prunes += 1
-        raise psycopg.errors.InsufficientPrivilege("no right to")
+        raise UnreadableLogError("no right to")
 
-    def ends(self, query: Query) -> Ends:
+    def ends(self) -> Ends:
         return Ends(0, 10, 10)
 
 
@@ -68,9 +84,9 @@ def table() -> Table:
 
 
 @pytest.fixture
-def replayer(table: Table, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Replayer]:
+def replayer(table: Table, monkeypatch: pytest.MonkeyPatch) -> Iterator[Replayer]:
     monkeypatch.setattr(module, "_PAUSES", (0.001, 0.01))
-    replayer = Replayer(parse(database_url), table, History(prune_every=1000.0), 5.0)
+    replayer = Replayer(table)
     replayer.begun = replayer.offered = 10
     yield replayer
     replayer.close(PATIENCE)
@@ -123,7 +139,7 @@ def test_a_page_that_is_kept_vouches_for_its_own_numbers_alone(
 ) -> None:
     page = Found(Page([logged(number) for number in (4, 6, 10)], 10), False)
 
-    def read(query: Query, topics: Sequence[Topic], after: int, *, known: bool) -> Found | None:
+    def read(topics: Sequence[Topic], after: int, *, known: bool) -> Found | None:
         table.asked.append(("", after))
         return page if after == 3 else None
 
@@ -136,7 +152,7 @@ def test_a_page_that_is_kept_vouches_for_its_own_numbers_alone(
 
 
 def test_without_a_complete_log_no_number_from_outside_is_known(table: Table, replayer: Replayer) -> None:
-    replayer.complete = False
+    replayer._replay.complete = False
     assert ask(replayer, 3).get(timeout=PATIENCE) is None
     assert ask(replayer, 3, known=True).get(timeout=PATIENCE) is not None
     assert table.reads == 1
@@ -225,7 +241,7 @@ def test_a_new_session_of_the_listener_is_one_of_the_replayer(table: Table, repl
 def test_an_outage_is_one_line_in_the_log(table: Table, replayer: Replayer, caplog: pytest.LogCaptureFixture) -> None:
     table.failing.add("broken")
     assert ask(replayer, 3, (Topic("broken", TENANT),)).get(timeout=PATIENCE) is None
-    assert table.reads == module._TRIES
+    assert table.reads == replay._TRIES
     assert len(caplog.messages) == 1
 
 

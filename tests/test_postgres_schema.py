@@ -16,9 +16,10 @@ import pytest
 from psycopg import errors, sql
 
 from pgfanout import History, InvalidEventError, PostgresHub
-from pgfanout.backends.postgres import conninfo, schema
+from pgfanout.backends.postgres import conninfo
+from pgfanout.backends.postgres.history import schema
+from pgfanout.backends.postgres.history.schema import MAX_PAYLOAD, REVISION, VERSION, Schema
 from pgfanout.backends.postgres.publisher import Publisher
-from pgfanout.backends.postgres.schema import MAX_PAYLOAD, REVISION, VERSION, Schema
 
 from .support.data_directory import binaries
 from .support.event_log import LONG, TENANT, Ear, numbers, payloads, pending, publish, publish_many, rows, waits_for

@@ -15,14 +15,17 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pgfanout import HubConfigurationError, InvalidEventError, PostgresHub
+from pgfanout import HubConfigurationError, InvalidEventError, MemoryHub, PostgresHub
 from pgfanout.backends.postgres import conninfo
-from pgfanout.backends.postgres.listener import Listener, Sink
+from pgfanout.backends.postgres.listener import Listener, Timing
+from pgfanout.backends.postgres.outage import Outage
 from pgfanout.backends.postgres.session import Session
 from pgfanout.backends.postgres.watchdog import Watchdog
+from pgfanout.hub import core_of
 from pgfanout.topic import Topic
 
 from .support.deafening import Deafening
+from .support.hubs import replace_heartbeat
 from .support.postgres import PostgresServer, random_name
 from .support.wait import eventually
 
@@ -34,10 +37,13 @@ SLACK = 2.0  # seconds that a noisy machine may add to a limit
 class BeatingHub(PostgresHub):
     """A hub that counts its heartbeats."""
 
-    beats = 0
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
+        self.beats = 0
+        replace_heartbeat(self, self.count)
 
-    def _heartbeat(self, queue_usage: float) -> None:
-        super()._heartbeat(queue_usage)
+    def count(self, beat: Callable[[], None]) -> None:
+        beat()
         self.beats += 1
 
 
@@ -250,46 +256,35 @@ def test_threads_do_not_carry_the_context_of_the_request_that_started_them(
 ) -> None:
     """Tracers and error reporters hand the context of `Thread.start` down to the thread, as is done here."""
     visitor: ContextVar[str] = ContextVar("visitor", default="nobody")
-    start, seen = threading.Thread.start, {}
+    start = threading.Thread.start
+    seen: dict[str, str] = {}
 
     def start_in_context(thread: threading.Thread) -> None:
         run, context = thread.run, copy_context()
         thread.run = lambda: context.run(run)  # type: ignore[method-assign]
         start(thread)
 
-    class Seeing(PostgresHub):
-        def _heartbeat(self, queue_usage: float) -> None:
-            seen["listener"] = visitor.get()
-
     monkeypatch.setattr(threading.Thread, "start", start_in_context)
-    with Seeing(fresh_database_url, history=True, heartbeat=0.1) as hub:
+    with PostgresHub(fresh_database_url, history=True, heartbeat=0.1) as hub:
+        replace_heartbeat(hub, lambda beat: seen.update(listener=visitor.get()))
         hub.install_history()
         visitor.set("the first visitor")
         hub.start(LONG)
-        assert hub._replayer is not None
+        log = core_of(hub).log
+        assert log is not None
         topics = (Topic.of("orders", TENANT),)
-        hub._replayer.ask(topics, 0, lambda page: seen.update(replayer=visitor.get()))
+        log.ask(topics, 0, lambda page: seen.update(replayer=visitor.get()))
         eventually(lambda: len(seen) == 2)
     assert seen == {"listener": "nobody", "replayer": "nobody"}
 
 
 def test_a_sink_that_asks_for_it_is_called_though_nothing_arrives(fresh_database_url: str) -> None:
     calls: list[int] = []
-    sink = Sink(
-        listening=lambda query: False,
-        not_listening=lambda words, dead: None,
-        receive=lambda texts: calls.append(len(texts)),
-        heartbeat=lambda usage: None,
-        pause=lambda: 0.01,
-    )
-    listener = Listener(
-        conninfo.parse(fresh_database_url),
-        "pgfanout_events",
-        sink,
-        heartbeat=60.0,
-        heartbeat_timeout=60.0,
-        max_reconnect_delay=1.0,
-    )
+    sink = core_of(MemoryHub()).sink
+    sink.pause = lambda: 0.01  # type: ignore[method-assign]
+    sink.receive = lambda texts: calls.append(len(texts))  # type: ignore[method-assign]
+    timing = Timing(heartbeat=60.0, heartbeat_timeout=60.0, max_reconnect_delay=1.0)
+    listener = Listener(conninfo.parse(fresh_database_url), "pgfanout_events", sink, timing, Outage())
     thread = threading.Thread(target=listener.run)
     thread.start()
     try:
@@ -428,10 +423,13 @@ def test_a_flood_costs_a_hub_with_a_history_no_event_no_refresh_and_no_session(
 class FloodedHub(PostgresHub):
     """Its listener is busy while the flood comes, and for longer than a heartbeat: it asks its server next."""
 
-    flood: Callable[[], object] | None = None
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
+        self.flood: Callable[[], object] | None = None
+        replace_heartbeat(self, self.beat)
 
-    def _heartbeat(self, queue_usage: float) -> None:
-        super()._heartbeat(queue_usage)
+    def beat(self, beat: Callable[[], None]) -> None:
+        beat()
         if self.flood is not None:
             self.flood()
             self.flood = None

@@ -12,9 +12,9 @@ import pytest
 from psycopg import sql
 
 from pgfanout import InvalidEventError
-from pgfanout.backends.postgres import trigger
-from pgfanout.backends.postgres.schema import REVISION, Schema
-from pgfanout.backends.postgres.trigger import TableTrigger, drop_script
+from pgfanout.backends.postgres.history import trigger
+from pgfanout.backends.postgres.history.schema import REVISION, Schema
+from pgfanout.backends.postgres.history.trigger import TableTrigger, drop_script
 
 from .support.postgres import PostgresServer, random_name
 from .support.traps import set_traps

@@ -24,6 +24,7 @@ from pgfanout import gunicorn as hooks
 from pgfanout.delivery.follower import Follower
 from pgfanout.errors import HubClosedError, TooManyStreamsError
 from pgfanout.gunicorn import _say_goodbye as say_goodbye
+from pgfanout.hub import core_of
 from pgfanout.streams import EventStream, sse
 from pgfanout.streams import client as client_module
 from pgfanout.streams.client import ClientSocket, set_request
@@ -219,7 +220,7 @@ class Response:
     made: ClassVar[list[Response]] = []
 
     def __init__(self, hub: MemoryHub, *, resumed: bool = False, no_thread: bool = False) -> None:
-        feed, reader = hub.follow(topics("orders", TENANT), streamer)  # raises once the hub is closed
+        feed, reader = core_of(hub).follow(topics("orders", TENANT), streamer)  # raises once the hub is closed
         self.server, self.connection = tcp_pair()
         self.made.append(self)
         self.released: list[str] = []
@@ -247,7 +248,7 @@ class Response:
         self.reach("staying")
         if self._no_thread:
             raise TooManyStreamsError(1)
-        self.follower = self._hub.follow_in_thread(self.feed, self._reader)
+        self.follower = core_of(self._hub).follow_in_thread(self.feed, self._reader)
         self.reach("following")
         client = ClientSocket({"gunicorn.socket": self.server})
         return EventStream(self.follower, keepalive=60.0, on_close=self.release, client=client)
@@ -1152,4 +1153,4 @@ def waits(response: Response) -> bool:
 def test_following_a_closed_hub_is_refused(hub: MemoryHub) -> None:
     hub.close()
     with pytest.raises(HubClosedError):
-        hub.follow(topics("orders", TENANT), streamer)
+        core_of(hub).follow(topics("orders", TENANT), streamer)

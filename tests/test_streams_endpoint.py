@@ -10,7 +10,7 @@ import resource
 import socket
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,9 +18,10 @@ import pytest
 
 from pgfanout import MemoryHub, StreamLimiter
 from pgfanout import lifecycle as lifecycle_module
-from pgfanout.delivery.feed import Feed, Mailbox
+from pgfanout.delivery.feed import Feed
 from pgfanout.delivery.reader import Reader
 from pgfanout.errors import HubConfigurationError, InvalidEventError
+from pgfanout.hub import core_of
 from pgfanout.streams import Answer, EventStream, StreamEndpoint, sse
 from pgfanout.streams import endpoint as endpoint_module
 from pgfanout.streams import limiter as limiter_module
@@ -28,9 +29,9 @@ from pgfanout.streams.detached import CHANGED_BODY, NO_DESCRIPTORS, DetachingStr
 from pgfanout.streams.endings import Endings
 from pgfanout.streams.endpoint import check_detach
 from pgfanout.streams.streamer import streamer
-from pgfanout.topic import Topic
 
 from .support.detached import Client, tcp_pair
+from .support.hubs import replace_listening
 from .support.logs import ManualLog
 from .support.sse import EventStreamParser, parse
 from .support.wait import eventually
@@ -44,14 +45,19 @@ OTHER_CLIENT = {"REQUEST_METHOD": "GET", "HTTP_ACCEPT": "*/*"}
 class NeverListeningHub(MemoryHub):
     """A hub whose server doesn't answer."""
 
-    def _listening(self) -> None:
-        pass
+    def __init__(self) -> None:
+        super().__init__()
+        replace_listening(self, lambda listen: False)
 
 
 class MisconfiguredHub(MemoryHub):
     """A hub whose password is wrong."""
 
-    def _listening(self) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        replace_listening(self, self.fail)
+
+    def fail(self, listen: Callable[[], bool]) -> None:
         raise HubConfigurationError("wrong password")
 
 
@@ -61,11 +67,12 @@ class LateHub(MemoryHub):
     def __init__(self) -> None:
         self.may_listen = threading.Event()
         super().__init__()
+        replace_listening(self, self.listen_late)
 
-    def _listening(self) -> None:
-        self._not_listening("connection refused")
+    def listen_late(self, listen: Callable[[], bool]) -> bool:
+        core_of(self).sink.not_listening("connection refused")
         assert self.may_listen.wait(PATIENCE)
-        super()._listening()
+        return listen()
 
     def close(self, timeout: float = 5.0) -> None:
         self.may_listen.set()
@@ -334,11 +341,9 @@ def retry_of(answer: Answer) -> int:
 
 
 def test_one_stream_waits_for_the_first_start_and_no_other_does() -> None:
-    class SilentHub(LateHub):
-        def _not_listening(self, error: str, dead: bool = False) -> None:
-            """Its server says nothing, so there is no failure that ends the wait."""
-
-    with SilentHub() as hub, ThreadPoolExecutor(1) as pool:
+    with LateHub() as hub, ThreadPoolExecutor(1) as pool:
+        # Its server says nothing, so there is no failure that ends the wait.
+        core_of(hub).sink.not_listening = lambda error, dead=False: None  # type: ignore[method-assign]
         endpoint = StreamEndpoint(hub, start_timeout=PATIENCE)
         first = pool.submit(endpoint.answer, BROWSER, "orders", TENANT)
         eventually(lambda: lifecycle_module._first_wait.locked())
@@ -528,11 +533,11 @@ def test_where_it_is_safe_a_stream_leaves_its_thread(
 def test_a_request_that_is_given_up_leaves_nothing(server: socket.socket) -> None:
     """As an application's alarm may do."""
 
-    class AlarmHub(MemoryHub):
-        def follow(self, *args: Any, **options: Any) -> Any:
-            raise TimeoutError("alarm")
+    def alarm(*args: Any) -> Any:
+        raise TimeoutError("alarm")
 
-    with AlarmHub() as hub:
+    with MemoryHub() as hub:
+        core_of(hub).follow = alarm  # type: ignore[method-assign,assignment]
         endpoint = StreamEndpoint(hub)
         with pytest.raises(TimeoutError, match="alarm"):
             endpoint.answer(request(server), "orders", TENANT)
@@ -551,7 +556,7 @@ def test_a_stream_that_comes_before_the_hub_listens_is_detached_and_begins_with_
         assert (endpoint.limiter.open, endpoint.limiter.in_threads) == (1, 0)
         hub.may_listen.set()
         hub.start(PATIENCE)
-        eventually(lambda: not hub._dispatcher.registry.all()[0].early)  # type: ignore[attr-defined]
+        eventually(lambda: not core_of(hub).dispatcher.registry.all()[0].early)  # type: ignore[attr-defined]
         hub.publish("orders", TENANT, 1)
         assert [(event.type, event.data) for event in received.events(2)] == [("refresh", "{}"), ("message", "1")]
         client.close()
@@ -585,17 +590,17 @@ def test_a_stream_that_has_to_stay_before_the_hub_listens_is_told_to_come_back(s
 def test_an_early_client_gets_no_number_before_its_refresh(server: socket.socket) -> None:
     """The position may be set a moment before those who came early are told."""
 
-    class LogHub(LateHub):
-        def _new_log(self) -> ManualLog:
-            self.log = ManualLog()
-            return self.log
+    with LateHub() as hub:
+        core, log = core_of(hub), ManualLog()
+        core.log = log  # type: ignore[assignment]
+        follow = core.follow
 
-        def follow(self, topics: Iterable[Topic], mailbox: Mailbox, after: int | None = None) -> tuple[Feed, Reader]:
-            found = super().follow(topics, mailbox, after)
-            self.log.begun = self.log.offered = 50
+        def follow_and_advance(*given: Any) -> tuple[Feed, Reader]:
+            found = follow(*given)
+            log.begun = log.offered = 50
             return found
 
-    with LogHub() as hub:
+        core.follow = follow_and_advance  # type: ignore[method-assign,assignment]
         answer = StreamEndpoint(hub).answer(request(server, HTTP_LAST_EVENT_ID="5"), "orders", TENANT)
         assert isinstance(answer.body, DetachingStream)
         assert b"id: start\n" in next(answer.body)

@@ -11,18 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, MemoryHub, Subscription
+from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, MemoryHub
 from pgfanout.delivery.backlog import Backlog
 from pgfanout.streams import EventStream, sse
 from pgfanout.streams.client import ClientSocket
 from pgfanout.streams.stream import close_abandoned, close_forgotten, live_streams
 
 from .support.sse import EventStreamParser, SentEvent, parse
+from .support.subscriptions import FedSubscription
 
 PATIENCE = 20.0
 
 
-class WatchedSubscription(Subscription):
+class WatchedSubscription(FedSubscription):
     """Notes how long its reader is ready to wait, and lets the time pass at once."""
 
     def __init__(self) -> None:
@@ -35,12 +36,12 @@ class WatchedSubscription(Subscription):
 
 
 @pytest.fixture
-def subscription() -> Subscription:
-    return Subscription(8)
+def subscription() -> FedSubscription:
+    return FedSubscription(8)
 
 
 @pytest.fixture
-def stream(subscription: Subscription) -> Iterator[EventStream]:
+def stream(subscription: FedSubscription) -> Iterator[EventStream]:
     stream = EventStream(subscription)
     yield stream
     stream.close()
@@ -63,26 +64,26 @@ def test_the_first_item_is_there_before_any_event(stream: EventStream) -> None:
     assert next(stream) == sse.opening()
 
 
-def test_an_event_is_an_item(stream: EventStream, subscription: Subscription) -> None:
+def test_an_event_is_an_item(stream: EventStream, subscription: FedSubscription) -> None:
     next(stream)
     subscription.offer(number(1))
     assert next(stream) == sse.encode(number(1))
 
 
-def test_everything_that_waits_goes_out_in_one_write(stream: EventStream, subscription: Subscription) -> None:
+def test_everything_that_waits_goes_out_in_one_write(stream: EventStream, subscription: FedSubscription) -> None:
     next(stream)
     for value in range(3):
         subscription.offer(number(value))
     assert [event.data for event in parse(next(stream))] == ["0", "1", "2"]
 
 
-def test_a_refresh_that_the_hub_has_put_in_is_an_event(stream: EventStream, subscription: Subscription) -> None:
+def test_a_refresh_that_the_hub_has_put_in_is_an_event(stream: EventStream, subscription: FedSubscription) -> None:
     next(stream)
     subscription.offer(REFRESH_EVENT)
     assert parse(next(stream)) == [SentEvent("refresh", "{}", "")]
 
 
-def test_a_resumed_stream_starts_with_a_refresh(subscription: Subscription) -> None:
+def test_a_resumed_stream_starts_with_a_refresh(subscription: FedSubscription) -> None:
     stream = EventStream(subscription, resumed=True)
     subscription.offer(number(1))
     first, second = parse(next(stream)), parse(next(stream))
@@ -99,7 +100,7 @@ def test_an_iterator_is_its_own_iterable(stream: EventStream) -> None:
     assert iter(stream) is stream
 
 
-def test_waiting_for_the_next_item_ends_with_an_event(stream: EventStream, subscription: Subscription) -> None:
+def test_waiting_for_the_next_item_ends_with_an_event(stream: EventStream, subscription: FedSubscription) -> None:
     next(stream)
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(next, stream)
@@ -107,7 +108,7 @@ def test_waiting_for_the_next_item_ends_with_an_event(stream: EventStream, subsc
         assert future.result(PATIENCE) == sse.encode(number(1))
 
 
-def test_silence_is_broken_by_a_keepalive_and_the_stream_goes_on(subscription: Subscription) -> None:
+def test_silence_is_broken_by_a_keepalive_and_the_stream_goes_on(subscription: FedSubscription) -> None:
     stream = EventStream(subscription, keepalive=0.001)
     next(stream)
     assert [next(stream), next(stream)] == [sse.KEEPALIVE] * 2
@@ -117,7 +118,7 @@ def test_silence_is_broken_by_a_keepalive_and_the_stream_goes_on(subscription: S
 
 
 def test_a_keepalive_tells_a_number_once() -> None:
-    class Counting(Subscription):
+    class Counting(FedSubscription):
         cursor: int = 40
 
     subscription = Counting(32)
@@ -143,14 +144,14 @@ def test_streams_do_not_break_the_silence_all_at_once() -> None:
 
 
 @pytest.mark.parametrize("keepalive", [0, -1.0, float("nan"), float("inf")])
-def test_a_keepalive_of_no_time_is_refused(subscription: Subscription, keepalive: float) -> None:
+def test_a_keepalive_of_no_time_is_refused(subscription: FedSubscription, keepalive: float) -> None:
     with pytest.raises(ValueError, match="keepalive is a number of seconds"):
         EventStream(subscription, keepalive=keepalive)
     assert not any(each._source is subscription for each in live_streams())
 
 
 def test_the_hubs_end_is_told_after_what_waits_and_ends_the_stream(
-    stream: EventStream, subscription: Subscription
+    stream: EventStream, subscription: FedSubscription
 ) -> None:
     next(stream)
     subscription.offer(number(1))
@@ -163,7 +164,9 @@ def test_the_hubs_end_is_told_after_what_waits_and_ends_the_stream(
         next(stream)
 
 
-def test_browsers_are_sent_away_before_they_are_told_to_close(stream: EventStream, subscription: Subscription) -> None:
+def test_browsers_are_sent_away_before_they_are_told_to_close(
+    stream: EventStream, subscription: FedSubscription
+) -> None:
     next(stream)
     subscription.end()
     farewell = next(stream)
@@ -178,7 +181,7 @@ def test_browsers_come_back_at_different_times() -> None:
 
 def farewell(spread: float) -> int:
     """The reconnecting time, in milliseconds, that a stream leaves at its end."""
-    subscription = Subscription(1)
+    subscription = FedSubscription(1)
     subscription.end()
     stream = EventStream(subscription, retry_spread=spread)
     parser = EventStreamParser()
@@ -194,7 +197,7 @@ def test_the_spread_can_be_chosen() -> None:
     assert farewell(0.0) == 0
 
 
-def test_a_stream_that_ended_before_it_began_opens_and_closes(subscription: Subscription) -> None:
+def test_a_stream_that_ended_before_it_began_opens_and_closes(subscription: FedSubscription) -> None:
     subscription.end()
     stream = EventStream(subscription)
     assert [event.type for event in parse(stream)] == ["close"]
@@ -204,7 +207,7 @@ def test_a_stream_that_ended_before_it_began_opens_and_closes(subscription: Subs
 def test_closing_leaves_the_hub_and_gives_the_place_back() -> None:
     left: list[Backlog] = []
     given_back: list[str] = []
-    subscription = Subscription(8, left.append)
+    subscription = FedSubscription(8, lambda backlog, **how: left.append(backlog))
     stream = EventStream(subscription, on_close=lambda: given_back.append("place"))
     stream.close()
     assert subscription.closed
@@ -232,7 +235,7 @@ def test_a_client_that_took_nothing_until_the_kernel_gave_up_is_counted(error: O
     assert (stats.stalled_readers, stats.subscriptions) == (stalled, 0)
 
 
-def test_the_place_is_given_back_once_however_many_close(subscription: Subscription) -> None:
+def test_the_place_is_given_back_once_however_many_close(subscription: FedSubscription) -> None:
     closed: list[str] = []
     stream = EventStream(subscription, on_close=lambda: closed.append("place"))
     with ThreadPoolExecutor(8) as pool:
@@ -243,13 +246,13 @@ def test_the_place_is_given_back_once_however_many_close(subscription: Subscript
     assert closed == ["place"]
 
 
-def test_closing_again_is_harmless(stream: EventStream, subscription: Subscription) -> None:
+def test_closing_again_is_harmless(stream: EventStream, subscription: FedSubscription) -> None:
     stream.close()
     stream.close()
     assert subscription.closed
 
 
-def test_a_stream_that_was_never_iterated_can_be_closed(stream: EventStream, subscription: Subscription) -> None:
+def test_a_stream_that_was_never_iterated_can_be_closed(stream: EventStream, subscription: FedSubscription) -> None:
     stream.close()
     assert subscription.get(0) is CLOSE_EVENT
 
@@ -269,12 +272,12 @@ def test_a_stream_is_alive_until_it_is_closed(stream: EventStream) -> None:
 
 
 def test_streams_can_be_listed_while_others_come_and_go() -> None:
-    kept = [EventStream(Subscription(1)) for _ in range(1000)]
+    kept = [EventStream(FedSubscription(1)) for _ in range(1000)]
     done = threading.Event()
 
     def come_and_go() -> None:
         while not done.is_set():
-            EventStream(Subscription(1)).close()
+            EventStream(FedSubscription(1)).close()
 
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(come_and_go) for _ in range(4)]
@@ -290,7 +293,7 @@ def test_streams_can_be_listed_while_others_come_and_go() -> None:
 
 def test_a_stream_that_was_dropped_is_closed_when_the_next_one_is_asked_for() -> None:
     closed: list[str] = []
-    subscription = Subscription(1)
+    subscription = FedSubscription(1)
     EventStream(subscription, on_close=lambda: closed.append("place"))
     before = subscription.closed
     close_forgotten()
@@ -300,13 +303,13 @@ def test_a_stream_that_was_dropped_is_closed_when_the_next_one_is_asked_for() ->
 
 def test_a_stream_that_was_closed_is_not_closed_again_when_it_is_dropped() -> None:
     closed: list[str] = []
-    EventStream(Subscription(1), on_close=lambda: closed.append("place")).close()
+    EventStream(FedSubscription(1), on_close=lambda: closed.append("place")).close()
     gc.collect()
     close_forgotten()
     assert closed == ["place"]
 
 
-def test_a_stream_that_could_not_be_made_is_not_closed_when_it_is_dropped(subscription: Subscription) -> None:
+def test_a_stream_that_could_not_be_made_is_not_closed_when_it_is_dropped(subscription: FedSubscription) -> None:
     with pytest.raises(ValueError, match="keepalive"):
         EventStream(subscription, keepalive=0)
     gc.collect()
@@ -326,7 +329,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def test_cutting_ends_the_connection_under_a_thread_that_is_stuck_in_writing(
-    ends: tuple[socket.socket, socket.socket], subscription: Subscription
+    ends: tuple[socket.socket, socket.socket], subscription: FedSubscription
 ) -> None:
     server, _ = ends
     stream = EventStream(subscription, client=ClientSocket({"gunicorn.socket": server}))
@@ -342,7 +345,9 @@ def test_cutting_ends_the_connection_under_a_thread_that_is_stuck_in_writing(
     stream.close()
 
 
-def test_a_stream_without_a_socket_cannot_be_cut_and_goes_on(stream: EventStream, subscription: Subscription) -> None:
+def test_a_stream_without_a_socket_cannot_be_cut_and_goes_on(
+    stream: EventStream, subscription: FedSubscription
+) -> None:
     stream.cut()
     assert stream.client_has_left() is False
     next(stream)
@@ -351,7 +356,7 @@ def test_a_stream_without_a_socket_cannot_be_cut_and_goes_on(stream: EventStream
 
 
 def test_at_the_end_nothing_more_is_expected_of_the_client(
-    ends: tuple[socket.socket, socket.socket], subscription: Subscription
+    ends: tuple[socket.socket, socket.socket], subscription: FedSubscription
 ) -> None:
     server, client = ends
     stream = EventStream(subscription, client=ClientSocket({"gunicorn.socket": server}))
@@ -372,7 +377,7 @@ def test_streams_whose_clients_have_left_are_closed_and_the_others_stay(
     ends: tuple[socket.socket, socket.socket], stream: EventStream
 ) -> None:
     server, client = ends
-    subscription = Subscription(1)
+    subscription = FedSubscription(1)
     left = EventStream(subscription, client=ClientSocket({"gunicorn.socket": server}))
     assert close_abandoned() is False
     client.close()
@@ -384,16 +389,16 @@ def test_streams_whose_clients_have_left_are_closed_and_the_others_stay(
     assert close_abandoned() is False
 
 
-def drain(subscription: Subscription) -> list[Event]:
+def drain(subscription: FedSubscription) -> list[Event]:
     try:
         return subscription.get_all(0)
     except queue.Empty:
         return []
 
 
-@pytest.mark.parametrize("finish", [Subscription.end, Subscription.close])
-def test_every_way_to_end_is_told_to_the_browser(finish: Callable[[Subscription], None]) -> None:
-    subscription = Subscription(4)
+@pytest.mark.parametrize("finish", [FedSubscription.end, FedSubscription.close])
+def test_every_way_to_end_is_told_to_the_browser(finish: Callable[[FedSubscription], None]) -> None:
+    subscription = FedSubscription(4)
     stream = EventStream(subscription)
     next(stream)
     finish(subscription)

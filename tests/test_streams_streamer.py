@@ -27,6 +27,7 @@ import pytest
 from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, HubClosedError, MemoryHub
 from pgfanout.delivery.feed import Feed
 from pgfanout.delivery.reader import Reader
+from pgfanout.hub import core_of
 from pgfanout.streams import broadcast as broadcast_module
 from pgfanout.streams import outlet as outlet_module
 from pgfanout.streams import pump as pump_module
@@ -74,7 +75,7 @@ class Stream:
         self.closed: list[str] = []
         streamer.prepare()
         try:
-            feed, reader = hub.follow(topics(channel, TENANT), streamer)
+            feed, reader = core_of(hub).follow(topics(channel, TENANT), streamer)
         except HubClosedError:
             server.close()
             connection.close()
@@ -279,7 +280,7 @@ def test_a_client_that_reads_nothing_gets_one_refresh_and_what_came_later(
 
 def test_a_gap_is_told_to_everyone_who_has_left_nothing_unread_once(hub: MemoryHub, open_stream: Open) -> None:
     streams = [open_stream(), open_stream("stock"), open_stream(reads=False)]
-    hub._send(["no envelope", "nor is this"], None)
+    core_of(hub).backend.send(["no envelope", "nor is this"], None)
     eventually(lambda: hub.stats().gaps == 2)
     settle(hub)
     hub.publish_many([("orders", TENANT, 1), ("stock", TENANT, 1)])
@@ -300,7 +301,7 @@ def test_a_gap_is_told_at_once_though_no_event_follows_it(
     hub.publish_many([("orders", TENANT, 1), ("stock", TENANT, 1)])
     assert [stream.data(1) for stream in streams] == [["1"]] * 2
     eventually(lambda: streamer._sleeps_until > time.monotonic())
-    hub._dispatcher.gap()
+    core_of(hub).dispatcher.gap()
     assert [stream.data(1) for stream in streams] == [["refresh"]] * 2
 
 
@@ -474,7 +475,7 @@ def test_without_a_thread_the_stream_stays_with_its_owner(
 
 def test_where_no_thread_runs_news_are_not_kept(hub: MemoryHub, streamer: Streamer) -> None:
     for number in range(10):
-        feed, _ = hub.follow(topics(f"channel{number}", TENANT), streamer)
+        feed, _ = core_of(hub).follow(topics(f"channel{number}", TENANT), streamer)
         hub.publish(f"channel{number}", TENANT, 1)
         settle(hub)
         feed.leave()
@@ -885,7 +886,7 @@ class FailingFeed(Feed):
 
 def test_a_feed_that_fails_when_its_first_reader_comes_ends_that_one(hub: MemoryHub, open_stream: Open) -> None:
     other = open_stream("stock")
-    registry = hub._dispatcher.registry
+    registry = core_of(hub).dispatcher.registry
     wanted = topics("orders", TENANT)
     feed = registry.join(wanted, lambda: FailingFeed(8, Mailbox(), registry, wanted))
     stream = open_stream()
@@ -1207,7 +1208,7 @@ class Bench:
         server.setblocking(False)
         client.setblocking(False)
         self.clients.append(client)
-        self.feed, reader = self.hub.follow(topics("orders", TENANT), Mailbox())
+        self.feed, reader = core_of(self.hub).follow(topics("orders", TENANT), Mailbox())
         return Outlet(
             server.detach(),
             self.feed,
@@ -1288,7 +1289,7 @@ def test_no_keepalive_comes_while_events_flow(bench: Bench) -> None:
 
 def test_the_events_of_other_topics_do_not_break_the_silence(bench: Bench) -> None:
     bench.admit(keepalive=10.0)
-    other = bench.hub.follow(topics("stock", TENANT), Mailbox())[0]
+    other = core_of(bench.hub).follow(topics("stock", TENANT), Mailbox())[0]
     for _ in range(5):
         bench.pass_time(1.9)
         other.offer(Event("stock", b"1"))
@@ -1464,7 +1465,7 @@ class EndingFeed(Feed):
 
 
 def test_an_event_that_comes_between_reading_and_the_end_is_delivered(bench: Bench) -> None:
-    registry = bench.hub._dispatcher.registry
+    registry = core_of(bench.hub).dispatcher.registry
     feed = registry.join(topics("orders", TENANT), lambda: EndingFeed(8, Mailbox(), registry))
     bench.admit()
     feed.leave()
@@ -1485,7 +1486,7 @@ class UnforgettingFeed(Feed):
 
 
 def test_a_feed_that_fails_after_its_events_were_written_costs_its_own_streams_alone(bench: Bench) -> None:
-    registry = bench.hub._dispatcher.registry
+    registry = core_of(bench.hub).dispatcher.registry
     feed = registry.join(topics("orders", TENANT), lambda: UnforgettingFeed(8, Mailbox(), registry))
     bench.admit()
     feed.leave()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from ..backend import Backend, Sink
 from ..delivery.tail import BUFFER_BYTES
 from ..hub import NotifyHub
 
@@ -19,42 +20,49 @@ class MemoryHub(NotifyHub):
     """
 
     def __init__(self, *, buffer_size: int = 32, buffer_bytes: int = BUFFER_BYTES) -> None:
-        super().__init__(buffer_size=buffer_size, buffer_bytes=buffer_bytes)
+        super().__init__(_MemoryBackend, buffer_size=buffer_size, buffer_bytes=buffer_bytes)
 
-    def _new_listener(self) -> _Listener:
-        self._inbox: queue.SimpleQueue[Sequence[str] | None] = queue.SimpleQueue()
-        return _Listener(self._inbox, self._listening, self._receive, self._pause)
 
-    def _send(self, texts: Sequence[str], executor: Any) -> None:
-        if self.listening:  # nobody has ever heard a notification that came before LISTEN
-            self._inbox.put(texts)
+class _MemoryBackend(Backend):
+    def __init__(self) -> None:
+        self._listener: _Listener | None = None
+
+    def new_listener(self, sink: Sink) -> _Listener:
+        self._listener = _Listener(sink)
+        return self._listener
+
+    def send(self, texts: Sequence[str], executor: Any) -> None:
+        if self._listener is not None:
+            self._listener.hear(texts)
 
 
 class _Listener:
     """One thread hands everything on, so that all subscribers see one order."""
 
-    def __init__(
-        self,
-        inbox: queue.SimpleQueue[Sequence[str] | None],
-        listening: Callable[[], None],
-        receive: Callable[[Sequence[str]], None],
-        pause: Callable[[], float | None],
-    ) -> None:
-        self._inbox = inbox
-        self._listening = listening
-        self._receive = receive
-        self._pause = pause
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._inbox: queue.SimpleQueue[Sequence[str] | None] = queue.SimpleQueue()
+        self._hears = False
 
     def run(self) -> None:
-        self._listening()
+        self._hears = True
+        self._sink.listening()
         while (texts := self._next()) is not None:
-            self._receive(texts)
+            self._sink.receive(texts)
+
+    def hear(self, texts: Sequence[str]) -> None:
+        """Take what was published. Nobody has ever heard a notification that came before LISTEN."""
+        if self._hears:
+            self._inbox.put(texts)
 
     def stop(self) -> None:
         self._inbox.put(None)
 
+    def abandon(self) -> None:
+        """There is no connection."""
+
     def _next(self) -> Sequence[str] | None:
         try:
-            return self._inbox.get(timeout=self._pause())
+            return self._inbox.get(timeout=self._sink.pause())
         except queue.Empty:
             return ()

@@ -57,13 +57,18 @@ class Follower:
                 return [CLOSE_EVENT]
             self._wait(max(0.0, deadline - time.monotonic()))
 
-    def close(self) -> None:
-        """Leave the feed. Idempotent, never waits; a thread that waits gets `CLOSE_EVENT`."""
-        self._leave(stalled=False)
+    def close(self, *, stalled: bool = False) -> None:
+        """Leave the feed. Idempotent, never waits; a thread that waits gets `CLOSE_EVENT`.
 
-    def let_go(self) -> None:
-        """Close it because its client has stalled, which `hub.stats()` counts. Idempotent, never waits."""
-        self._leave(stalled=True)
+        `hub.stats()` counts it as a reader that `stalled` when it is closed for that.
+        """
+        with self._changed:
+            closed, self._closed = self._closed, True
+            self._due = True
+            self._changed.notify()
+        if not closed:
+            self._feed.remove_follower(self)
+            self._feed.leave(stalled=stalled)
 
     def news(self) -> None:
         """There is something in the feed; the relay wakes the thread. For the listener, never waits."""
@@ -111,12 +116,3 @@ class Follower:
 
     def _wants(self, question: Question) -> bool:
         return question is self._reader.asked and not self._closed
-
-    def _leave(self, *, stalled: bool) -> None:
-        with self._changed:
-            closed, self._closed = self._closed, True
-            self._due = True
-            self._changed.notify()
-        if not closed:
-            self._feed.remove_follower(self)
-            self._feed.leave(stalled=stalled)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from ..event import CLOSE_EVENT, Event
-from ..topic import Topic
 from .backlog import Backlog
-from .log import Log
-from .relay import Relay
-from .tail import BUFFER_BYTES
 
 __all__ = ["Subscription"]
+
+
+def _nothing(backlog: Backlog, *, stalled: bool = False) -> None:
+    pass
 
 
 class Subscription:
@@ -26,53 +26,30 @@ class Subscription:
     Iterating, or `get`, waits for events; after `CLOSE_EVENT` the iteration ends. Any thread may
     use it, and `close` it while another one waits.
 
-    A subscription that nobody has any more leaves the hub by itself, soon: the hub has its `consumer` alone. A loop
-    over it, and a `get` that waits, have it.
+    A subscription that nobody has any more leaves the hub by itself, soon: the hub has its queue alone. A loop over
+    it, and a `get` that waits, have it.
     """
-
-    _on_drop: Callable[[Backlog], object] | None = None  # of one whose constructor has failed, too
 
     def __init__(
         self,
-        buffer_size: int,
-        on_close: Callable[..., object] | None = None,
-        relay: Relay | None = None,
-        log: Log | None = None,
-        topics: Sequence[Topic] = (),
-        *,
-        buffer_bytes: int = BUFFER_BYTES,
-        on_drop: Callable[[Backlog], object] | None = None,
+        backlog: Backlog,
+        on_close: Callable[..., object] = _nothing,
+        on_drop: Callable[[Backlog], object] = _nothing,
     ) -> None:
-        """`on_close` is called with the `consumer`, and `stalled=True` when the reader is let go.
+        """The hub has the `backlog`, and not the subscription.
 
-        `on_drop` is called with the `consumer` by the finaliser of a subscription that was not closed. It may run in
-        the middle of anything, in any thread, so it must take no lock.
-
-        With a `relay`, what is offered wakes nobody before `relay.start()`. With a `log` that has the
-        events of its topics, `begin` comes before the first `get`.
+        `on_close` is called with the backlog, and with `stalled=True` when the reader has stalled. `on_drop` is called
+        with the backlog by the finaliser of a subscription that was not closed. It may run in the middle of anything,
+        in any thread, so it must take no lock.
         """
-        if buffer_size < 1:
-            raise ValueError(f"buffer_size has to be at least 1, not {buffer_size}")
-        if buffer_bytes < 1:
-            raise ValueError(f"buffer_bytes has to be at least 1, not {buffer_bytes}")
-        self._backlog = Backlog(buffer_size, relay, log, topics, buffer_bytes)
+        self._backlog = backlog
         self._on_close = on_close
         self._on_drop = on_drop
-
-    def begin(self, after: int | None) -> None:
-        """What it begins with, once events are offered to it: the first after that number of the log, or
-        the next. Without a log, what came after a number is not known: a refresh."""
-        self._backlog.begin(after)
 
     @property
     def cursor(self) -> int | None:
         """Everything of its topics up to this number of the log has been read; None without a log."""
         return self._backlog.cursor
-
-    @property
-    def consumer(self) -> Backlog:
-        """What events are offered to, by the hub that has it in the place of the subscription."""
-        return self._backlog
 
     @property
     def buffer_size(self) -> int:
@@ -104,25 +81,13 @@ class Subscription:
         """
         return self._backlog.get_all(_seconds(timeout))
 
-    def offer(self, event: Event) -> bool:
-        """Queue an event, never waiting. False when a `REFRESH_EVENT` replaced the backlog."""
-        return self._backlog.offer(event)
+    def close(self, *, stalled: bool = False) -> None:
+        """Leave the hub. Idempotent, never waits; other threads that wait get `CLOSE_EVENT`.
 
-    def end(self) -> None:
-        """The hub's end: what is queued can still be read, `CLOSE_EVENT` comes after it."""
-        self._backlog.end()
-
-    def close(self) -> None:
-        """Leave the hub. Idempotent, never waits; other threads that wait get `CLOSE_EVENT`."""
+        `hub.stats()` counts it as a reader that `stalled` when it is closed for that.
+        """
+        self._on_close(self._backlog, stalled=stalled)
         self._backlog.end(drop=True)
-        if self._on_close is not None:
-            self._on_close(self._backlog)
-
-    def let_go(self) -> None:
-        """Close it because its reader has stalled, which `hub.stats()` counts. Idempotent, never waits."""
-        if self._on_close is not None:
-            self._on_close(self._backlog, stalled=True)
-        self.close()
 
     def __iter__(self) -> Iterator[Event]:
         while True:
@@ -132,7 +97,7 @@ class Subscription:
                 return
 
     def __del__(self) -> None:
-        if self._on_drop is not None and not self._backlog.ended:
+        if not self._backlog.ended:
             self._on_drop(self._backlog)
 
     def __enter__(self) -> Subscription:

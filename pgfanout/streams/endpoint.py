@@ -22,7 +22,7 @@ from ..errors import (
     TooManyStreamsError,
     TooManyStreamsForUserError,
 )
-from ..hub import NotifyHub
+from ..hub import NotifyHub, core_of
 from ..rate_limit import RateLimit
 from ..topic import Topic, topics
 from . import sse
@@ -176,7 +176,7 @@ class StreamEndpoint:
 
     def _check_hub(self, *, can_wait: bool) -> None:
         """Refuse a stream that would wait in its thread for a hub that has not listened yet."""
-        self.hub.await_first_start(self.start_timeout)
+        core_of(self.hub).lifecycle.await_first_start(self.start_timeout)
         if not (can_wait or self.hub.has_listened):
             reason = self.hub.stats().last_error or "no answer yet"
             raise HubTimeoutError(f"the hub is not listening yet: {reason}")
@@ -208,7 +208,7 @@ class StreamEndpoint:
             place()
             endings.run()
 
-        self.hub.count_kept_in_thread(reason)
+        core_of(self.hub).count_kept_in_thread(reason)
         client = ClientSocket(environ)
         return EventStream(source, keepalive=self.keepalive, resumed=resumed, client=client, on_close=release)
 
@@ -229,10 +229,11 @@ class StreamEndpoint:
             if not self.hub.has_listened:
                 self._check_hub(can_wait=False)
             _with_room(place.keep_thread)
-            follower = self.hub.follow_in_thread(feed, reader)
+            follower = core.follow_in_thread(feed, reader)
             return self._stream_in_thread(environ, follower, place, reason, endings, resumed=resumed)
 
-        feed, reader = self.hub.follow(wanted, streamer, start.after)
+        core = core_of(self.hub)
+        feed, reader = core.follow(wanted, streamer, start.after)
         # Asked after `follow`: the refresh that ends an early feed is still to come for a reader of it.
         resumed = start.resumed and not feed.early
         return DetachingStream(

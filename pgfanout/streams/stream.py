@@ -65,8 +65,7 @@ class Source(Protocol):
     @property
     def cursor(self) -> int | None: ...
     def get_all(self, timeout: float) -> list[Event]: ...
-    def close(self) -> None: ...
-    def let_go(self) -> None: ...
+    def close(self, *, stalled: bool = False) -> None: ...
 
 
 class EventStream:
@@ -125,9 +124,7 @@ class EventStream:
         self._close(stalled=has_vanished(sys.exc_info()[1]))
 
     def _close(self, *, stalled: bool) -> None:
-        if stalled:
-            self._source.let_go()
-        self._source.close()
+        self._source.close(stalled=stalled)
         self._closed = True
         _live.pop(self, None)
         try:

@@ -12,13 +12,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pgfanout import REFRESH_EVENT, Event, MemoryHub, Subscription
+from pgfanout import REFRESH_EVENT, Event, MemoryHub
 from pgfanout.delivery.feed import Feed
 from pgfanout.delivery.log import Page
 from pgfanout.delivery.reader import Reader
+from pgfanout.hub import core_of
 from pgfanout.topic import Topic
 
 from ..support.logs import ManualLog
+from ..support.subscriptions import FedSubscription
 
 PATIENCE = 20.0
 
@@ -323,7 +325,7 @@ def test_with_a_log_that_refills_a_reader_goes_there_for_what_has_too_many_bytes
 
 def test_a_hubs_feeds_have_its_bound() -> None:
     with MemoryHub(buffer_size=7, buffer_bytes=8) as hub:
-        feed, _ = hub.follow([Topic("orders", "11111111-1111-4111-8111-111111111111")], Mailbox())
+        feed, _ = core_of(hub).follow([Topic("orders", "11111111-1111-4111-8111-111111111111")], Mailbox())
         assert (feed.size, feed.max_bytes) == (7, 8)
         feed.leave()
 
@@ -383,7 +385,7 @@ class Both:
 
     def __init__(self, feed: Feed) -> None:
         self.reader = Reading(feed)
-        self.subscription = Subscription(feed.size)
+        self.subscription = FedSubscription(feed.size)
         self.ends_with_refresh = False
         """Whether the last thing in the subscription's queue is a refresh."""
         self.overflows = 0
@@ -428,7 +430,7 @@ def test_a_reader_gets_what_a_subscription_would_hold(size: int, steps: list[int
 def test_a_refresh_of_the_hub_that_meets_an_unread_one_takes_a_place() -> None:
     """In a subscription's queue it takes none; but other readers may have read the one before it. So one may be told to
     refresh a little sooner, and misses nothing without being told."""
-    feed, subscription = feed_of(3), Subscription(3)
+    feed, subscription = feed_of(3), FedSubscription(3)
     for event in (REFRESH_EVENT, REFRESH_EVENT, number(1), number(2), number(3)):
         feed.offer(event)
         subscription.offer(event)

@@ -110,7 +110,7 @@ def test_another_thread_may_close_it(rig: Rig) -> None:
 
 def test_it_leaves_its_feed_once_and_is_counted_as_it_left(rig: Rig) -> None:
     assert (rig.registry.shared_members, rig.registry.followers) == (1, 1)
-    rig.follower.let_go()
+    rig.follower.close(stalled=True)
     rig.follower.close()
     assert (rig.registry.shared_members, rig.registry.followers, rig.registry.stalled) == (0, 0, 1)
 

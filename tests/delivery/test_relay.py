@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pgfanout.delivery.relay import Relay
-from pgfanout.delivery.subscription import Subscription
 from pgfanout.event import CLOSE_EVENT, Event
 
+from ..support.subscriptions import FedSubscription
 from ..support.wait import eventually
 
 PATIENCE = 20.0
@@ -70,7 +70,7 @@ def test_a_start_wakes_a_few() -> None:
 
 def test_an_offer_wakes_nobody_before_the_relay_does(pool: ThreadPoolExecutor) -> None:
     relay = Relay()
-    subscription = Subscription(8, relay=relay)
+    subscription = FedSubscription(8, relay=relay)
     got = pool.submit(subscription.get, PATIENCE)
     eventually(lambda: subscription._backlog._waiting)
     subscription.offer(EVENT)
@@ -82,7 +82,7 @@ def test_an_offer_wakes_nobody_before_the_relay_does(pool: ThreadPoolExecutor) -
 
 def test_each_that_wakes_wakes_the_next(pool: ThreadPoolExecutor) -> None:
     relay = Relay()
-    subscriptions = [Subscription(8, relay=relay) for _ in range(50)]
+    subscriptions = [FedSubscription(8, relay=relay) for _ in range(50)]
     got = [pool.submit(subscription.get, PATIENCE) for subscription in subscriptions]
     eventually(lambda: all(subscription._backlog._waiting for subscription in subscriptions))
     for subscription in subscriptions:
@@ -93,7 +93,7 @@ def test_each_that_wakes_wakes_the_next(pool: ThreadPoolExecutor) -> None:
 
 def test_all_who_wait_on_one_subscription_get_what_was_offered_at_once(pool: ThreadPoolExecutor) -> None:
     relay = Relay()
-    subscription = Subscription(8, relay=relay)
+    subscription = FedSubscription(8, relay=relay)
     got = [pool.submit(subscription.get, PATIENCE) for _ in range(5)]
     eventually(lambda: subscription._backlog._waiting == 5)
     for _ in range(5):
@@ -104,18 +104,18 @@ def test_all_who_wait_on_one_subscription_get_what_was_offered_at_once(pool: Thr
 
 def test_one_whose_time_is_over_passes_the_turn_on(pool: ThreadPoolExecutor) -> None:
     relay = Relay()
-    other = Subscription(8, relay=relay)
+    other = FedSubscription(8, relay=relay)
     got = pool.submit(other.get, PATIENCE)
     eventually(lambda: other._backlog._waiting)
     other.offer(EVENT)  # nobody wakes the relay
     with pytest.raises(queue.Empty):
-        Subscription(8, relay=relay).get(0.001)
+        FedSubscription(8, relay=relay).get(0.001)
     assert got.result(PATIENCE) is EVENT
 
 
 def test_who_is_woken_though_nothing_is_left_does_not_keep_the_turn(pool: ThreadPoolExecutor) -> None:
     relay = Relay()
-    empty, other = Subscription(8, relay=relay), Subscription(8, relay=relay)
+    empty, other = FedSubscription(8, relay=relay), FedSubscription(8, relay=relay)
     got = pool.submit(other.get, 2 * PATIENCE)
     eventually(lambda: other._backlog._waiting)
     empty._backlog._waiting = 1
@@ -128,7 +128,7 @@ def test_who_is_woken_though_nothing_is_left_does_not_keep_the_turn(pool: Thread
 @pytest.mark.parametrize("take", ["get", "get_all"])
 def test_who_takes_what_another_was_woken_for_wakes_the_next(pool: ThreadPoolExecutor, take: str) -> None:
     relay = Relay()
-    shared, other = Subscription(8, relay=relay), Subscription(8, relay=relay)
+    shared, other = FedSubscription(8, relay=relay), FedSubscription(8, relay=relay)
     got = pool.submit(other.get, 2 * PATIENCE)
     eventually(lambda: other._backlog._waiting)
     shared._backlog._waiting = 1  # a thread that comes too late
@@ -141,7 +141,7 @@ def test_who_takes_what_another_was_woken_for_wakes_the_next(pool: ThreadPoolExe
 
 
 def test_an_end_needs_no_relay(pool: ThreadPoolExecutor) -> None:
-    subscription = Subscription(8, relay=Relay())
+    subscription = FedSubscription(8, relay=Relay())
     got = [pool.submit(subscription.get, PATIENCE) for _ in range(5)]
     eventually(lambda: subscription._backlog._waiting == 5)
     subscription.end()
@@ -150,11 +150,11 @@ def test_an_end_needs_no_relay(pool: ThreadPoolExecutor) -> None:
 
 def test_nobody_is_forgotten_while_readers_come_wait_and_give_up(pool: ThreadPoolExecutor) -> None:
     relay, stop = Relay(), threading.Event()
-    subscriptions = [Subscription(100_000, relay=relay) for _ in range(20)]
+    subscriptions = [FedSubscription(100_000, relay=relay) for _ in range(20)]
     got = [
         pool.submit(read, subscription, 0.001 * number or PATIENCE) for number, subscription in enumerate(subscriptions)
     ]
-    others = [pool.submit(impatient, Subscription(1, relay=relay), stop) for _ in range(4)]
+    others = [pool.submit(impatient, FedSubscription(1, relay=relay), stop) for _ in range(4)]
     for _ in range(2000):
         for subscription in subscriptions:
             subscription.offer(EVENT)
@@ -168,7 +168,7 @@ def test_nobody_is_forgotten_while_readers_come_wait_and_give_up(pool: ThreadPoo
         future.result(PATIENCE)
 
 
-def read(subscription: Subscription, patience: float) -> int:
+def read(subscription: FedSubscription, patience: float) -> int:
     """The number of events until the end; waits over and over, so long each time."""
     count = 0
     while True:
@@ -181,7 +181,7 @@ def read(subscription: Subscription, patience: float) -> int:
         count += 1
 
 
-def impatient(subscription: Subscription, stop: threading.Event) -> None:
+def impatient(subscription: FedSubscription, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             subscription.get(0.0005)

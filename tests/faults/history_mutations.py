@@ -8,10 +8,10 @@ __all__ = ["WITH_HISTORY"]
 
 _READER = "delivery/reader.py"
 _READERS_TAIL = "delivery/tail.py"
-_INTAKE = "backends/postgres/intake.py"
-_REPLAYER = "backends/postgres/replayer.py"
-_LOG_TABLE = "backends/postgres/log.py"
-_FUNCTIONS = "backends/postgres/sql/functions.sql"
+_INTAKE = "delivery/intake.py"
+_REPLAY = "delivery/replay.py"
+_LOG_TABLE = "backends/postgres/history/table.py"
+_FUNCTIONS = "backends/postgres/history/sql/functions.sql"
 
 _LOST_COMMITS = ("backup-restored", "standby-promoted")
 
@@ -43,20 +43,20 @@ WITH_HISTORY = tuple(
             "a new session fills nothing",
             _INTAKE,
             "            return self._fill(ends.last)\n",
-            "            self._position.begun = self._position.offered = ends.last\n            return True\n",
+            "            self._log.begun = self._log.offered = ends.last\n            return True\n",
             ("listeners-terminated", "connections-cut"),
         ),
         (
             "what was offered is read once more",
             _INTAKE,
-            "news = self._table.news(self._query, self._position.offered, last)",
-            "news = self._table.news(self._query, self._position.offered - 1, last)",
+            "news = self._session.news(self._log.offered, last)",
+            "news = self._session.news(self._log.offered - 1, last)",
             (),
         ),
         (
             "a position that the log does not know is filled from",
             _INTAKE,
-            "self._table.knows(query, before)",
+            "session.knows(before)",
             "True",
             _LOST_COMMITS,
         ),
@@ -78,19 +78,19 @@ WITH_HISTORY = tuple(
             "a hub believes to have offered what it begins to offer",
             _INTAKE,
             "        if event is not None:\n",
-            "        self._position.offered = number; time.sleep(0.001)\n        if event is not None:\n",
+            "        self._log.offered = number; time.sleep(0.001)\n        if event is not None:\n",
             (),
         ),
         (
             "a page is not cut where this process has come to",
-            _REPLAYER,
-            "until = min(kept.until, self.offered)",
-            "until = kept.until",
+            _REPLAY,
+            "until = min(self.until, last)",
+            "until = self.until",
             ("network-frozen", "network-slow", "backends-frozen"),
         ),
         (
             "a kept page is taken for more than it has",
-            _REPLAYER,
+            _REPLAY,
             "after <= question.after < kept.until",
             "after <= question.after",
             (),
@@ -155,33 +155,33 @@ WITH_HISTORY = tuple(
             "a forged number moves the position",
             _INTAKE,
             "                self._take_stray(text)\n            elif",
-            "                self._position.offered = max(number, self._position.offered)\n            elif",
+            "                self._log.offered = max(number, self._log.offered)\n            elif",
             ("numbers-forged",),
         ),
         (
             "an event past the log is delivered",
             _INTAKE,
-            "self._followers.take_unlogged(topic)",
-            "self._followers.offer(topic, event)",
+            "self._dispatcher.take_unlogged(topic)",
+            "self._dispatcher.offer(topic, event)",
             ("past-the-log",),
         ),
         (
             "an event past the log is told to nobody",
-            "dispatcher.py",
+            "delivery/dispatcher.py",
             "        self.lose(topic)\n",
             "",
             ("past-the-log",),
         ),
         (
             "events past the log are told as often as they come",
-            "dispatcher.py",
+            "delivery/dispatcher.py",
             "self._clock() + _PERIOD",
             "0.0",
             ("past-the-log", "numbers-forged"),
         ),
         (
             "an event past the log is told to everyone",
-            "dispatcher.py",
+            "delivery/dispatcher.py",
             "self._missing.update(self.registry.of(topic))",
             "self._missing.update(self.registry.all())",
             ("past-the-log", "numbers-forged"),
@@ -203,8 +203,8 @@ WITH_HISTORY = tuple(
         (
             "a removal of what all have makes everyone refresh",
             _INTAKE,
-            "if news.pruned_to > self._position.offered:",
-            "if news.pruned_to >= self._position.offered:",
+            "if news.pruned_to > self._log.offered:",
+            "if news.pruned_to >= self._log.offered:",
             ("log-truncated", "tenant-deleted"),
         ),
         (

@@ -27,13 +27,14 @@ __all__ = ["MUTATIONS"]
 
 _LISTENER = "backends/postgres/listener.py"
 _SESSION = "backends/postgres/session.py"
-_POSTGRES_HUB = "backends/postgres/hub.py"
+_POSTGRES_BACKEND = "backends/postgres/backend.py"
 _OUTLET = "streams/outlet.py"
 _BACKLOG = "delivery/backlog.py"
 _TAIL = "delivery/tail.py"
+_INTAKE = "delivery/intake.py"
 
 MUTATIONS = (
-    Mutation(1, "a batch is handed on backwards", "hub.py", "for text in texts:", "for text in reversed(list(texts)):"),
+    Mutation(1, "a batch is handed on backwards", _INTAKE, "for text in texts:", "for text in reversed(list(texts)):"),
     Mutation(1, "a reader gets the newest first", _TAIL, "end - first]", "end - first][::-1]"),
     Mutation(
         1,
@@ -60,9 +61,9 @@ MUTATIONS = (
     Mutation(
         2,
         "a new session is no gap",
-        "hub.py",
-        "        if again:",
-        "        if not again:",
+        _INTAKE,
+        "        if self._has_begun:\n",
+        "        if False:\n",
         ("listeners-terminated", "connections-cut"),
     ),
     Mutation(
@@ -77,15 +78,15 @@ MUTATIONS = (
     Mutation(
         2,
         "a notification that is no event is no gap",
-        "hub.py",
-        "self._dispatcher.take_malformed(error)",
-        "self._dispatcher.undecodable += 1",
+        _INTAKE,
+        "            except MalformedEnvelopeError as error:\n                self._dispatcher.take_malformed(error)",
+        "            except MalformedEnvelopeError:\n                self._dispatcher.undecodable += 1",
         ("garbage",),
     ),
     Mutation(
         2,
         "events are delivered between a gap and its refresh",
-        "dispatcher.py",
+        "delivery/dispatcher.py",
         "held = self._missing and not self.fills_gaps",
         "held = False",
         ("garbage",),
@@ -93,7 +94,7 @@ MUTATIONS = (
     Mutation(
         2,
         "a gap that waits to be told is forgotten",
-        "dispatcher.py",
+        "delivery/dispatcher.py",
         "        return max(0.0, self._tell_at - self._clock()) if self._missing else None\n",
         "        self._missing = set()\n",
         ("garbage",),
@@ -115,7 +116,7 @@ MUTATIONS = (
     Mutation(
         2,
         "detached streams are not woken",
-        "dispatcher.py",
+        "delivery/dispatcher.py",
         "            self.mailbox.wake()\n",
         "            pass\n",
     ),
@@ -203,7 +204,7 @@ MUTATIONS = (
     Mutation(
         3,
         "an event leaves before its transaction commits",
-        _POSTGRES_HUB,
+        _POSTGRES_BACKEND,
         "self._executor if executor is None else executor",
         "None",
     ),
@@ -217,7 +218,7 @@ MUTATIONS = (
     Mutation(
         3,
         "the hub's own executor is forgotten",
-        _POSTGRES_HUB,
+        _POSTGRES_BACKEND,
         "self._executor if executor is None else executor",
         "executor",
     ),

@@ -3,19 +3,20 @@ any corner."""
 
 from __future__ import annotations
 
-from pgfanout import NotifyHub, PostgresHub
+from pgfanout import NotifyHub
+from pgfanout.backends.postgres.history.store import HistoryStore
+from pgfanout.hub import core_of
 
 __all__ = ["reads_history", "routes"]
 
 
 def routes(hub: NotifyHub) -> int:
     """How many routes there are: topics, and consumers of each."""
-    consumers = dict(hub._dispatcher.registry._consumers)
+    consumers = dict(core_of(hub).dispatcher.registry._consumers)
     return len(consumers) + sum(map(len, consumers.values()))
 
 
 def reads_history(hub: NotifyHub) -> bool:
     """Whether it has a session to read its history with at the moment."""
-    assert isinstance(hub, PostgresHub)
-    replayer = hub._replayer
-    return replayer is not None and replayer._connection is not None and not replayer._connection.closed
+    store = core_of(hub).backend.log
+    return isinstance(store, HistoryStore) and store._connection is not None and not store._connection.closed

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from pgfanout import REFRESH_EVENT, Event, HubConfigurationError, HubTimeoutError, PostgresHub, Subscription
-from pgfanout.dispatcher import Dispatcher
+from pgfanout.delivery.dispatcher import Dispatcher
 from pgfanout.topic import Topic
 from tests.support.data_directory import PASSWORD
 from tests.support.postgres import SCRAM, PostgresServer, StopMode

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
-from pgfanout.backends.postgres.schema import Schema
+from pgfanout.backends.postgres.history.schema import Schema
 
 from ..support.event_log import LONG, Connect, Ear, Follower, pending
 from ..support.postgres import PostgresServer, random_name

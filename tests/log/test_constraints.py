@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from pgfanout.backends.postgres.schema import Schema
+from pgfanout.backends.postgres.history.schema import Schema
 
 from ..support.event_log import (
     LONG,

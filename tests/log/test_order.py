@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import IsolationLevel, errors
 
-from pgfanout.backends.postgres.schema import Schema
+from pgfanout.backends.postgres.history.schema import Schema
 from pgfanout.envelope import decode
 
 from ..support.event_log import (

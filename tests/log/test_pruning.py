@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgfanout.backends.postgres.schema import Schema
+from pgfanout.backends.postgres.history.schema import Schema
 
 from ..support.event_log import TENANT, Connect, numbers, payloads, publish, publish_many, rows
 

@@ -18,6 +18,7 @@ from psycopg_pool import ConnectionPool
 
 from pgfanout import Event, HubConfigurationError, MemoryHub, PgFanoutError, PostgresHub
 from pgfanout.flask import PgFanout
+from pgfanout.hub import core_of
 from pgfanout.rate_limit import RateLimit
 from pgfanout.streams import StreamEndpoint, StreamLimiter
 from tests.support.need import need
@@ -171,7 +172,7 @@ def test_nothing_of_a_malformed_notification_is_shown(
     with guarded.connect() as connection:
         for count, text in enumerate(texts):
             connection.execute("SELECT pg_notify('pgfanout_events', %s)", [text])
-            hub._dispatcher._malformed_lines = RateLimit(0.0)  # so that each of them is logged
+            core_of(hub).dispatcher._malformed_lines = RateLimit(0.0)  # so that each of them is logged
             eventually(lambda: hub.stats().undecodable + hub.stats().unroutable > count)  # noqa: B023
     assert hub.stats().unroutable == 2
     assert "a notification was no event" in exposure
@@ -232,7 +233,7 @@ def test_no_secret_is_shown_when_the_listener_dies_of_something_unexpected(
         raise ZeroDivisionError("something unexpected")
 
     with monkeypatch.context() as patch:
-        patch.setattr(hub._dispatcher, "offer", fail)
+        patch.setattr(core_of(hub).dispatcher, "offer", fail)
         hub.publish("orders", TENANT, PAYLOAD)
         eventually(lambda: "the listener failed" in exposure)
     eventually(lambda: hub.stats().reconnects == 1)
@@ -256,15 +257,18 @@ def test_no_object_shows_a_secret(exposure: Exposure, hub: PostgresHub, url: str
     things: list[Any] = [
         hub,
         hub.stats(),
-        hub._listener,
-        hub._publisher,
-        hub._lifecycle,
-        hub._dispatcher.registry,
+        core_of(hub).backend,
+        core_of(hub).sink,
+        core_of(hub).lifecycle,
+        core_of(hub).dispatcher.registry,
         subscription,
     ]
     things += [event, Event("orders", json.dumps(PAYLOAD).encode()), answer, stream, endpoint, endpoint.limiter, fanout]
-    things += [fanout.hub, fanout.limiter, hub._listener._watchdog, hub._listener._sink, MemoryHub()]  # type: ignore[union-attr]
-    exposure.show(*things, vars(hub._listener)["_connection"])
+    (attempt,) = core_of(hub).lifecycle._running
+    listener: Any = attempt.listener
+    backend: Any = core_of(hub).backend
+    things += [fanout.hub, fanout.limiter, listener, listener._watchdog, backend.publisher, MemoryHub()]
+    exposure.show(*things, listener._connection)
     stream.close()
     exposure.check()
 

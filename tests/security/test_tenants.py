@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pgfanout import CLOSE_EVENT, REFRESH_EVENT, MemoryHub, NotifyHub, PostgresHub, Subscription
+from pgfanout.hub import core_of
 
 from .routing import CHANNELS, SPELLINGS, TENANTS, check_received, drain
 
@@ -85,7 +86,9 @@ class Routings(RuleBasedStateMachine):
         """An envelope that names two tenants: the last one counts, as in every other JSON parser."""
         parts = [("tenant_id", str(other)), ("channel", channel), ("tenant_id", str(spelling(tenant)))]
         parts.append(("payload", self.owe(channel, tenant)))  # type: ignore[arg-type]
-        self.hub._send(["{" + ",".join(f'"{name}":{json.dumps(value)}' for name, value in parts) + "}"], None)
+        core_of(self.hub).backend.send(
+            ["{" + ",".join(f'"{name}":{json.dumps(value)}' for name, value in parts) + "}"], None
+        )
         self.settle()
 
     @rule(data=st.data())

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 
 from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, NotifyHub
+from pgfanout.hub import core_of
 from pgfanout.streams.outlet import Outlet
 from pgfanout.streams.streamer import Streamer, streamer
 from pgfanout.topic import topics
@@ -218,7 +219,7 @@ class DetachedSubscription:
         head = b": open\n\n" if reads else b"x" * (16 * BUFFER)
         try:
             streamer.prepare()
-            feed, position = hub.follow(wanted, streamer)
+            feed, position = core_of(hub).follow(wanted, streamer)
         except BaseException:
             server.close()
             connection.close()

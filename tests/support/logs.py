@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from pgfanout.delivery.log import Answer, Page, always, number_of
+from pgfanout.delivery.log import Answer, Ends, Found, News, Page, always, number_of
 from pgfanout.event import Event
 from pgfanout.topic import Topic
 
@@ -125,7 +125,47 @@ class ManualLog:
     ) -> None:
         self.questions.append(Question(after, answer, known, wanted))
 
+    def renew(self) -> None:
+        """Nobody reads it in a session."""
+
+    def advanced(self) -> None:
+        """No question waits for that."""
+
+    def start_pruning(self) -> None:
+        """There is nothing to prune."""
+
+    def close(self, timeout: float) -> None:
+        """There is no thread."""
+
     def reach(self, number: int) -> Event:
         """The event of a number, which is offered next."""
         self.begun = self.offered = number
         return logged(number)
+
+
+class AskedSession:
+    """A `LogSession` that a test gives the answers that it expects to be asked for."""
+
+    def ends(self) -> Ends:
+        raise AssertionError("not expected")
+
+    def knows(self, number: int) -> bool:
+        raise AssertionError("not expected")
+
+    def among(self, numbers: Sequence[int]) -> set[int]:
+        raise AssertionError("not expected")
+
+    def news(self, after: int, last: int) -> News:
+        raise AssertionError("not expected")
+
+    def one(self, number: int) -> Event | None:
+        raise AssertionError("not expected")
+
+    def page(self, topics: Sequence[Topic], after: int, *, known: bool) -> Found | None:
+        raise AssertionError("not expected")
+
+    def is_too_much(self, topics: Sequence[Topic], after: int) -> bool:
+        raise AssertionError("not expected")
+
+    def prune(self, batch: int) -> int | None:
+        raise AssertionError("not expected")

@@ -16,8 +16,8 @@ import psycopg
 
 sys.path.append(str(Path(__file__).parents[2]))  # last: pgfanout itself comes from the other checkout
 
-from pgfanout.backends.postgres.schema import Schema
-from pgfanout.backends.postgres.trigger import TableTrigger
+from pgfanout.backends.postgres.history.schema import Schema
+from pgfanout.backends.postgres.history.trigger import TableTrigger
 from tests.support.data_directory import binaries
 from tests.support.postgres import PostgresServer
 

@@ -13,8 +13,9 @@ import pytest
 from psycopg import errors
 
 from pgfanout import PostgresHub
-from pgfanout.backends.postgres.log import LogTable
-from pgfanout.backends.postgres.schema import REVISION, VERSION, Schema
+from pgfanout.backends.postgres.history import History
+from pgfanout.backends.postgres.history.schema import REVISION, VERSION, Schema
+from pgfanout.backends.postgres.history.table import LogTable
 
 from ..support.data_directory import binaries
 from ..support.event_log import LONG, numbers, payloads, publish, rows
@@ -187,9 +188,7 @@ def test_an_upgrade_neither_waits_for_readers_nor_stops_them(old: Connection, fr
         dumping.execute("LOCK TABLE pgfanout.log, pgfanout.event, pgfanout.pending IN ACCESS SHARE MODE")
         by_script(upgrading)
         old.execute("SET lock_timeout = '20s'")
-        assert LogTable("pgfanout", CHANNEL, 100).ends(
-            lambda query, params: old.execute(query.encode(), params).fetchall()
-        )
+        assert LogTable(History(), CHANNEL, lambda query, params: old.execute(query.encode(), params).fetchall()).ends()
     assert settings(old)[0] == VERSION
 
 

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable
+from functools import partial
 
-from ... import envelope
-from ...delivery.log import Log
 from ...delivery.tail import BUFFER_BYTES
 from ...errors import InvalidEventError
 from ...hub import NotifyHub
-from ...stats import HubStats
 from ...topic import check_channel
+from .backend import PostgresBackend
 from .conninfo import connect, parse, script_transaction
 from .history import History
-from .intake import Intake
-from .listener import Listener, Sink
-from .log import LogTable, Query
-from .outage import Outage
-from .publisher import Executor, Publisher
-from .replayer import Replayer
+from .listener import Timing
+from .publisher import Executor
 from .session import PULSE_CHANNEL
 
 __all__ = ["PostgresHub"]
@@ -64,22 +56,17 @@ class PostgresHub(NotifyHub):
     ) -> None:
         if not all(0 < seconds <= _DAY for seconds in (heartbeat, heartbeat_timeout, max_reconnect_delay)):
             raise ValueError("heartbeat, heartbeat_timeout and max_reconnect_delay are seconds: above 0, a day at most")
-        self._executor = executor
         self._postgres_channel = check_channel(postgres_channel)  # first: the repr shows it
         if postgres_channel == PULSE_CHANNEL:
             raise InvalidEventError("postgres_channel", f"{PULSE_CHANNEL!r} is where hubs let each other hear")
         self._parameters = parse(conninfo)
         self._history = History() if history is True else history or None
-        self._timing = {
-            "heartbeat": heartbeat,
-            "heartbeat_timeout": heartbeat_timeout,
-            "max_reconnect_delay": max_reconnect_delay,
-        }
-        self._listener: Listener | None = None
-        self._publisher: Publisher | None = None
-        self._replayer: Replayer | None = None
-        self._intake: Intake | None = None
-        super().__init__(buffer_size=buffer_size, buffer_bytes=buffer_bytes)
+        timing = Timing(heartbeat, heartbeat_timeout, max_reconnect_delay)
+        super().__init__(
+            partial(PostgresBackend, self._parameters, postgres_channel, executor, self._history, timing),
+            buffer_size=buffer_size,
+            buffer_bytes=buffer_bytes,
+        )
 
     def __repr__(self) -> str:
         # No connection string: it may hold a password.
@@ -97,96 +84,3 @@ class PostgresHub(NotifyHub):
         schema = (self._history or History()).on(self._postgres_channel)
         with connect(self._parameters, "pgfanout-install") as connection, script_transaction(connection):
             schema.install(connection, publishers, readers)
-
-    def stats(self) -> HubStats:
-        """A snapshot of the hub's state and counters. Never waits."""
-        stats, replayer, intake = super().stats(), self._replayer, self._intake
-        if replayer is None:
-            return stats
-        return replace(
-            stats,
-            log_size=replayer.rows,
-            oldest_cursor=replayer.pruned_to,
-            replays=replayer.replays,
-            replayed_events=replayer.replayed_events,
-            fills=0 if intake is None else intake.fills,
-            filled_events=0 if intake is None else intake.filled_events,
-            pruned=replayer.pruned,
-        )
-
-    def _new_listener(self) -> Listener:
-        sink = Sink(self._listening_to, self._not_listening, self._receive, self._heartbeat, pause=self._pause)
-        self._listener = Listener(self._parameters, self._postgres_channel, sink, outage=self._outage, **self._timing)
-        return self._listener
-
-    def _compose(self, *event: Any) -> str:
-        if self._history is None:
-            return super()._compose(*event)
-        return envelope.compose_logged(self._history.max_payload, *event)
-
-    def _send(self, texts: Sequence[str], executor: Any) -> None:
-        assert self._publisher is not None
-        self._publisher.send(texts, self._executor if executor is None else executor)
-
-    def _close_sender(self, timeout: float) -> None:
-        assert self._publisher is not None
-        deadline = time.monotonic() + timeout
-        if self._replayer is not None:
-            self._replayer.close(timeout)
-        self._publisher.close(max(0.0, deadline - time.monotonic()))
-
-    def _renew(self) -> None:
-        for held in (self._listener, self._publisher, self._replayer):
-            if held is not None:
-                held.abandon()
-        self._listener = self._replayer = self._intake = None
-        super()._renew()
-        schema = "" if self._history is None else self._history.schema
-        self._outage = Outage()
-        self._publisher = Publisher(self._parameters, self._postgres_channel, schema)
-
-    # With history.
-
-    def _new_log(self) -> Log | None:
-        history = self._history
-        if history is None:
-            return None
-        table = self._table = LogTable(history.schema, self._postgres_channel, history.max_replay)
-        self._replayer = Replayer(self._parameters, table, history, self._timing["heartbeat_timeout"])
-        self._dispatcher.fills_gaps = history.log_only
-        self._intake = Intake(table, self._replayer, self._dispatcher, log_only=history.log_only)
-        return self._replayer
-
-    def _read_cursor(self, executor: Any) -> str | None:
-        assert self._publisher is not None
-        rows = self._publisher.fetch(self._table.cursor_statement, executor)
-        if not rows:
-            self._table.complain_of_lost_row()
-        return str(rows[0][0])
-
-    def _listening_to(self, query: Query) -> bool:
-        if self._intake is None or self._replayer is None:
-            self._listening()
-            return False
-        self._replayer.renew()
-        complete = self._intake.catch_up(query)
-        if self._lifecycle.now_listening() is False:
-            self._dispatcher.refresh_early()
-        self._replayer.advanced()
-        self._replayer.start_pruning()
-        return complete
-
-    def _heartbeat(self, queue_usage: float) -> None:
-        super()._heartbeat(queue_usage)
-        if self._intake is not None:
-            self._intake.check()  # whoever installs may give the log another channel, and all would be silence
-
-    def _receive(self, texts: Iterable[str]) -> None:
-        if self._intake is None or self._replayer is None:
-            super()._receive(texts)
-            return
-        batch = list(texts)
-        self._received += len(batch)
-        self._intake.receive(batch)
-        self._settle()
-        self._replayer.advanced()

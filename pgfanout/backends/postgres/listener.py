@@ -10,22 +10,23 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import psycopg
 
+from ...backend import Sink
+from ...delivery.log import LogSession
 from ...errors import HubConfigurationError
 from . import conninfo, diagnosis
 from .heartbeat import Heartbeat
-from .log import Query, prepare
+from .history.table import Query, prepare
 from .outage import Outage
 from .publisher import abandon
 from .session import Session
 from .watchdog import Watchdog
 
-__all__ = ["Listener", "Sink"]
+__all__ = ["Listener", "Timing"]
 
 logger = logging.getLogger("pgfanout")
 
@@ -33,20 +34,12 @@ _FIRST_DELAY = 0.1
 _QUEUE_ALARM = 0.5
 
 
-@dataclass(frozen=True)
-class Sink:
-    """Where a listener reports, in its own thread."""
+class Timing(NamedTuple):
+    """Seconds: see `PostgresHub`."""
 
-    listening: Callable[[Query], bool]
-    """It listens; and how to put a question to the server, which only this thread may do, when it is called.
-    Tells whether nothing is missing of what came before. `HubConfigurationError`: waiting won't cure it."""
-    not_listening: Callable[[str, bool], None]
-    """Why, and whether the server had not answered in time."""
-    receive: Callable[[Sequence[str]], None]
-    heartbeat: Callable[[float], None]
-    """The server has answered, and how full its notification queue is, from 0 to 1."""
-    pause: Callable[[], float | None] = lambda: None
-    """Seconds until `receive` has to be called even if nothing arrives; None when it need not."""
+    heartbeat: float = 5.0
+    heartbeat_timeout: float = 5.0
+    max_reconnect_delay: float = 1.5
 
 
 class Listener:
@@ -61,23 +54,22 @@ class Listener:
         parameters: conninfo.Parameters,
         channel: str,
         sink: Sink,
+        timing: Timing,
+        outage: Outage,
         *,
-        heartbeat: float,
-        heartbeat_timeout: float,
-        max_reconnect_delay: float,
-        outage: Outage | None = None,
+        table: Callable[[Query], LogSession] | None = None,
     ) -> None:
+        """`table` makes the log's table of a session's query, for a hub with history."""
         self._parameters = parameters
         self._channel = channel
         self._sink = sink
-        self._heartbeat = heartbeat
-        self._timeout = heartbeat_timeout
-        self._max_delay = max_reconnect_delay
-        self._outage = outage or Outage()
+        self._heartbeat, self._timeout, self._max_delay = timing
+        self._outage = outage
+        self._table = table
         self._watchdog = Watchdog()
         self._connection: psycopg.Connection[Any] | None = None
         self._has_listened = False
-        self._delay = self._first_delay = min(_FIRST_DELAY, max_reconnect_delay)
+        self._delay = self._first_delay = min(_FIRST_DELAY, self._max_delay)
         self._server_words = ""
         self._alarmed = False
 
@@ -118,7 +110,7 @@ class Listener:
             connection.close()
 
     def _announce(self, query: Query) -> None:
-        complete = self._sink.listening(query)
+        complete = self._sink.listening(None if self._table is None else self._table(query))
         logger.debug("listening on %s", self._channel)
         done = "the history had what was missed" if complete else "every subscription was told to refresh"
         self._outage.over(f"listening again; {done}" if self._has_listened else "listening")

@@ -151,11 +151,11 @@ class Publisher:
         else:
             _run(call, executor)
 
-    def fetch(self, statement: str, executor: Any) -> list[Any]:
+    def fetch(self, executor: Any, statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         """The rows of a statement that is executed in the executor's transaction, if it has one. Blocks for a round
         trip, raises psycopg's errors."""
         rows: list[Any] = []
-        _run(_Call(statement, ()), executor, rows.extend)
+        _run(_Call(statement, tuple(params)), executor, rows.extend)
         return rows
 
     def close(self, timeout: float) -> None:

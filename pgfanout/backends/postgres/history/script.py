@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import psycopg
 
-from ...errors import PgFanoutError
-from .conninfo import connect, execute, parse, script_transaction
-from .diagnosis import words
+from ....errors import PgFanoutError
+from ..conninfo import connect, execute, parse, script_transaction
+from ..diagnosis import words
 
 __all__ = ["ScriptError", "run_script"]
 

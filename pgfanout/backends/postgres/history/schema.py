@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from ...topic import check_channel
+from ....topic import check_channel
 
 __all__ = [
     "IDENTIFIER_LIMIT",

@@ -12,7 +12,7 @@ from typing import Final
 
 from psycopg import sql
 
-from ...topic import check_channel
+from ....topic import check_channel
 from .schema import IDENTIFIER_LIMIT, REVISION, check_schema, trigger_name
 
 __all__ = ["TableTrigger", "drop_script"]

@@ -6,8 +6,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ...delivery.log import Answer, always
-from ...topic import Topic
+from ..topic import Topic
+from .log import Answer, always
 
 __all__ = ["Question", "Questions"]
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any
 
 import psycopg
 from psycopg.adapt import Buffer, Loader
 
-from ...delivery.log import Page
-from ...errors import HubConfigurationError
-from ...event import Event
-from ...topic import Topic
+from ....delivery.log import Ends, Found, News, Page
+from ....errors import HubConfigurationError
+from ....event import Event
+from ....topic import Topic
 from .schema import REQUIRED
+from .settings import History
 
-__all__ = ["Ends", "LogTable", "Query", "prepare"]
+__all__ = ["LogTable", "Query", "prepare"]
 
 Query = Callable[[str, Sequence[Any]], "list[tuple[Any, ...]]"]
 """Executes a statement and fetches its rows; raises psycopg's errors."""
@@ -88,51 +89,24 @@ SELECT greatest(pruned_to, (SELECT max(number) FROM {schema}.event)) AS cursor F
 _PRUNE = "SELECT {schema}.prune(%s, %s)"
 
 
-class Ends(NamedTuple):
-    """What the log has: everything after `pruned_to`, and nothing after `last`."""
-
-    pruned_to: int
-    last: int
-    rows: int
-    """How many events there are, as of the last time that somebody counted them."""
-
-
-class Found(NamedTuple):
-    """A page, and whether there may be more after it."""
-
-    page: Page
-    more: bool
-
-
-class News(NamedTuple):
-    """A part of the log: what came after a number, of all topics."""
-
-    pruned_to: int
-    """The number after which the log had everything when the part was read."""
-    events: list[tuple[int, Topic, Event | None]]
-    """With their numbers, in their order. An event with a large payload is None; see `LogTable.one`."""
-    more: bool
-    """Whether there may be more after it."""
-
-
 class LogTable:
-    """Where it is and how much may be read at once. It holds no connection.
+    """The log as one session reads it; see `LogSession`. It executes everything by `query`.
 
     A number is known if the log has an event with that number, or begins after it: `pruned_to`.
     """
 
-    def __init__(self, schema: str, postgres_channel: str, max_replay: int) -> None:
-        self._schema = schema
+    def __init__(self, history: History, postgres_channel: str, query: Query) -> None:
+        self._history = history
         self._postgres_channel = postgres_channel
-        self.max_replay = max_replay
+        self._query = query
 
-    def ends(self, query: Query) -> Ends:
+    def ends(self) -> Ends:
         """What the log has. Raises `HubConfigurationError` unless it is there, and this hub's."""
         try:
-            rows = query(self._sql(_STATE), ())
+            rows = self._rows_of_log(_STATE, ())
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             problem = (
-                f"the history is not installed in the schema {self._schema}: call hub.install_history(), or run"
+                f"the history is not installed in the schema {self._history.schema}: call hub.install_history(), or run"
                 f" {self._install()}, or name the schema where it is"
             )
         except psycopg.errors.InsufficientPrivilege as error:
@@ -141,8 +115,6 @@ class LogTable:
                 f" {self._install('--reader ROLE --publisher ROLE')} with this role's name"
             )
         else:
-            if not rows:
-                self.complain_of_lost_row()
             [(version, channel, *ends)] = rows
             if version < REQUIRED:
                 problem = f"the history is of version {version}, {REQUIRED} is needed: run {self._install()}"
@@ -155,7 +127,7 @@ class LogTable:
                 return Ends(*ends)
         raise HubConfigurationError(problem)
 
-    def page(self, query: Query, topics: Sequence[Topic], after: int, *, known: bool) -> Found | None:
+    def page(self, topics: Sequence[Topic], after: int, *, known: bool) -> Found | None:
         """The first part of what came after a number, of topics of one tenant.
 
         None when that is not known: part of it was pruned, or the number is not `known` and the log does not know it.
@@ -163,9 +135,7 @@ class LogTable:
         if not 0 <= after <= _LARGEST:
             return None
         where = [topic.channel for topic in topics], topics[0].tenant, after
-        rows = query(self._sql(_PAGE), (after, after, *where, _PAGE_ROWS, _PAGE_ROWS, _PAGE_BYTES))
-        if not rows:
-            self.complain_of_lost_row()
+        rows = self._rows_of_log(_PAGE, (after, after, *where, _PAGE_ROWS, _PAGE_ROWS, _PAGE_BYTES))
         pruned_to, last, vouched, first = rows[0][:4]
         if not (pruned_to <= after <= last and (known or vouched)):
             return None
@@ -176,55 +146,54 @@ class LogTable:
             return Found(Page(events, last), False)
         return Found(Page(events, rows[-1][3]), True)
 
-    def is_too_much(self, query: Query, topics: Sequence[Topic], after: int) -> bool:
+    def is_too_much(self, topics: Sequence[Topic], after: int) -> bool:
         """Whether there are more events after a number than may be replayed. It looks at that many at most."""
         where = [topic.channel for topic in topics], topics[0].tenant, after
-        return bool(query(self._sql(_MORE_THAN), (*where, self.max_replay + 1, self.max_replay)))
+        return bool(self._rows(_MORE_THAN, (*where, self._history.max_replay + 1, self._history.max_replay)))
 
-    def knows(self, query: Query, number: int) -> bool:
+    def knows(self, number: int) -> bool:
         """Whether the log knows a number."""
-        return bool(query(self._sql(_KNOWN), (number, number, number)))
+        return bool(self._rows(_KNOWN, (number, number, number)))
 
-    def among(self, query: Query, numbers: Sequence[int]) -> set[int]:
+    def among(self, numbers: Sequence[int]) -> set[int]:
         """Those of some numbers that events of the log have."""
-        return {number for (number,) in query(self._sql(_AMONG), (list(numbers),))}
+        return {number for (number,) in self._rows(_AMONG, (list(numbers),))}
 
-    def news(self, query: Query, after: int, last: int = _LARGEST) -> News:
+    def news(self, after: int, last: int = _LARGEST) -> News:
         """What came after a number, up to another, of all topics: the first part of it."""
-        rows = query(self._sql(_NEWS), (_LARGE, after, last, _NEWS_ROWS))
-        if not rows:
-            self.complain_of_lost_row()
+        rows = self._rows_of_log(_NEWS, (_LARGE, after, last, _NEWS_ROWS))
         events = [(row[1], *_found(row[1:])) for row in rows if row[1] is not None]
         return News(rows[0][0], events, len(events) == _NEWS_ROWS)
 
-    def one(self, query: Query, number: int) -> Event | None:
+    def one(self, number: int) -> Event | None:
         """The event of a number, if there is one."""
-        rows = query(self._sql(_ONE), (number,))
+        rows = self._rows(_ONE, (number,))
         return _found(rows[0])[1] if rows else None
 
-    @property
-    def cursor_statement(self) -> str:
-        """Asks for the number that the log ends with, as the asking transaction sees it."""
-        return self._sql(_CURSOR)
+    def cursor(self) -> str:
+        """The number that the log ends with, as the session's transaction sees it."""
+        return str(self._rows_of_log(_CURSOR)[0][0])
 
-    def prune(self, query: Query, batch: int, every: float) -> int | None:
+    def prune(self, batch: int) -> int | None:
         """Remove some of the events that may go; how many, or None while another session does."""
-        [(gone,)] = query(self._sql(_PRUNE), (batch, every))
+        [(gone,)] = self._rows(_PRUNE, (batch, self._history.prune_every))
         return None if gone is None else int(gone)
 
-    def complain_of_lost_row(self) -> NoReturn:
-        """Raises `HubConfigurationError`: a query of the log's one row has found none."""
-        raise HubConfigurationError(
-            f"the table {self._schema}.log has lost its row, as after a dump without data or a TRUNCATE of all tables:"
-            f" run {self._install()}, or call hub.install_history()"
-        )
-
     def _install(self, options: str = "") -> str:
-        schema = "" if self._schema == "pgfanout" else f"--schema {self._schema}"
+        schema = "" if self._history.schema == "pgfanout" else f"--schema {self._history.schema}"
         return " ".join(filter(None, ["python -m pgfanout sql install", schema, options, "--apply"]))
 
-    def _sql(self, statement: str) -> str:
-        return statement.replace("{schema}", self._schema)
+    def _rows(self, statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        return self._query(statement.replace("{schema}", self._history.schema), params)
+
+    def _rows_of_log(self, statement: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a query that has one for the log's own row, at least."""
+        if rows := self._rows(statement, params):
+            return rows
+        raise HubConfigurationError(
+            f"the table {self._history.schema}.log has lost its row, as after a dump without data or a TRUNCATE of all"
+            f" tables: run {self._install()}, or call hub.install_history()"
+        )
 
 
 class _JsonBytes(Loader):

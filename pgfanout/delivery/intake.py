@@ -1,19 +1,19 @@
-"""Intake: how far a process has offered the log to its followers, and what it has missed."""
+"""Intake: from the texts that a listener hears to the events that are dispatched."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, Protocol
 
-from ...delivery.log import number_of
-from ...envelope import MalformedEnvelopeError, UnroutableEnvelopeError, decode
-from ...event import Event
-from ...topic import Topic
-from .log import LogTable, Query
+from ..envelope import MalformedEnvelopeError, UnroutableEnvelopeError, decode
+from ..event import Event
+from ..topic import Topic
+from .dispatcher import Dispatcher
+from .log import Log, LogSession, number_of
 
-__all__ = ["Intake"]
+__all__ = ["LogIntake", "TextIntake"]
 
 _FILL_TIME = 1.0
 """Seconds for which the listener reads on what was missed, before readers are sent to the log."""
@@ -27,30 +27,53 @@ _LAST = 2**63 - 1
 _number = re.compile(r'"id":"([0-9]{1,18})"\}\Z').search
 
 
-class Followers(Protocol):
-    """Who follows: see `Dispatcher`."""
+class TextIntake:
+    """For a backend without a log: each text is an event. For the listener's thread."""
 
-    unroutable: int
+    fills: Final = 0
+    filled_events: Final = 0
 
-    def offer(self, topic: Topic, event: Event) -> None: ...
-    def wake(self) -> None: ...
-    def has_followers(self, topic: Topic) -> bool: ...
-    def has_consumers(self) -> bool: ...
-    def gap(self) -> None: ...
-    def skip(self, after: int, until: int) -> None: ...
-    def take_malformed(self, error: MalformedEnvelopeError) -> None: ...
-    def take_unlogged(self, topic: Topic) -> None: ...
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._has_begun = False
+
+    def catch_up(self, session: object) -> bool:
+        """Begin with a new session. Nobody knows what came since the last one: a gap."""
+        if self._has_begun:
+            self._dispatcher.gap()
+        self._has_begun = True
+        return False
+
+    def check(self) -> None:
+        """There is nothing to check."""
+
+    def receive(self, texts: Iterable[str]) -> None:
+        """Dispatch the event of each text."""
+        for text in texts:
+            try:
+                topic, event = decode(text)
+            except UnroutableEnvelopeError:
+                self._dispatcher.unroutable += 1
+            except MalformedEnvelopeError as error:
+                self._dispatcher.take_malformed(error)
+            else:
+                self._dispatcher.offer(topic, event)
 
 
-class Position(Protocol):
-    """Where everyone can see how far it is; see `Log`."""
+class OfferedLog(Log, Protocol):
+    """The log's side that the intake drives."""
 
-    begun: int
-    offered: int
-    refill: bool
+    def renew(self) -> None:
+        """The listener has a new session, perhaps with another server. Never waits."""
+
+    def advanced(self) -> None:
+        """`offered` has gone up. Never waits."""
+
+    def start_pruning(self) -> None:
+        """The log is there. Never waits."""
 
 
-class Intake:
+class LogIntake:
     """Offers the log's events in the order of their numbers, each once.
 
     A notification only says that there is something to read. Any role that can connect can notify, so what the text
@@ -66,12 +89,12 @@ class Intake:
     or never come.
     """
 
-    def __init__(self, table: LogTable, position: Position, followers: Followers, *, log_only: bool = True) -> None:
-        self._table = table
-        self._position = position
-        self._followers = followers
-        self._log_only = log_only
-        self._query: Query | None = None
+    _session: LogSession  # the listener's; `catch_up` comes first
+
+    def __init__(self, log: OfferedLog, dispatcher: Dispatcher, *, max_replay: int) -> None:
+        self._log = log
+        self._dispatcher = dispatcher
+        self._max_replay = max_replay
         self._recent: set[int] = set()  # numbers that were offered last, in two generations
         self._older: set[int] = set()
         self._asleep = False  # whether something was offered that nobody was woken for
@@ -80,28 +103,36 @@ class Intake:
         self.fills = 0
         self.filled_events = 0
 
-    def catch_up(self, query: Query) -> bool:
+    def catch_up(self, session: LogSession | None) -> bool:
         """Begin with a new session: offer what was missed since the last one. False when the log can't
         tell all of it, and everyone was told to refresh. Raises `HubConfigurationError` and psycopg's errors.
         """
-        before = self._position.offered
-        ends = self._table.ends(query)
-        known = self._log_only and before > 0 and self._table.knows(query, before)
-        if self._position.offered != before:
+        if session is None:
+            raise TypeError("a backend with a log has to give its listener's session")
+        self._log.renew()
+        complete = self._begin(session)
+        self._log.advanced()
+        self._log.start_pruning()
+        return complete
+
+    def _begin(self, session: LogSession) -> bool:
+        before = self._log.offered
+        ends = session.ends()
+        known = self._log.complete and before > 0 and session.knows(before)
+        if self._log.offered != before:
             raise RuntimeError("another listener has gone on meanwhile")  # `start` gave up on this one
-        self._query = query
+        self._session = session
         if known:
             return self._fill(ends.last)
-        if before or self._followers.has_consumers():
+        if before or self._dispatcher.has_consumers():
             self._refresh(ends.last)
             return False
-        self._position.begun = self._position.offered = ends.last
+        self._log.begun = self._log.offered = ends.last
         return True
 
     def check(self) -> None:
         """Make sure that this is still the log that notifies us. Raises what `catch_up` raises."""
-        if self._query is not None:
-            self._table.ends(self._query)
+        self._session.ends()
 
     def receive(self, texts: Sequence[str]) -> None:
         """Take a batch of notifications: offer what the log has after the position. Raises psycopg's errors; the
@@ -113,9 +144,9 @@ class Intake:
         news = self._news(numbers)
         doubtful: list[tuple[str, int]] = []
         for text, number in zip(texts, numbers, strict=True):
-            while self._position.offered < number and next(news, 0):
+            while self._log.offered < number and next(news, 0):
                 pass
-            if not number or number > self._position.offered:
+            if not number or number > self._log.offered:
                 self._take_stray(text)
             elif not self._was_offered(number):
                 doubtful.append((text, number))
@@ -126,10 +157,11 @@ class Intake:
             for _ in self._read(_LAST):
                 pass
         self._take_doubtful(doubtful)
+        self._log.advanced()
 
     def _news(self, numbers: Sequence[int]) -> Iterator[int]:
         """`_read` for a batch of notifications with these numbers."""
-        if self._log_only:
+        if self._log.complete:
             return self._read(_LAST)
         if len(numbers) > _IN_TURN:
             return iter(list(self._read(_LAST)))
@@ -139,9 +171,8 @@ class Intake:
         """Take texts with numbers that were passed, by events that nobody remembers or by somebody's invention."""
         if not doubtful:
             return
-        assert self._query is not None
         self._wake()
-        logged = self._table.among(self._query, [number for _, number in doubtful])
+        logged = self._session.among([number for _, number in doubtful])
         for text, number in doubtful:
             if number not in logged:
                 self._take_stray(text)
@@ -152,25 +183,24 @@ class Intake:
         try:
             topic, event = decode(text)
         except UnroutableEnvelopeError:
-            self._followers.unroutable += 1
+            self._dispatcher.unroutable += 1
         except MalformedEnvelopeError as error:
             self._damaged = True
-            self._followers.take_malformed(error)
+            self._dispatcher.take_malformed(error)
         else:
-            if self._log_only:
-                self._followers.take_unlogged(topic)
+            if self._log.complete:
+                self._dispatcher.take_unlogged(topic)
             else:
                 unnumbered = Event.checked(event.channel, event.payload, event.type, "")
-                self._followers.offer(topic, unnumbered if number_of(event) else event)
+                self._dispatcher.offer(topic, unnumbered if number_of(event) else event)
 
     def _read(self, last: int) -> Iterator[int]:
         """Offer what comes after the position, up to a number; yields each number once it was offered."""
-        while self._position.offered < last:
-            assert self._query is not None
+        while self._log.offered < last:
             self._wake()
-            news = self._table.news(self._query, self._position.offered, last)
-            if news.pruned_to > self._position.offered:
-                self._refresh(self._table.ends(self._query).last)
+            news = self._session.news(self._log.offered, last)
+            if news.pruned_to > self._log.offered:
+                self._refresh(self._session.ends().last)
                 return
             for number, topic, event in news.events:
                 self._offer(number, topic, event)
@@ -183,26 +213,26 @@ class Intake:
         gaps, deadline = self._refreshes, time.monotonic() + _FILL_TIME
         for count, _ in enumerate(self._read(last), 1):
             self.filled_events += 1
-            if count >= self._table.max_replay or time.monotonic() > deadline:
+            if count >= self._max_replay or time.monotonic() > deadline:
                 return self._skip(last)
         self._wake()
         if self._refreshes > gaps:
             return False
-        self._position.begun = self._position.offered = max(self._position.offered, last)
+        self._log.begun = self._log.offered = max(self._log.offered, last)
         return True
 
     def _skip(self, last: int) -> bool:
         """Go on after a number, and have each reader get from the log what it has missed up to there."""
-        before = self._position.offered
+        before = self._log.offered
         if before >= last:
             return True
-        if not self._position.refill:
+        if not self._log.refill:
             self._refresh(last)
             return False
-        self._position.begun = last
-        self._followers.skip(before, last)
-        self._position.offered = last
-        self._followers.wake()
+        self._log.begun = last
+        self._dispatcher.skip(before, last)
+        self._log.offered = last
+        self._dispatcher.wake()
         return True
 
     def _refresh(self, last: int) -> None:
@@ -210,35 +240,34 @@ class Intake:
         who got it and lost the connection then would never hear of what was before it."""
         self._refreshes += 1
         self._recent, self._older = set(), set()  # a log that has lost commits may draw the same numbers again
-        if last < self._position.offered:
-            self._position.offered = 0  # no reader is to take a number that was lost for one of this process's own
-        self._position.begun = last
-        self._followers.gap()
-        self._position.offered = last
+        if last < self._log.offered:
+            self._log.offered = 0  # no reader is to take a number that was lost for one of this process's own
+        self._log.begun = last
+        self._dispatcher.gap()
+        self._log.offered = last
 
     def _offer(self, number: int, topic: Topic, event: Event | None) -> None:
         # First, as with every event: who follows from here on is not to wait for one that was looked up without them.
-        self._position.begun = number
-        if event is None and self._followers.has_followers(topic):
+        self._log.begun = number
+        if event is None and self._dispatcher.has_followers(topic):
             event = self._fetch(number)
         if event is not None:
-            self._followers.offer(topic, event)
+            self._dispatcher.offer(topic, event)
             self._asleep = True
-        self._position.offered = number
+        self._log.offered = number
         self._remember(number)
 
     def _fetch(self, number: int) -> Event | None:
-        assert self._query is not None
         self._wake()
-        event = self._table.one(self._query, number)
+        event = self._session.one(number)
         if event is None:  # it was pruned in this moment
-            self._followers.gap()
+            self._dispatcher.gap()
         return event
 
     def _wake(self) -> None:
         if self._asleep:
             self._asleep = False
-            self._followers.wake()
+            self._dispatcher.wake()
 
     def _remember(self, number: int) -> None:
         self._recent.add(number)

@@ -6,13 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
-from .delivery.feed import Feed, Mailbox
-from .delivery.registry import Consumer, Registry
-from .delivery.relay import Relay
-from .envelope import MalformedEnvelopeError
-from .event import REFRESH_EVENT, Event
-from .rate_limit import RateLimit
-from .topic import Topic
+from ..envelope import MalformedEnvelopeError
+from ..event import REFRESH_EVENT, Event
+from ..rate_limit import RateLimit
+from ..topic import Topic
+from .feed import Feed, Mailbox
+from .registry import Consumer, Registry
+from .relay import Relay
 
 __all__ = ["Dispatcher"]
 

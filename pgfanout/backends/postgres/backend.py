@@ -1,0 +1,75 @@
+"""PostgresBackend: carries a hub's events by NOTIFY, or by way of the history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from ... import envelope
+from ...backend import Backend, Sink
+from .conninfo import Parameters
+from .history import History
+from .history.store import HistoryStore
+from .listener import Listener, Timing
+from .outage import Outage
+from .publisher import Executor, Publisher
+
+__all__ = ["PostgresBackend"]
+
+
+class PostgresBackend(Backend):
+    """The listeners' session, the publisher's, and with history the one that reads it: each is opened when needed."""
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        postgres_channel: str,
+        executor: Executor | None,
+        history: History | None,
+        timing: Timing,
+    ) -> None:
+        self._parameters = parameters
+        self._postgres_channel = postgres_channel
+        self._executor = executor
+        self._timing = timing
+        self._history = history
+        self._outage = Outage()
+        self.publisher = Publisher(parameters, postgres_channel, "" if history is None else history.schema)
+        self._store: HistoryStore | None = None
+        if history is not None:
+            self._store = HistoryStore(parameters, postgres_channel, history, timing.heartbeat_timeout)
+
+    @property
+    def log(self) -> HistoryStore | None:
+        """See `Backend`."""
+        return self._store
+
+    def new_listener(self, sink: Sink) -> Listener:
+        """See `Backend`."""
+        table = None if self._store is None else self._store.table
+        return Listener(self._parameters, self._postgres_channel, sink, self._timing, self._outage, table=table)
+
+    def compose(self, *event: Any) -> str:
+        """See `Backend`."""
+        if self._history is None:
+            return envelope.compose(*event)
+        return envelope.compose_logged(self._history.max_payload, *event)
+
+    def send(self, texts: Sequence[str], executor: Any) -> None:
+        """See `Backend`. Blocks for a round trip, raises the executor's errors."""
+        self.publisher.send(texts, self._executor if executor is None else executor)
+
+    def read_cursor(self, executor: Any) -> str:
+        """See `Backend`. Blocks for a round trip, raises the executor's errors."""
+        if self._store is None:
+            return super().read_cursor(executor)
+        return self._store.table(partial(self.publisher.fetch, executor)).cursor()
+
+    def close(self, timeout: float) -> None:
+        """See `Backend`."""
+        self.publisher.close(timeout)
+
+    def abandon(self) -> None:
+        """See `Backend`."""
+        self.publisher.abandon()

@@ -15,7 +15,8 @@ from pgfanout.delivery.intake import LogIntake
 from pgfanout.delivery.log import Ends, News
 from pgfanout.envelope import MalformedEnvelopeError, encode
 from pgfanout.topic import Topic
-from tests.support.logs import AskedSession, ManualLog, logged
+
+from ..support.logs import AskedSession, ManualLog, logged
 
 TENANT = "11111111-1111-4111-8111-111111111111"
 TOPIC = Topic("orders", TENANT)

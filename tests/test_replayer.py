@@ -15,8 +15,9 @@ from pgfanout.delivery import replay
 from pgfanout.delivery.log import Ends, Found, Page, UnreadableLogError
 from pgfanout.replayer import Replayer
 from pgfanout.topic import Topic
-from tests.support.logs import TENANT, TOPICS, AskedSession, logged
-from tests.support.wait import eventually
+
+from .support.logs import TENANT, TOPICS, AskedSession, logged
+from .support.wait import eventually
 
 PATIENCE = 20.0
 

@@ -2,7 +2,7 @@
 
     {"channel": "orders", "tenant_id": "7d0e...", "payload": {"id": 42}, "type": "...", "id": "..."}
 
-A decoder ignores fields that it doesn't know. `type` and `id` may be missing. An object has 32 members at most.
+A decoder ignores unknown fields. `type` and `id` may be missing. An object has at most 32 members.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ NOTIFY_LIMIT: Final = 7999
 """Bytes of UTF-8 in a NOTIFY payload (https://www.postgresql.org/docs/current/sql-notify.html)."""
 
 _MEMBER_LIMIT: Final = 32
-"""Members of an envelope. Each costs the listener time, and 7,999 bytes have room for 1,500."""
+"""The most members of an envelope. Each member costs the listener time, and 7,999 bytes have room for 1,500."""
 
 
 class MalformedEnvelopeError(PgFanoutError, ValueError):
-    """A notification that is no envelope. The message tells why and shows nothing of it.
+    """A notification is not an envelope. The message says why and shows nothing of the notification.
 
-    `topic` is what the event was about, where that can be read all the same.
+    `topic` is the topic of the event if that could be read.
     """
 
     def __init__(self, problem: str, topic: Topic | None = None) -> None:
@@ -50,21 +50,15 @@ class MalformedEnvelopeError(PgFanoutError, ValueError):
 
 
 class UnroutableEnvelopeError(MalformedEnvelopeError):
-    """A JSON object with a channel and a tenant that nobody can follow here."""
+    """A JSON object has a channel and a tenant, but no subscription can have them: one of them is not valid here."""
 
 
 def encode(event: Event, tenant: str) -> str:
-    """The NOTIFY text of an event. Raises `PayloadTooLargeError`."""
-    fields = [
-        f'"channel":{_text(event.channel)}',
-        f'"tenant_id":"{tenant}"',
-        f'"payload":{event.payload.decode()}',
-    ]
-    if event.type:
-        fields.append(f'"type":{_text(event.type)}')
-    if event.id:
-        fields.append(f'"id":{_text(event.id)}')
-    text = "{" + ",".join(fields) + "}"
+    """Return the NOTIFY text of an event. Raise `PayloadTooLargeError`."""
+    kind = f',"type":{_text(event.type)}' if event.type else ""
+    name = f',"id":{_text(event.id)}' if event.id else ""
+    payload = event.payload.decode()
+    text = f'{{"channel":{_text(event.channel)},"tenant_id":"{tenant}","payload":{payload}{kind}{name}}}'
     size = len(text) if text.isascii() else len(text.encode())
     if size > NOTIFY_LIMIT:
         raise PayloadTooLargeError(size, NOTIFY_LIMIT)
@@ -72,16 +66,16 @@ def encode(event: Event, tenant: str) -> str:
 
 
 def compose(channel: str, tenant_id: str | uuid.UUID, payload: object, type: str = "") -> str:
-    """The NOTIFY text of a new event, with an id of its own. Raises `InvalidEventError`, `PayloadTooLargeError`."""
+    """Return the NOTIFY text of a new event with its own id. Raise `InvalidEventError` or `PayloadTooLargeError`."""
     topic = Topic.of(channel, tenant_id)
     return encode(Event(channel, payload_json(payload), type, new_id()), topic.tenant)
 
 
 def compose_logged(limit: int, channel: str, tenant_id: str | uuid.UUID, payload: object, type: str = "") -> str:
-    """A new event for the log, which gives it its id: channel, tenant, type and payload, with a line's end between
-    them, which only the payload may have in it. The payload has `limit` bytes at most.
+    """Return a new event for the log as text: channel, tenant, type and payload, with a line feed between them.
 
-    Raises `InvalidEventError`, `PayloadTooLargeError`.
+    Only the payload may contain line feeds. It may have at most `limit` bytes. The log assigns the event's id.
+    Raise `InvalidEventError` or `PayloadTooLargeError`.
     """
     topic = Topic.of(channel, tenant_id)
     event = Event(channel, payload_json(payload), type)
@@ -91,20 +85,20 @@ def compose_logged(limit: int, channel: str, tenant_id: str | uuid.UUID, payload
 
 
 def decode(text: str) -> tuple[Topic, Event]:
-    """The event of a NOTIFY text and the topic it goes to. Raises `MalformedEnvelopeError`,
-    and `UnroutableEnvelopeError` where its topic is one that nobody can follow.
+    """Return the topic and the event of a NOTIFY text.
 
-    The payload's bytes are those that were sent, so no number loses a digit on the way. In a text of the form that
-    `encode` makes, blanks around the payload are the payload's; elsewhere they are the envelope's, and left out.
+    Raise `MalformedEnvelopeError`, or `UnroutableEnvelopeError` if no subscription can have the topic.
 
-    An id is kept if it has 1 to 64 of the characters `0-9A-Za-z_-`. The event is delivered without any other id: a
-    browser sends the last id back in a header, and a server refuses the request when the header has a control
-    character. A browser does not try again after that.
+    The payload keeps the bytes that were sent, so no number loses a digit. In a text of the form that `encode` makes,
+    blanks around the payload belong to the payload. In any other text they belong to the envelope and are left out.
+
+    An id is kept if it has 1 to 64 of the characters `0-9A-Za-z_-`. Otherwise the event gets no id: a browser sends
+    the last id back in a header, and a server refuses a header with a control character. The browser then gives up.
     """
     try:
         return _decode_own(text)
     except (InvalidEventError, ValueError, StopIteration, IndexError, RecursionError):
-        pass  # it is another's, which may be right all the same, or it is wrong, and the careful way tells why
+        pass  # another publisher's, or malformed: the slow path decides, and says what is wrong
     topic = None
     try:
         members = _members(text)
@@ -122,14 +116,14 @@ def decode(text: str) -> tuple[Topic, Event]:
         problem = "not a JSON object"
     except KeyError as error:
         problem = f"{error.args[0]} is missing or of the wrong kind"
-    # Raised outside the handler: a JSON error carries the whole text.
+    # Raised outside the handler: a JSON error has the whole text, and would be this error's context.
     raise MalformedEnvelopeError(problem, topic or _beginning(text))
 
 
 def payload_json(payload: object) -> bytes:
-    """A payload as JSON in UTF-8: `bytes` as they are (`Event` checks them), anything else dumped.
+    """Return a payload as JSON in UTF-8. `bytes` are returned as they are, since `Event` checks them.
 
-    Raises `InvalidEventError`.
+    Raise `InvalidEventError`.
     """
     if isinstance(payload, bytes):
         return payload
@@ -141,21 +135,21 @@ def payload_json(payload: object) -> bytes:
     else:
         try:
             return text.encode()
-        except UnicodeEncodeError:  # a lone surrogate can be written as an escape only
+        except UnicodeEncodeError:  # a lone surrogate can only be written as an escape
             return json.dumps(payload, allow_nan=False, separators=(",", ":")).encode()
     raise InvalidEventError("payload", f"not serialisable as JSON: {problem}")
 
 
 def new_id() -> str:
-    """An id that no other publish has: PostgreSQL folds notifications that are identical."""
+    """Return an id that no other publish has. PostgreSQL folds identical notifications of a transaction into one."""
     return uuid.uuid4().hex
 
 
 def _decode_own(text: str) -> tuple[Topic, Event]:
-    """What `encode` has made of strings that need no escape and a payload without blanks around it: nearly everything
-    that arrives.
+    """Decode a text of the form that `encode` makes, without escapes in its strings and blanks around its payload.
 
-    Raises `ValueError` for any other text, `InvalidEventError` and what a JSON parser does.
+    Nearly all notifications are of this form. Raise `ValueError` for any other text, `InvalidEventError`, and a JSON
+    parser's errors.
     """
     global _last
     head, topic = _last
@@ -165,9 +159,9 @@ def _decode_own(text: str) -> tuple[Topic, Event]:
             raise ValueError
         head, topic = _last = found.group(), _topic(*found.groups())
     start = len(head)
-    _, end = _quick_scan(text, start)  # refuses a blank
+    _, end = _quick_scan(text, start)  # raises StopIteration at a blank
     name, kind = text[end + 7 : -2], ""
-    # An id that a hub or the history makes has letters and digits alone.
+    # The ids that hubs and the history make have only letters and digits.
     quick = name.isalnum() and name.isascii() and len(name) <= _ID_LIMIT
     if not (quick and text.startswith(',"id":"', end) and text.endswith('"}')):
         tail = _tail(text, end)
@@ -180,41 +174,39 @@ def _decode_own(text: str) -> tuple[Topic, Event]:
 
 
 def _id(name: str) -> str:
-    """An id that a browser can send back, or none."""
+    """Return the id if a browser can send it back, else an empty one."""
     return name if _sendable_id(name) else ""
 
 
 _ID_LIMIT: Final = 64
 _sendable_id = re.compile(f"[0-9A-Za-z_-]{{1,{_ID_LIMIT}}}").fullmatch
-# A string without escapes is its own value, and has neither CR nor LF nor NUL; no half of a surrogate pair either.
+# A JSON string that is its own value: without escapes, control characters and lone surrogates.
 _PLAIN: Final = r'"([^"\\\x00-\x1f\ud800-\udfff]*)"'
 _head = re.compile(rf'\{{"channel":{_PLAIN},"tenant_id":{_PLAIN},"payload":').match
 _tail = re.compile(rf'(?:,"type":{_PLAIN})?(?:,"id":{_PLAIN})?\}}').fullmatch
 _topic = lru_cache(maxsize=4096)(Topic.of)
 _last: tuple[str, Topic] = ("\0", Topic("", ""))
-"""How the last text began, up to its payload, and whose it was: the next one often begins alike."""
-# With numbers of the parser's own making, which are thrown away; it refuses some that are too long for them.
+"""How the last text began, up to its payload, and its topic. The next text often begins with the same."""
+# The parser's own number types are the fastest. It fails on integers with too many digits, which `_scan` then accepts.
 _quick_scan = json.JSONDecoder(parse_constant=refuse_constant).scan_once  # type: ignore[attr-defined]
 
 
 def _routed(members: Mapping[str, str]) -> Topic:
-    """The topic. Raises `KeyError` where it is missing, `UnroutableEnvelopeError` where nobody can follow it."""
+    """Return the topic. Raise `KeyError` if a part is missing, `UnroutableEnvelopeError` if a part is not valid."""
     for name in ("channel", "tenant_id"):
         if name not in members:
             raise KeyError(name)
     try:
-        names = _string(members, "channel"), _string(members, "tenant_id")
+        return _followed(_string(members, "channel"), _string(members, "tenant_id"))
     except KeyError as error:
         problem = f"{error.args[0]} is missing or of the wrong kind"
-    else:
-        return _followed(*names)
     raise UnroutableEnvelopeError(problem)
 
 
 def _beginning(text: str) -> Topic | None:
-    """The topic of a text that can't be read as a whole, if it begins like an envelope.
+    """Return the topic of a text that can't be read as a whole, or None if it does not begin like an envelope.
 
-    Raises `UnroutableEnvelopeError`.
+    Raise `UnroutableEnvelopeError`.
     """
     found = _head(text)
     return None if found is None else _followed(*found.groups())
@@ -229,7 +221,7 @@ def _followed(channel: str, tenant: str) -> Topic:
 
 
 def _event(topic: Topic, members: Mapping[str, str], text: str) -> Event:
-    """What any envelope has beside its topic. Raises `KeyError` and what a JSON parser does, too."""
+    """Return the event of an envelope in any form. Raise `InvalidEventError`, `KeyError` or a JSON parser's errors."""
     kind = check_type(_string(members, "type", default=""))
     name = _id(_string(members, "id", default=""))
     payload = members["payload"] if (own := _own_payload(text)) is None else own
@@ -237,7 +229,7 @@ def _event(topic: Topic, members: Mapping[str, str], text: str) -> Event:
 
 
 def _own_payload(text: str) -> str | None:
-    """The payload with the blanks around it, when a well-formed envelope has the form that `encode` makes."""
+    """Return the payload with the blanks around it if a well-formed envelope has the form of `encode`, else None."""
     head = _any_head(text)
     if head is None:
         return None
@@ -268,10 +260,9 @@ _skip = re.compile(r"[ \t\n\r]*").match
 
 
 def _members(text: str) -> dict[str, str]:
-    """The members of a JSON object, each value as its JSON text.
+    """Return the members of a JSON object, each value as its JSON text.
 
-    Raises what a JSON parser does, and `MalformedEnvelopeError` when there are too many members. Members with the
-    same name count, too.
+    Raise a JSON parser's errors, and `MalformedEnvelopeError` for too many members, counting repeated names.
     """
     if not text:
         raise MalformedEnvelopeError("empty, not UTF-8, or dropped because too many notifications came at once")
@@ -292,7 +283,7 @@ def _members(text: str) -> dict[str, str]:
 
 
 def _expect(text: str, at: int, token: str) -> int:
-    """The place after a token and the blanks around it; a string's blanks are its own."""
+    """Return the index after a token and the blanks around it. Blanks after a quote belong to the string."""
     at = _skip(text, at).end()  # type: ignore[union-attr]
     if text[at] != token:
         raise ValueError("unexpected token")

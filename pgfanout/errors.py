@@ -1,4 +1,4 @@
-"""The exception tree: one root, children named for the condition, with the data on them."""
+"""The exceptions. `PgFanoutError` is the root. Each child is named for its condition and carries the data."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = [
 
 
 class PgFanoutError(Exception):
-    """The root of every error that this library raises by itself.
+    """The root of all errors that this library raises itself.
 
-    Every error survives `pickle` and `copy`, its message and its data included.
+    All of them survive `pickle` and `copy` with their message and their data.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exception's own way calls the constructor with `args`: the message, and not the constructor's arguments.
+        # `Exception.__reduce__` calls the constructor with `args`, which is the message and not its arguments.
         return _remade, (type(self), self.args, self.__dict__)
 
 
@@ -36,10 +36,10 @@ def _remade(kind: type[PgFanoutError], args: tuple[Any, ...], attributes: dict[s
 
 
 class InvalidEventError(PgFanoutError, ValueError):
-    """A channel, type, id, tenant or payload that breaks its rule.
+    """A channel, type, id, tenant or payload breaks its rule.
 
-    `field` is the offending part. The message shows the value and the rule; a payload's
-    value is never shown, since messages end up in logs.
+    `field` names the offending part. The message shows the value and the rule. It never shows a payload, because
+    messages end up in logs.
     """
 
     def __init__(self, field: str, problem: str) -> None:
@@ -48,34 +48,34 @@ class InvalidEventError(PgFanoutError, ValueError):
 
 
 class PayloadTooLargeError(PgFanoutError, ValueError):
-    """The envelope is longer than NOTIFY can carry, or a payload longer than the history takes; `size` and
-    `limit` are bytes of UTF-8."""
+    """The envelope is longer than NOTIFY allows, or the payload is longer than the history allows.
+
+    `size` and `limit` are bytes of UTF-8.
+    """
 
     def __init__(self, size: int, limit: int) -> None:
-        super().__init__(
-            f"the event needs {size} bytes, {limit} are possible: publish a key and let the page load the row"
-        )
+        super().__init__(f"{size} bytes exceed the limit of {limit}: publish a key and let the page load the row")
         self.size = size
         self.limit = limit
 
 
 class HubClosedError(PgFanoutError):
-    """The hub was closed, and a closed hub stays closed."""
+    """The hub was closed. It can't be started again."""
 
     def __init__(self) -> None:
         super().__init__("the hub is closed; make a new one")
 
 
 class HubConfigurationError(PgFanoutError):
-    """The hub can't listen, and waiting won't cure it: the message says what has to change."""
+    """The hub can't listen until its configuration changes. The message says what to change."""
 
 
 class HubTimeoutError(PgFanoutError, TimeoutError):
-    """The hub did not listen within the time allowed; the message has the last obstacle."""
+    """The hub did not begin to listen in time. The message has the last error."""
 
 
 class TooManyStreamsError(PgFanoutError):
-    """The process has `limit` streams open, and that's as many as it may have."""
+    """The process has `limit` streams open and may not have more."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"all {limit} streams of this process are taken")
@@ -83,7 +83,7 @@ class TooManyStreamsError(PgFanoutError):
 
 
 class TooManyStreamsForUserError(TooManyStreamsError):
-    """This user has `limit` streams open, and that's as many as one user may have."""
+    """The user has `limit` streams open and may not have more."""
 
     def __init__(self, limit: int) -> None:
         PgFanoutError.__init__(self, f"all {limit} streams of this user are taken")
@@ -91,10 +91,10 @@ class TooManyStreamsForUserError(TooManyStreamsError):
 
 
 class TooManyOpenFilesError(TooManyStreamsError):
-    """The process may have `limit` descriptors, and what is left of them is for the server."""
+    """The process may have `limit` descriptors. Those that are still free are reserved for the server."""
 
     def __init__(self, limit: int) -> None:
         PgFanoutError.__init__(
-            self, f"streams have what they may have of this process's {limit} descriptors: raise the limit (ulimit -n)"
+            self, f"streams use all the descriptors they may use of this process's {limit}: raise the limit (ulimit -n)"
         )
         self.limit = limit

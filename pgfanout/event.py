@@ -1,4 +1,4 @@
-"""Event, and the two control events that a hub puts between them."""
+"""Event, and the two control events that a hub adds: close and refresh."""
 
 from __future__ import annotations
 
@@ -24,29 +24,28 @@ __all__ = [
 _RESERVED: Final = frozenset({"close", "refresh"})
 
 RESERVED_PREFIX: Final = "pgfanout."
-"""What types of the library's own blocks begin with. No event may have such a type."""
+"""The prefix of the types that the library uses itself. No event may have such a type."""
 
 _TYPE_LIMIT: Final = 255
-"""Bytes of UTF-8 in a type."""
+"""The most bytes of UTF-8 in a type."""
 
-# Lines of an event stream end at CR LF, LF or CR, and an id with NUL is ignored by a browser
+# CR LF, LF and CR end a line of an event stream, and browsers ignore an id that contains NUL
 # (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation).
 _UNSAFE: Final = re.compile("[\r\n\x00]")
 
-# An escaped NUL, behind an even number of backslashes.
+# The escape \u0000 after an even number of backslashes. After an odd number it is a backslash and text.
 _ESCAPED_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class Event:
-    """Something that happened on a channel.
+    """An event on a channel.
 
-    `payload` is JSON text as UTF-8 bytes, `type` the server-sent event's name (empty: the
-    browser's "message"), `id` its id (empty: none). A type has 255 bytes of UTF-8 at most. Everything is
-    checked when the event is made: `InvalidEventError` tells what is wrong. An event does not change
-    afterwards, so threads may share it.
+    `payload` is JSON text as UTF-8 bytes. `type` is the name of the server-sent event, in at most 255 bytes of UTF-8.
+    An empty type means "message" to a browser. `id` is the event's id, or empty. The constructor checks everything and
+    raises `InvalidEventError`. An event does not change afterwards, so threads may share it.
 
-    `id` may be any text without CR, LF and NUL here. A hub delivers only ids of the form that it makes itself,
-    see `envelope.decode`.
+    `id` may be any text without CR, LF and NUL here. A hub delivers only ids of the form that hubs make: see
+    `envelope.decode`.
     """
 
     __slots__ = ("channel", "frame", "id", "payload", "type")
@@ -56,7 +55,7 @@ class Event:
     type: str
     id: str
     frame: bytes | None
-    """The event as bytes of an event stream, once a stream has encoded it (`keep_frame`); shared by all."""
+    """The event as bytes of an event stream. The first stream that encodes it keeps it here for all (`keep_frame`)."""
 
     def __init__(self, channel: str, payload: bytes, type: str = "", id: str = "") -> None:
         check_json(payload)
@@ -64,7 +63,7 @@ class Event:
 
     @classmethod
     def checked(cls, channel: str, payload: bytes, type: str, id: str) -> Event:
-        """An event from parts that were checked already: the decoder's short cut."""
+        """Return an event made of parts that the caller has checked. It saves the decoder time."""
         event = cls.__new__(cls)
         event._set(channel, payload, type, id)
         return event
@@ -102,27 +101,27 @@ class Event:
         return (self.channel, self.payload, self.type, self.id)
 
     def __repr__(self) -> str:
-        # The payload stays out: a repr ends up in logs.
+        # Without the payload: a repr ends up in logs.
         return (
             f"<Event channel={self.channel!r} type={self.type!r} id={self.id!r} payload of {len(self.payload)} bytes>"
         )
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        # CLOSE_EVENT and REFRESH_EVENT are compared by identity, so a copy of them has to be the same object.
+        # CLOSE_EVENT and REFRESH_EVENT are compared by identity, so copying and unpickling return the same object.
         for name in ("CLOSE_EVENT", "REFRESH_EVENT"):
             if globals()[name] is self:
                 return name
         return (Event.checked, self._key())
 
 
-# The slots' own descriptors, which `__setattr__` does not stand before: as quick as setting an attribute.
+# The setters of the slots. They bypass `__setattr__`, and are as fast as setting an attribute.
 _put_channel, _put_payload, _put_type, _put_id, keep_frame = (
     Event.__dict__[name].__set__ for name in ("channel", "payload", "type", "id", "frame")
 )
 
 
 def check_type(type: str) -> str:
-    """The type itself, when it is a label of 255 bytes at most and not one of the hub's own types."""
+    """Return the type if it is a label of at most 255 bytes and not reserved, else raise `InvalidEventError`."""
     if type == "":
         return type
     if check_label("type", type) in _RESERVED or type.startswith(RESERVED_PREFIX):
@@ -134,7 +133,7 @@ def check_type(type: str) -> str:
 
 
 def check_label(field: str, value: str) -> str:
-    """The value itself, when it can stand in one line of an event stream."""
+    """Return the value if it fits in one line of an event stream, else raise `InvalidEventError`."""
     if not isinstance(value, str):
         raise InvalidEventError(field, f"a str is needed, not {type(value).__name__}")
     if _UNSAFE.search(value):
@@ -148,7 +147,7 @@ def check_label(field: str, value: str) -> str:
 
 
 def check_json(payload: bytes) -> None:
-    """Raises `InvalidEventError` unless the bytes are JSON (RFC 8259) in UTF-8, without NUL."""
+    """Raise `InvalidEventError` unless the bytes are JSON (RFC 8259) in UTF-8, without NUL."""
     if not isinstance(payload, bytes):
         raise InvalidEventError("payload", f"bytes are needed, not {type(payload).__name__}")
     try:
@@ -170,7 +169,7 @@ def check_json(payload: bytes) -> None:
 
 
 def refuse_constant(constant: str) -> Any:
-    """What a JSON parser does with NaN and Infinity, which RFC 8259 does not have."""
+    """Raise `ValueError`: a JSON parser's `parse_constant` for NaN and Infinity, which RFC 8259 does not have."""
     raise ValueError(f"{constant} is no JSON value")
 
 
@@ -178,4 +177,4 @@ CLOSE_EVENT: Final = Event.checked("", b"{}", "close", "")
 """The last event of a subscription: the hub or the subscription was closed."""
 
 REFRESH_EVENT: Final = Event.checked("", b"{}", "refresh", "")
-"""Events may have been lost at this place: load the current state anew."""
+"""Events may have been lost here: reload the current state."""

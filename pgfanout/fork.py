@@ -1,4 +1,4 @@
-"""What is made anew in a forked child, where the parent's threads don't exist and its locks may be held for ever."""
+"""Resetting objects in a forked child: the parent's threads don't exist there, and its locks may stay held for ever."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["renew_in_children"]
 
 
 def renew_in_children(renew: Callable[[], object]) -> None:
-    """Have a bound method called in each child that is forked from now on, as long as its object lives.
+    """Register a bound method that is called in each child forked from now on, as long as its object lives.
 
-    The hook can't be taken back; it holds no more than a weak reference.
+    The hook can't be removed. It holds only a weak reference.
     """
     reference = weakref.WeakMethod(renew)
 

@@ -1,4 +1,4 @@
-"""RateLimit: at most one log line of a kind in so many seconds."""
+"""RateLimit: at most one log line of a kind in a number of seconds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["RateLimit"]
 
 
 class RateLimit:
-    """Says when something may be logged again, and how often it was held back meanwhile.
+    """Tell whether something may be logged again, and how often it was suppressed meanwhile.
 
-    `_lock` guards the attributes below it, for a comparison and two assignments.
+    `_lock` guards the attributes below it. It is held for a comparison and two assignments.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -23,9 +23,9 @@ class RateLimit:
         self._held_back = 0
 
     def take(self) -> int | None:
-        """Return how many were held back since the last one that was let through, or None to hold this one back.
+        """Return how many lines were suppressed since the last one that was logged, or None to suppress this one.
 
-        Never blocks. From any thread.
+        Any thread may call it. Never block.
         """
         now = self._clock()
         with self._lock:

@@ -1,4 +1,4 @@
-"""HubStats: what a hub has done, and how it is."""
+"""HubStats: the state and the counters of a hub."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["HubStats"]
 
 @dataclass(frozen=True)
 class HubStats:
-    """A snapshot; counters count from the hub's making in this process."""
+    """A snapshot. The counters cover this process, from the moment the hub was made in it."""
 
     listening: bool
     """Whether notifications arrive now."""
@@ -19,48 +19,48 @@ class HubStats:
     reconnects: int
     """How often the hub listened again after it had lost its connection."""
     dead_connections: int
-    """Connections that were given up: the server did not answer a heartbeat, or what a new session
-    asks first, in time, or it answered and notifications did not arrive any more."""
+    """Connections that were dropped: the server did not answer a heartbeat or a new session's first statements in
+    time, or it answered but notifications no longer arrived."""
     last_error: str
-    """What went wrong last, in the server's words; empty when nothing did."""
+    """The last error, in the server's words. Empty if there was none."""
     received: int
-    """Notifications that arrived while the hub listened, the undecodable ones included."""
+    """Notifications that arrived while the hub listened, including undecodable ones."""
     undecodable: int
-    """Notifications that were no envelope. Without history each is a gap, told at most once a second."""
+    """Notifications that were not envelopes. Without history each is a gap: a refresh, at most one a second."""
     delivered: int
     """Events offered to subscriptions: one event to ten subscriptions counts ten."""
     refreshes: int
-    """Times that a full subscription's backlog was replaced by a refresh."""
+    """Times that a refresh replaced the backlog of a full subscription."""
     gaps: int
-    """Times that every subscription, or every one of some topics, was told to refresh."""
+    """Times that all subscriptions, or all those of some topics, were sent a refresh."""
     stalled_readers: int
-    """Streams that were let go because their client took nothing for too long."""
+    """Streams that were dropped because their client accepted nothing for too long."""
     queue_usage: float
     """How full the server's notification queue was at the last heartbeat, from 0 to 1."""
     subscriptions: int
     """Subscriptions that are open now."""
     detached: int = 0
-    """Those of them that are streams without a thread of the server."""
+    """Open subscriptions that are detached streams: they use no thread of the server."""
     failed_streams: int = 0
-    """Detached streams that an error of pgfanout's own ended; the log has the error."""
+    """Detached streams that ended with an internal error of pgfanout. The log has the error."""
     log_size: int = 0
-    """Events that the history had when somebody counted them last; roughly, and once in `prune_every` seconds."""
+    """Events in the history when they were last counted: an estimate, updated every `prune_every` seconds."""
     oldest_cursor: int = 0
-    """The number after which the history had everything at that time."""
+    """The number after which the history was complete at that time."""
     replays: int = 0
-    """Times that a reader was given what it had missed, or had no room for, from the history."""
+    """Times that a reader got events from the history that it had missed or that its buffer had no room for."""
     replayed_events: int = 0
-    """Events that were given in these."""
+    """Events in these replays."""
     fills: int = 0
-    """Times that the hub, listening again, got from the history what it had missed."""
+    """Times that the hub listened again and got the events that it had missed from the history."""
     filled_events: int = 0
-    """Events that these brought, whoever follows them."""
+    """Events in these fills, followed here or not."""
     pruned: int = 0
-    """Events that this process removed from the history, for their age or for being too many."""
+    """Events that this process removed from the history because they were too old or too many."""
     unroutable: int = 0
-    """Envelopes of topics that nobody can follow, such as a channel of more than 63 bytes; they are passed over."""
+    """Envelopes whose topic no subscription can have, such as a channel of more than 63 bytes. They are ignored."""
     unlogged: int = 0
-    """With a history that has every event (`log_only`): notifications that are none of its events. They are not
-    delivered, and their topic's followers are told to refresh."""
+    """With a history that has every event (`log_only`): notifications that are not events of the history. They are
+    not delivered. The subscriptions of their topics get a refresh."""
     kept_in_thread: Mapping[str, int] = field(default_factory=dict)
-    """Why streams kept a thread of the server, and how many have done so for each reason."""
+    """Why streams kept a thread of the server: how many streams for each reason."""

@@ -1,4 +1,4 @@
-"""Starting a thread that belongs to the process, whoever asks for it first."""
+"""Starting threads that belong to the process, not to the request that first needs them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["start_thread"]
 
 
 def start_thread(name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
-    """Start a daemon thread in an empty `contextvars` context, and return it. Raises `RuntimeError` when there is none.
+    """Start a daemon thread in an empty `contextvars` context and return it. Raise `RuntimeError` if it can't start.
 
-    A thread is started by the first request that needs it and outlives that request. Tracers and error reporters hand
-    the context of `Thread.start` down to the new thread, as Python 3.14 does itself (`thread_inherit_context`): each
+    The first request that needs a thread starts it, and the thread outlives that request. Tracers and error reporters
+    pass the context of `Thread.start` on to the new thread. Python 3.14 does so itself (`thread_inherit_context`). Each
     record that the thread logs later would carry the first visitor's request and user.
     """
     thread = threading.Thread(target=target, args=args, name=name, daemon=True)

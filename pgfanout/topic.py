@@ -1,4 +1,4 @@
-"""Topic: what events are routed by, a channel of one tenant."""
+"""Topic: a channel of one tenant. Events are routed by topic."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from .errors import InvalidEventError
 __all__ = ["CHANNEL_LIMIT", "Topic", "check_channel", "topics"]
 
 CHANNEL_LIMIT = 63
-"""Bytes of UTF-8 in a channel, as many as in a PostgreSQL identifier."""
+"""The most bytes of UTF-8 in a channel, as in a PostgreSQL identifier."""
 
 # Unicode's control characters: C0, DEL and C1.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
-# Its own digits only: `uuid.UUID` takes whatever `int` takes, "0x", blanks and underscores too.
+# `uuid.UUID` accepts whatever `int` accepts: "0x", blanks and underscores, too.
 _UUID = re.compile(r"(?:urn:uuid:)?\{?[0-9a-fA-F-]+\}?")
 
-# The characters of the longest usual form, "urn:uuid:{...}". `uuid.UUID` allows any number of hyphens, and the caches
-# keep the texts.
+# The length of the longest usual form, "urn:uuid:{...}". `uuid.UUID` accepts any number of hyphens, and the cache would
+# keep such texts.
 _TENANT_LIMIT = 47
 
 
 class Topic(NamedTuple):
-    """A channel of one tenant. `of` validates; events of a topic reach that tenant alone."""
+    """A channel of one tenant. Events of a topic reach this tenant alone. `Topic.of` validates both parts."""
 
     channel: str
     tenant: str
 
     @classmethod
     def of(cls, channel: str, tenant_id: str | uuid.UUID) -> Topic:
-        """The topic of a channel and a tenant (a UUID, or its text in any usual form).
+        """Return the topic of a channel and a tenant (a UUID, or its text in any usual form).
 
-        Raises `InvalidEventError`.
+        Raise `InvalidEventError`.
         """
         return cls(check_channel(channel), _tenant(tenant_id))
 
 
 def topics(channels: str | Iterable[str], tenant_id: str | uuid.UUID) -> list[Topic]:
-    """The topics of one channel or of several, each once. Raises `InvalidEventError`."""
+    """Return the topics of one channel or of several, each once. Raise `InvalidEventError`."""
     names = [channels] if isinstance(channels, str) else list(channels)
     if not names:
         raise InvalidEventError("channel", "at least one is needed")
@@ -50,7 +50,7 @@ def topics(channels: str | Iterable[str], tenant_id: str | uuid.UUID) -> list[To
 
 
 def check_channel(channel: str) -> str:
-    """The channel itself, when it is 1 to 63 bytes of UTF-8 without control characters."""
+    """Return the channel if it has 1 to 63 bytes of UTF-8 and no control characters, else raise `InvalidEventError`."""
     if not isinstance(channel, str):
         raise InvalidEventError("channel", f"a str is needed, not {type(channel).__name__}")
     return _check_channel(channel)

@@ -1,4 +1,4 @@
-"""The command line: the SQL of the history and of its triggers, printed or applied."""
+"""The command line: prints or applies the SQL of the history and its triggers."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _SECRET: Final = re.compile(r"\S*(://|password\s*=).*", re.DOTALL | re.IGNORECAS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the arguments (the process's, unless given) tell, and return the exit status.
+    """Run a command and return the exit status: 0 if it is done, 1 if the server can't be reached or refuses.
 
-    0: done, 1: the server can't be reached or refused. Ends the process with status 2 for arguments
-    that make no sense. An error is one line on the standard error, without the connection string.
+    Without `arguments` it takes the process's. Invalid arguments end the process with status 2. An error is one line on
+    standard error, without the connection string.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -45,14 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line, without what may be a connection string in the wrong place."""
+        """Exit with one line. Anything in it that may be a connection string is left out."""
         line = " ".join(_SECRET.sub("...", message).split())
         self.exit(2, f"{self.prog}: {line}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m pgfanout", allow_abbrev=False)
-    sql = _commands(_command(_commands(parser), "sql", "the SQL of the history, printed or applied"))
+    sql = _commands(_command(_commands(parser), "sql", "print or apply the SQL of the history"))
     _add_install(sql)
     _add_trigger(sql)
     return parser
@@ -72,46 +72,29 @@ def _add_install(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = _command(
         commands,
         "install",
-        "install the history, or bring it to this version; settings that are not given stay as they are",
+        "install the history or update it to this version; without an option its setting stays as it is",
     )
     _add_common(parser, _install)
-    parser.add_argument("--postgres-channel", help="what hubs listen on (pgfanout_events)")
-    parser.add_argument(
-        "--max-age",
-        type=float,
-        metavar="SECONDS",
-        help="how long events are kept (86400)",
-    )
-    parser.add_argument("--max-rows", type=int, metavar="N", help="how many events are kept (1000000)")
-    parser.add_argument(
-        "--max-payload",
-        type=int,
-        metavar="BYTES",
-        help="how large an event's payload may be (1048576)",
-    )
-    parser.add_argument(
-        "--publisher", action="append", default=[], metavar="ROLE", help="a role that may publish; may be repeated"
-    )
-    parser.add_argument(
-        "--reader",
-        action="append",
-        default=[],
-        metavar="ROLE",
-        help="a role that may listen, replay and prune; may be repeated",
-    )
+    parser.add_argument("--postgres-channel", help="the NOTIFY channel that hubs listen on (pgfanout_events)")
+    parser.add_argument("--max-age", type=float, metavar="SECONDS", help="how long to keep events (86400)")
+    parser.add_argument("--max-rows", type=int, metavar="N", help="how many events to keep (1000000)")
+    parser.add_argument("--max-payload", type=int, metavar="BYTES", help="the largest payload of an event (1048576)")
+    for option, rights in (("--publisher", "publish"), ("--reader", "listen, replay and prune")):
+        purpose = f"a role that may {rights}; may be repeated"
+        parser.add_argument(option, action="append", default=[], metavar="ROLE", help=purpose)
 
 
 def _add_trigger(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "trigger", "make each change of a table's rows an event of the history")
+    parser = _command(commands, "trigger", "publish each change of a table's rows as an event of the history")
     _add_common(parser, _trigger)
-    parser.add_argument("table", metavar="TABLE", help="table or schema.table, as it is, without quotes")
-    parser.add_argument("--tenant", metavar="COLUMN", help="the column that has the tenant, a uuid")
+    parser.add_argument("table", metavar="TABLE", help="table or schema.table, without quotes")
+    parser.add_argument("--tenant", metavar="COLUMN", help="the column with the tenant's uuid")
     parser.add_argument(
         "--key",
         type=_columns,
         default=TableTrigger.key,
         metavar="COLUMN[,COLUMN...]",
-        help="the columns that tell a tenant's rows apart: NOT NULL, with a unique index (the primary key)",
+        help="the columns that identify a row of a tenant: NOT NULL, with a unique index (the primary key)",
     )
     parser.add_argument("--channel", default=TableTrigger.channel, help="the channel (the table's name)")
     parser.add_argument(
@@ -119,20 +102,20 @@ def _add_trigger(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=_columns,
         default=(),
         metavar="COLUMN[,COLUMN...]",
-        help="an update counts when it changes one of these (all)",
+        help="publish an update only if it changes one of these columns (all)",
     )
     parser.add_argument(
         "--payload",
         type=_columns,
         default=(),
         metavar="COLUMN[,COLUMN...]",
-        help="the columns whose values go into the event (none)",
+        help="the columns whose values are in the event (none)",
     )
     parser.add_argument(
         "--when",
         default=TableTrigger.when,
         metavar="CONDITION",
-        help="the rows that count: a condition in SQL on the columns (all)",
+        help="publish only rows for which this condition holds, in SQL on the columns (all)",
     )
     parser.add_argument("--drop", action="store_true", help="remove the trigger")
 
@@ -144,7 +127,7 @@ def _add_common(parser: argparse.ArgumentParser, script: Callable[[argparse.Name
     parser.add_argument(
         "--database-url",
         metavar="URL",
-        help=f"where to run it ({' or '.join(f'${name}' for name in _URL_VARIABLES)}, where other users can't see it)",
+        help=f"where to run it ({' or '.join(f'${name}' for name in _URL_VARIABLES)}, which other users can't see)",
     )
 
 

@@ -50,10 +50,9 @@ _DEFAULTS: dict[str, Any] = {
 class PgFanout:
     """Live updates for Flask applications.
 
-    `PgFanout(app)`, or `PgFanout()` and `init_app(app)` for as many applications as you like:
-    each has a hub of its own, made from its configuration, unless `PgFanout(hub=...)` brings
-    one. The methods use the current application; outside an application context that is the
-    one application given, where there is only one.
+    Use `PgFanout(app)`, or `PgFanout()` and `init_app(app)` for any number of applications. Each application gets its
+    own hub, made from its configuration. With `PgFanout(hub=...)` they use that hub. The methods use the current
+    application. Outside an application context they use the only application, if there is only one.
     """
 
     def __init__(self, app: flask.Flask | None = None, *, hub: NotifyHub | None = None) -> None:
@@ -63,10 +62,10 @@ class PgFanout:
             self.init_app(app)
 
     def init_app(self, app: flask.Flask) -> None:
-        """Make the application's hub and caps from its configuration. Connects to nothing.
+        """Make the application's hub and limits from its configuration. Connect to nothing.
 
-        Raises `HubConfigurationError` when `PGFANOUT_DATABASE_URL` is missing or unreadable. With `PgFanout(hub=...)`,
-        settings that concern the hub have no effect, which a warning in the log says.
+        Raise `HubConfigurationError` if `PGFANOUT_DATABASE_URL` is missing or unreadable, or a setting has the wrong
+        type. With `PgFanout(hub=...)` the hub's settings have no effect, and a warning is logged if one is set.
         """
         if self._own_hub is not None:
             _warn_of_ignored(app.config)
@@ -84,7 +83,7 @@ class PgFanout:
 
     @property
     def limiter(self) -> StreamLimiter:
-        """The current application's caps."""
+        """The current application's limits."""
         return self._endpoint.limiter
 
     def stream(
@@ -95,23 +94,23 @@ class PgFanout:
         *,
         detach: str | bool | None = None,
     ) -> flask.Response:
-        """A response that carries the events of one channel of a tenant, or of several.
+        """Return a response that streams the events of one channel of a tenant, or of several.
 
-        Make sure first that the current user may see this tenant: the library can't know. With a
-        `user_id`, `PGFANOUT_MAX_STREAMS_PER_USER` holds for this user. `detach` overrides
-        `PGFANOUT_DETACH` for this response ("auto" or "never"). The response needs neither
-        the request's context nor anything that is torn down with it. What is given to its `call_on_close` is
-        called when the stream has ended: also long after it has left its thread, in a thread of the library's then.
+        Check first that the current user may see this tenant: the library can't know. With a `user_id`, the user may
+        have `PGFANOUT_MAX_STREAMS_PER_USER` streams. `detach` ("auto" or "never") overrides `PGFANOUT_DETACH` for this
+        response. The stream needs neither the request's context nor anything that is torn down with it. Functions
+        given to the response's `call_on_close` are called when the stream has ended. If it was detached, they are
+        called in a thread of the library.
 
-        Only the first stream of a process may wait for the hub, `PGFANOUT_START_TIMEOUT` seconds at most. When a stream
-        can't be given, the response asks the browser to come back. Raises `InvalidEventError`.
+        Block until the hub listens, for `PGFANOUT_START_TIMEOUT` seconds at most, only for the first stream of a
+        process. If no stream can be opened, the response asks the browser to retry. Raise `InvalidEventError`.
         """
         answer = self._endpoint.answer(flask.request.environ, channels, tenant_id, user_id, detach=detach)
         if answer.endings is None:
             return flask.Response(answer.body, answer.status, answer.headers)
         response = flask.Response(answer.body, answer.status, answer.headers, direct_passthrough=True)
-        # On the object itself: Flask gives a response the application's own class. Werkzeug calls nothing at the end
-        # of a response that is passed through, and a detached stream goes on after its response.
+        # Set on the object, since the application chooses the response's class. Werkzeug does not call these functions
+        # with direct_passthrough, and a detached stream goes on after its response.
         response.call_on_close = answer.endings.append  # type: ignore[method-assign, assignment]
         return response
 
@@ -124,18 +123,18 @@ class PgFanout:
         type: str = "",
         executor: Any = None,
     ) -> None:
-        """`NotifyHub.publish` of the current application's hub."""
+        """Call `NotifyHub.publish` of the current application's hub."""
         self.hub.publish(channel, tenant_id, payload, type=type, executor=executor)
 
     def publish_many(self, events: Iterable[Sequence[Any]], *, executor: Any = None) -> None:
-        """`NotifyHub.publish_many` of the current application's hub."""
+        """Call `NotifyHub.publish_many` of the current application's hub."""
         self.hub.publish_many(events, executor=executor)
 
     def healthz(self, timeout: float = 0.0) -> flask.Response:
-        """200 when the hub listens, 503 when not, with the reason as JSON.
+        """Return 200 if the hub listens, else 503. The body is JSON with the reason.
 
-        Starts the hub when nobody did. It waits `timeout` seconds at most for the hub to listen: not at all by
-        default, so that a probe is answered while the database is away.
+        Start the hub if it is not started. Block until it listens, for at most `timeout` seconds. By default it does
+        not block, so that a probe is answered while the database is away.
         """
         reason = ""
         try:
@@ -158,15 +157,15 @@ class PgFanout:
         return flask.Response(body, 200 if stats.listening else 503, content_type="application/json")
 
     def cursor(self, *, executor: Any = None) -> str:
-        """What a page puts after `?last_event_id=` of its stream's URL, to get what is committed from now on.
+        """Return the cursor for a page: with `?last_event_id=<cursor>` its stream gets what is committed from now on.
 
-        To be called before the page's state is read from the database. Templates have it as
-        `pgfanout_cursor()`, for those that read the state themselves. Empty without history, and while the
-        hub isn't listening: the page has to load its state when its stream opens then. Only the first thread of a
-        process that needs the hub may wait for it, `PGFANOUT_START_TIMEOUT` seconds at most.
+        Call it before you read the page's state from the database. Templates that read the state themselves call
+        `pgfanout_cursor()`. The cursor is empty without history and while the hub isn't listening: the page then has to
+        load its state when its stream opens. Block until the hub listens, for `PGFANOUT_START_TIMEOUT` seconds at most,
+        only in the first thread of a process that needs the hub.
 
-        With an `executor`, as for `publish`, the cursor is that of its transaction's snapshot, which counts under
-        REPEATABLE READ: `NotifyHub.cursor` has more. That asks the database, and raises the executor's errors.
+        With an `executor`, as for `publish`, return the cursor of its transaction's snapshot, as REPEATABLE READ needs:
+        see `NotifyHub.cursor`. This queries the database and raises the executor's errors.
         """
         hub = self.hub
         if executor is not None:
@@ -193,13 +192,13 @@ class PgFanout:
         if len(self._apps) == 1:
             return self._apps[0]
         raise RuntimeError(
-            f"PgFanout has {len(self._apps)} applications, and no application context tells"
-            " which one is meant: use it within `with app.app_context():`"
+            f"PgFanout has {len(self._apps)} applications, and there is no application context that selects one:"
+            " use `with app.app_context():`"
         )
 
 
 def _checked(key: str, value: Any, default: Any) -> Any:
-    """A setting as its default's kind of value, since those from the environment are text."""
+    """Return a setting converted to the type of its default. Settings from the environment are text."""
     name, convert = _DETACH if key == "PGFANOUT_DETACH" else _KINDS.get(type(default), ("", lambda value: value))
     try:
         return convert(value)
@@ -246,8 +245,8 @@ def _hub(config: flask.Config) -> NotifyHub:
     url = config["PGFANOUT_DATABASE_URL"]
     if not url:
         raise HubConfigurationError(
-            "PGFANOUT_DATABASE_URL is not set: give the PostgreSQL server's URL in the"
-            " application's configuration before init_app, or a hub by PgFanout(hub=...)"
+            "PGFANOUT_DATABASE_URL is not set: put the PostgreSQL server's URL into the"
+            " application's configuration before init_app, or pass a hub: PgFanout(hub=...)"
         )
     return PostgresHub(
         url,

@@ -22,24 +22,24 @@ _Taken = TypeVar("_Taken", Event, "list[Event]")
 
 
 class Backlog(queue.Queue[Event]):
-    """A `queue.Queue` whose writer never waits, and which can end.
+    """A `queue.Queue` that never blocks its writer and that can end.
 
-    Its deque is a tail with one reader, which alone decides what comes next. It holds at most `maxsize` events, and at
-    most `max_bytes` of their payloads or one event. When one more event comes, a refresh takes the place of all of
-    them. With a log that refills, the oldest event gives way instead, and is read again when its turn comes. Only a
-    thread that waits asks for a page, so a consumer that stalls causes no reading.
+    Its deque is a tail with one reader, and the reader alone decides what comes next. The queue holds at most `maxsize`
+    events with at most `max_bytes` of payload, or one larger event. When an event does not fit, a refresh replaces all
+    events. With a log that refills, the oldest event is dropped instead, and is read from the log when its turn comes.
+    Only a waiting thread asks for a page, so a stalled consumer causes no reads.
 
-    The registry has the backlog and not its subscription: it does not keep a subscription that is no longer used.
+    The registry refers to the backlog and not to its subscription, so it does not keep an unused subscription alive.
 
-    `mutex` guards the tail, the reader and the attributes below them, for a few operations. `ended` may be read without
-    it. Once ended, the queue yields what it holds, and then `CLOSE_EVENT` for ever: every thread that waits wakes up
-    and learns of the end.
+    `mutex` guards the tail, the reader and the attributes below them. It is held for a few operations. `ended` may be
+    read without it. Once ended, the queue yields what it holds, and then `CLOSE_EVENT` for ever. Every waiting thread
+    wakes up and gets the end.
 
-    A thread that has waited here wakes the next one of the `relay`.
+    A thread that has waited here wakes the next one in the `relay`.
     """
 
     members: Final = 1
-    """How many readers there are of it, for the registry."""
+    """The number of readers, for the registry."""
 
     ended = False
 
@@ -59,18 +59,18 @@ class Backlog(queue.Queue[Event]):
         self.queue = self._tail.events
         self._reader = Reader(0)
         self._ready: deque[Event] = deque()  # handed out by the reader, and not taken yet
-        self._number = 0  # everything up to it was taken, or is of other topics
+        self._number = 0  # everything up to it was taken or belongs to other topics
         self._waiting = 0
         self._told = False
 
     def begin(self, after: int | None) -> None:
-        """Begin after that number of the log, or now; once, when events are offered already, and before the first
-        `get`. Without a log, what came after a number is not known: a refresh."""
+        """Begin after a number of the log, or now if it is None. Call it once, after the registry has the backlog and
+        before the first `get`. Without a log, nobody knows what came after the number: begin with a refresh."""
         if self._log is None:
             if after is not None:
                 self.offer(REFRESH_EVENT)
             return
-        # An event that is being offered may miss the queue: it was looked up who follows before this one did.
+        # Up to `begun`, events may miss this queue: the listener looked up their followers before this one was added.
         begun, offered = self._log.begun, self._log.offered
         with self.mutex:
             self._tail.floor = max(self._tail.floor, begun)
@@ -83,12 +83,12 @@ class Backlog(queue.Queue[Event]):
 
     @property
     def max_bytes(self) -> int:
-        """How many bytes of payload can wait, where it's more than one event."""
+        """The most bytes of payload that may wait, unless a single event has more."""
         return self._tail.max_bytes
 
     @property
     def cursor(self) -> int | None:
-        """Everything up to this number of the log was taken, or is of other topics; None without a log."""
+        """Everything up to this number of the log was taken or belongs to other topics. None without a log."""
         if self._log is None:
             return None
         with self.mutex:
@@ -96,14 +96,14 @@ class Backlog(queue.Queue[Event]):
                 self._number = self._reader.cursor(self._tail)
             return self._number
 
-    # For the thread that reads.
+    # For the consumer's threads.
 
     def get(self, block: bool = True, timeout: float | None = None) -> Event:
         """As `queue.Queue.get`."""
         return self._take_or_wait(self._take_one, timeout if block else 0.0)
 
     def get_all(self, timeout: float | None = None) -> list[Event]:
-        """Everything that is there, the end included; waits for the first event like `get`."""
+        """Return all events that wait, including the end. Block for the first one like `get`."""
         return self._take_or_wait(self._take_all, timeout)
 
     def _take_or_wait(self, take: Callable[[], _Taken | None], timeout: float | None) -> _Taken:
@@ -133,13 +133,13 @@ class Backlog(queue.Queue[Event]):
                 finally:
                     self._waiting -= 1
                 taken = take()
-                if self._waiting and self._is_due():  # several wait, and one was woken for several events
+                if self._waiting and self._is_due():  # one thread was woken for several events, others still wait
                     self.not_empty.notify()
             if taken is not None:
                 return taken
 
     def _is_due(self) -> bool:
-        """Whether a thread that waits has something to take, or to ask."""
+        """Whether a waiting thread has an event to take, the end, or a question to ask."""
         if self._ready or self.ended:
             return True
         tail, reader = self._tail, self._reader
@@ -180,7 +180,7 @@ class Backlog(queue.Queue[Event]):
     # For the listener.
 
     def offer(self, event: Event) -> bool:
-        """Append an event; never waits. False when a refresh has taken the place of what waited."""
+        """Append an event. Never block. Return False if a refresh has replaced the events that waited."""
         with self.mutex:
             if self.ended:
                 return True
@@ -198,7 +198,7 @@ class Backlog(queue.Queue[Event]):
         return room
 
     def skip(self, after: int, until: int) -> None:
-        """See `Consumer`. Without a log that refills it, what was not offered is lost: a refresh stands for it."""
+        """See `Consumer`. Without a log, the events that were not offered are lost: a refresh replaces them."""
         if self._log is None:
             self.offer(REFRESH_EVENT)
             return
@@ -212,7 +212,7 @@ class Backlog(queue.Queue[Event]):
             self._relay.news(self)
 
     def wake(self) -> bool:
-        """Wake one thread that waits, if there is one, and something for it."""
+        """Wake one waiting thread if there is something for it. Return whether one was woken."""
         with self.mutex:
             self._told = False
             needed = self._waiting > 0 and self._is_due()
@@ -221,7 +221,7 @@ class Backlog(queue.Queue[Event]):
         return needed
 
     def end(self, *, drop: bool = False) -> None:
-        """Take nothing more, and `drop` what waits; every thread that waits wakes up. Idempotent, never waits."""
+        """Accept no more events, and `drop` those that wait. Wake all waiting threads. Idempotent. Never block."""
         with self.mutex:
             self.ended = True
             if drop:
@@ -231,7 +231,7 @@ class Backlog(queue.Queue[Event]):
             self.not_empty.notify_all()
 
     def _note_news(self) -> bool:
-        """Wake a thread that waits; or, with a relay, tell whether that is to be told."""
+        """Wake a waiting thread. With a relay, return whether to tell the relay instead."""
         if not self._waiting or self._told:
             return False
         self._told = self._relay is not None
@@ -247,7 +247,7 @@ class Backlog(queue.Queue[Event]):
         return tail.append_refresh() or self._make_room()
 
     def _note_idle(self, number: int) -> None:
-        """Nothing came up to a number since the reader reached the end, so it need not ask for that."""
+        """Note that no event up to a number came since the reader reached the end, so it need not ask for them."""
         if self._reader.position == self._tail.end_position and not self._reader.behind:
             self._reader.advance(number)
 
@@ -278,7 +278,7 @@ class Backlog(queue.Queue[Event]):
             )
 
     def _answer(self, question: Question, page: Page | None) -> None:
-        """In the thread of the log."""
+        """Take the log's answer, in the log's thread."""
         with self.mutex:
             if self.ended:
                 return
@@ -287,7 +287,7 @@ class Backlog(queue.Queue[Event]):
                 self.not_empty.notify()
 
     def _pass_on(self) -> None:
-        """Wake the next one of the relay. Every thread that was woken does, and every one that may have taken what
-        another thread was woken for, which sleeps again then."""
+        """Wake the next thread in the relay. Called by a thread that was woken, and by one that may have taken the
+        event of a woken thread, which then waits again."""
         if self._relay is not None:
             self._relay.wake_next()

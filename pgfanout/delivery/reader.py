@@ -1,7 +1,7 @@
-"""Reader: the place of one consumer, and what comes next there.
+"""Reader: the place of one consumer, and which events come next there.
 
-What comes next is in the reader's tail; if it is not, in the log; and if the log can't tell, a refresh stands for it.
-This module has all of that rule, and nothing else: no lock, no thread, no socket.
+The next events are in the reader's tail. If the tail has lost them, the log has them. If the log can't provide them, a
+refresh replaces them. This module has this rule and nothing else: no lock, no thread, no socket.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from .tail import Tail
 __all__ = ["Question", "Reader"]
 
 _PATIENCE: Final = 3
-"""Pages in a row that lead nowhere before a reader is told to refresh."""
+"""Pages in a row without progress before a reader gets a refresh."""
 
 
 class Question(NamedTuple):
-    """A page that a reader needs. See `Log.ask`."""
+    """A page that a reader needs: the arguments of `Log.ask`."""
 
     after: int
     known: bool
@@ -31,15 +31,15 @@ class Question(NamedTuple):
 class Reader:
     """A place in a tail (`position`) and in the log (`number`).
 
-    Everything before `position` was handed out, or a refresh that was handed out stands for it. The same holds for
+    Everything before `position` was handed out, or was replaced by a refresh that was handed out. The same holds for
     everything up to `number`.
 
-    A reader that is not `behind` gets what comes next from its tail. One that is behind gets pages of the log, and
-    joins the tail again as soon as that has everything after `number`. Meanwhile `position` stays where the reader came
-    or left the tail. A gap behind that place ends the replay with a refresh: the log may be another one now, and its
-    numbers mean something else.
+    A reader that is not `behind` reads the next events from its tail. A reader that is behind reads pages of the log,
+    and joins the tail again as soon as the tail has everything after `number`. Meanwhile `position` stays where the
+    reader began or left the tail. A gap after that position ends the replay with a refresh: the log may be another one
+    now, whose numbers mean something else.
 
-    The owner of the tail guards the reader as well.
+    The lock of the tail's owner guards the reader, too.
     """
 
     __slots__ = ("asked", "asks", "behind", "fruitless", "had", "known", "number", "position", "refreshes")
@@ -47,40 +47,40 @@ class Reader:
     def __init__(self, position: int, number: int = 0, *, behind: bool = False, known: bool = True) -> None:
         self.position = position
         self.had = position
-        """While it is behind: what it has had of the tail ends there. It may join no earlier."""
+        """While the reader is behind: it had the tail's events before this position, and joins here or later."""
         self.number = number
         self.behind = behind
         self.known = known
-        """Whether the log vouches for `number`. A number that a client has sent may be anything."""
+        """Whether `number` is known to be the log's. A number that a client has sent may be anything."""
         self.asked: Question | None = None
-        """What the log was asked and has not answered."""
+        """The question that the log has not answered yet."""
         self.asks = 0
-        """Pages that were asked for since it is behind."""
+        """Pages that the reader has asked for since it fell behind."""
         self.fruitless = 0
-        """How many of the last pages led nowhere."""
+        """Pages in a row, up to the last one, that brought no progress."""
         self.refreshes = 0
-        """Refreshes that it was told for being too slow, or since the log could not help."""
+        """Refreshes that the reader got because it was too slow, or because the log could not provide the events."""
 
-    # For its consumer.
+    # For the consumer.
 
     @classmethod
     def after(cls, number: int, tail: Tail) -> Reader:
-        """A reader that begins after a number from outside, whether the log knows that or not."""
+        """Return a reader that begins after a number that a client has sent. The log may not know the number."""
         reader = cls(tail.end_position, number, behind=True, known=False)
         reader.had = 0
         return reader
 
     def copy(self) -> Reader:
-        """Another reader at the same place, which has asked for nothing."""
+        """Return a reader at the same place that has asked for nothing."""
         reader = Reader(self.position, self.number, behind=self.behind, known=self.known)
         reader.had = self.had
         return reader
 
     def read(self, tail: Tail, until: int | None = None) -> list[Event]:
-        """Hand out what comes next in the tail, up to a position or to the end.
+        """Return the next events of the tail, up to the position `until` or to the end.
 
-        If nothing is handed out and the reader is `behind`, the log has what comes next: see `ask`. A refresh for what
-        is gone may take the reader beyond the position that it was to stop at.
+        If it returns no event and the reader is `behind`, the log has the next events: see `ask`. A refresh for lost
+        events may take the reader past `until`.
         """
         until = tail.end_position if until is None else min(until, tail.end_position)
         waiting = until - self.position
@@ -89,7 +89,7 @@ class Reader:
         return self._follow(tail, until) if waiting > 0 else []
 
     def ask(self) -> Question | None:
-        """What to ask the log, if that is due now."""
+        """Return the next question to the log. None if the reader is not behind or waits for an answer."""
         if not self.behind or self.asked is not None:
             return None
         self.asked = Question(self.number, self.known, self.asks)
@@ -97,16 +97,16 @@ class Reader:
         return self.asked
 
     def take(self, tail: Tail, question: Question, page: Page | None) -> list[Event]:
-        """Hand out a page that was asked for, as much of it as may wait for a reader; the rest is asked for again.
+        """Return the events of a page that was asked for, up to the tail's `max_bytes`. The rest is asked for again.
 
-        None stands for a log that does not know the number, or can't tell what came after it. A page that comes too
+        `page` is None if the log does not know the number, or can't provide what came after it. A page that comes too
         late is dropped.
         """
         if question is not self.asked:
             return []
         self.asked = None
         if tail.gap > self.position:
-            return []  # the page may be of another log; `read` hands out the refresh
+            return []  # the page may be of another log: `read` returns a refresh instead
         self.fruitless = 0 if page is not None and page.until > self.number else self.fruitless + 1
         if page is None or self.fruitless >= _PATIENCE:
             return [self._give_up(tail)]
@@ -116,11 +116,11 @@ class Reader:
         return page.events[:count]
 
     def advance(self, number: int) -> None:
-        """Note that everything up to a number was handed out, or is of other topics."""
+        """Note that everything up to a number was handed out or belongs to other topics."""
         self.number = max(self.number, number)
 
     def cursor(self, tail: Tail) -> int:
-        """The number up to which everything was handed out, or is of other topics."""
+        """Return the number up to which everything was handed out or belongs to other topics."""
         if not self.behind and self.position == tail.end_position:
             self.number = max(self.number, tail.offered)
         return self.number
@@ -139,10 +139,10 @@ class Reader:
         return _without_repeated_refreshes(events) if told else events
 
     def _follow(self, tail: Tail, until: int) -> list[Event]:
-        """Everything in the tail up to a position."""
+        """Return the tail's events up to a position, and go there."""
         events = tail.slice(self.position, until)
         if tail.gap > self.position:
-            # The numbers before a gap may be another log's, so the highest number counts for nothing here.
+            # The numbers before a gap may be another log's, and higher. So the highest number means nothing here.
             self._go_on_after(tail.number_before(until))
         elif tail.log is not None:
             self.number = max(self.number, number_of(events[-1]), tail.offered if until == tail.end_position else 0)
@@ -150,7 +150,7 @@ class Reader:
         return events
 
     def _pass_what_is_gone(self, tail: Tail, until: int, events: list[Event]) -> None:
-        """Hand out a refresh for what the tail has no more, unless the log refills it."""
+        """Add a refresh for events that the tail has lost. If the log can refill them, fall behind instead."""
         if tail.refills and tail.gap <= self.position:
             self._fall_behind()
         elif tail.refills:
@@ -159,8 +159,8 @@ class Reader:
             self._overflow(tail, until, events)
 
     def _overflow(self, tail: Tail, until: int, events: list[Event]) -> None:
-        """The rule of a full queue: an event that meets one leaves a refresh in the place of everything. So each
-        `size`th event that this reader has not had does."""
+        """Act as a full queue: an event that does not fit replaces everything before it with a refresh. So does each
+        `size`th event that this reader has not had."""
         waiting = until - self.position
         overflows = max(0, waiting - 1) // tail.size
         start = until - (waiting - 1) % tail.size if overflows else self.position
@@ -172,15 +172,15 @@ class Reader:
             events.append(REFRESH_EVENT)
 
     def _go_on_after(self, number: int | None) -> None:
-        # It may be lower than before. Where none can be told, the old one stays: a client that comes back with that may
-        # get something once more, and misses nothing.
+        # The number may be lower than before. If none is known, the old one stays: a client that reconnects with it may
+        # get an event twice, but misses none.
         self.number = self.number if number is None else number
 
     def _fall_behind(self) -> None:
         self.had, self.behind, self.known, self.asked, self.asks = self.position, True, True, None, 0
 
     def _join(self, tail: Tail, events: list[Event]) -> bool:
-        """Go on in the tail if that has everything after the number."""
+        """Continue in the tail if it has everything after the number, or after a gap. Return whether that is so."""
         if tail.gap > self.position:
             events.append(self._pass_gap(tail))
             return True
@@ -196,13 +196,13 @@ class Reader:
         return True
 
     def _pass_gap(self, tail: Tail) -> Event:
-        """Go on behind the last gap. Its refresh stands for everything before it, in the tail and in the log."""
+        """Continue after the last gap. Its refresh replaces everything before it, in the tail and in the log."""
         self.number = max(0, tail.floor)
         self._end_replay(max(tail.gap, tail.first_position))
         return REFRESH_EVENT
 
     def _give_up(self, tail: Tail) -> Event:
-        """Go on in the tail with what has come since. A refresh stands for what the log can't tell."""
+        """Continue in the tail with the events that came since. A refresh replaces what the log can't provide."""
         position = max(self.position, tail.first_position, tail.position_after(self.number) if self.known else 0)
         self._go_on_after(tail.number_before(position))
         self.refreshes += 1
@@ -214,13 +214,13 @@ class Reader:
 
 
 def _without_repeated_refreshes(events: list[Event]) -> list[Event]:
-    """Two refreshes in a row say no more than one."""
+    """Return the events with each run of refreshes reduced to one, which says the same."""
     later = (event for before, event in pairwise(events) if event is not REFRESH_EVENT or before is not event)
     return [*events[:1], *later]
 
 
 def _fitting(events: Sequence[Event], room: int) -> int:
-    """How many events have so many bytes of payload together at most; one at least, if there is one."""
+    """Return how many of the first events fit into `room` bytes of payload, but at least one if there is one."""
     for count, event in enumerate(events):
         room -= len(event.payload)
         if room < 0:

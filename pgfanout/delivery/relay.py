@@ -1,4 +1,4 @@
-"""Relay: wakes threads that wait, a few at once, each of which wakes the next."""
+"""Relay: wakes a few waiting threads. Each of them wakes the next."""
 
 from __future__ import annotations
 
@@ -12,39 +12,38 @@ _AT_ONCE = 8
 
 
 class Runner(Protocol):
-    """Something that a thread waits on."""
+    """Something that threads wait on."""
 
     def wake(self) -> bool:
-        """Wake one thread that waits on it; False when none does. Never waits."""
+        """Wake one waiting thread. Return False if there is none. Never block."""
 
 
 class Relay:
-    """Whom to wake, in the order in which they have something to read.
+    """Wakes threads in the order in which there is something for them to read.
 
-    Hundreds of threads that wake at once only stand in each other's way: one of them runs, and
-    each of the others comes back every few milliseconds to ask for its turn. So a few are woken, and
-    each wakes the next when it runs; what it does afterwards, and how long that takes, holds nobody
-    up. One alone would be too few: where other threads compute, each waits some milliseconds for
-    the interpreter, and all of those would add up.
+    Hundreds of threads that wake at once hinder each other: one runs, and each of the others asks for the interpreter
+    every few milliseconds. So a few are woken, and each wakes the next before it goes on. The next one need not wait
+    for what the first one does afterwards. A single chain would be too slow: while other threads compute, each thread
+    waits some milliseconds for the interpreter, and these times would add up.
 
-    The deque's operations are atomic, and there is nothing else here that changes.
+    It needs no lock: the deque's operations are atomic, and nothing else here changes.
     """
 
     def __init__(self) -> None:
         self._runners: deque[Runner] = deque()
 
     def news(self, runner: Runner) -> None:
-        """There is something to read for whoever waits on it; `start` follows."""
+        """Note that there is something to read for a thread that waits on the runner. Call `start` afterwards."""
         self._runners.append(runner)
 
     def start(self) -> None:
-        """Wake the first few that wait. Never waits."""
+        """Wake the first few waiting threads. Never block."""
         for _ in range(_AT_ONCE):
             if not self.wake_next():
                 return
 
     def wake_next(self) -> bool:
-        """Wake the next that waits; False when there is none. Never waits."""
+        """Wake the next waiting thread. Return False if there is none. Never block."""
         while self._runners:
             try:
                 runner = self._runners.popleft()

@@ -1,4 +1,4 @@
-"""How many descriptors (open files) streams may take, and leaving the others to the server."""
+"""Limiting the descriptors (open files) that streams use, so that the server keeps some."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _reserve = _DEFAULT_RESERVE
 
 
 def set_reserve(connections: int) -> None:
-    """Tell how many connections the server may have besides the streams."""
+    """Set how many connections the server may have besides the streams."""
     global _reserve
     _reserve = _DEFAULT_RESERVE + connections
 
 
 def raise_limit() -> int:
-    """Have as many open files as the system lets this process have; how many that is.
+    """Raise the process's limit of open files as far as the system allows. Return the limit.
 
-    The usual soft limit, 1024, is there for programs that call `select`.
+    The usual soft limit, 1024, exists for programs that call `select`.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -33,11 +33,11 @@ def raise_limit() -> int:
 
 
 def check_descriptors(any_of_them: int, in_use: int) -> None:
-    """Raises `TooManyOpenFilesError` when the next descriptor would be one of the last.
+    """Raise `TooManyOpenFilesError` if the next descriptor would be one of the server's reserve.
 
-    A server that can't accept a connection for want of one may end. Numbers are handed out from
-    the lowest, so that of a copy of any descriptor says how many are taken. It is not looked at as
-    long as streams have less than half of them `in_use`.
+    A server that has no descriptor for a new connection may exit. The system assigns the lowest free number, so the
+    number of a duplicate tells how many descriptors are in use. `any_of_them` is duplicated for that. The check is
+    skipped while the streams' descriptors `in_use` and the reserve are less than half of the limit.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY or in_use + _reserve < limit // 2:

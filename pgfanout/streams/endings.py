@@ -1,4 +1,4 @@
-"""Endings: what an application wants to be called when a stream has ended."""
+"""Endings: the application's functions that are called when a stream has ended."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ logger = logging.getLogger("pgfanout")
 
 
 class Endings:
-    """Functions that are called once, in their order, when a stream has ended. An error in one is logged.
+    """Functions that are called once and in order when a stream has ended. Their errors are logged.
 
-    The list's operations are atomic: two threads that run the endings at once share them out.
+    The list's operations are atomic, so two threads that run the endings at once call each function once.
     """
 
     __slots__ = ("_functions",)
@@ -28,12 +28,12 @@ class Endings:
         self._functions: list[Callable[[], object]] = []  # a deque takes ten times the memory, for each stream
 
     def append(self, function: Callable[[], object]) -> Callable[[], object]:
-        """Have a function called at the end, and return it."""
+        """Add a function, and return it."""
         self._functions.append(function)
         return function
 
     def run(self) -> None:
-        """Call the functions. Blocks for as long as they take."""
+        """Call the functions. Block until they are done."""
         while self._functions:
             try:
                 function = self._functions.pop(0)
@@ -45,15 +45,15 @@ class Endings:
                 logger.error("a call_on_close function of a stream failed", exc_info=error)
 
     def run_in_background(self) -> None:
-        """Have the thread for that call the functions, if there are any. Never waits."""
+        """Have the background thread call the functions, if there are any. Never block."""
         if self._functions:
             background.call(self.run)
 
 
 class Background:
-    """One thread that calls what the streamer must not wait for.
+    """One thread that calls functions that must not block the streamer.
 
-    `_lock` guards the attributes below it. The thread starts with the first call and ends when no call is left.
+    `_lock` guards `_calls` and `_thread`. The thread starts with the first call and ends when no call is left.
     """
 
     _thread: threading.Thread | None
@@ -62,7 +62,7 @@ class Background:
         self._renew()
 
     def call(self, function: Callable[[], object]) -> None:
-        """Have a function called soon. Never waits, raises nothing."""
+        """Call a function soon. Never block or raise."""
         with self._lock:
             self._calls.append(function)
             if self._thread is None or not self._thread.is_alive():
@@ -70,7 +70,7 @@ class Background:
                     self._thread = start_thread("pgfanout-endings", self._run)
 
     def wait_until_done(self, timeout: float) -> None:
-        """Wait until everything was called, `timeout` seconds at most."""
+        """Block until all functions were called, for at most `timeout` seconds."""
         thread = self._thread
         if thread is not None:
             thread.join(timeout)
@@ -91,7 +91,7 @@ class Background:
 
 
 background = Background()
-"""The process's own. Making it starts nothing."""
+"""The process's only one. Its thread is not started here."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=background._renew)

@@ -1,4 +1,4 @@
-"""StreamEndpoint: from a WSGI request to the answer that carries its stream."""
+"""StreamEndpoint: answers a WSGI request with a stream."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ logger = logging.getLogger("pgfanout")
 _CONFIGURED = "it is configured so"
 _SETTLE_TIME = 0.5
 _SOON = 2.0
-"""Seconds after which a client is asked to come back, at most, while the hub is not listening yet."""
+"""The longest time in seconds after which a client is asked to reconnect while the hub is not listening yet."""
 _LOG_EVERY = 60.0
 
 _Taken = TypeVar("_Taken")
 
 
 _REFUSALS: Final = (
-    # Each is logged at a rate of its own; a kind stands after its own kinds.
+    # Each class has its own rate limit in the log. Subclasses come first, so that they match first.
     TooManyStreamsForUserError,
     TooManyOpenFilesError,
     TooManyStreamsError,
@@ -59,7 +59,7 @@ _REFUSALS: Final = (
 
 
 def check_detach(mode: str | bool) -> str:
-    """The mode: "auto" or "never", for which True and False do as well. Raises `ValueError`."""
+    """Return the mode, "auto" or "never". True stands for "auto", False for "never". Raise `ValueError`."""
     for name, same in (("auto", True), ("never", False)):
         if mode == name or mode is same:
             return name
@@ -68,34 +68,33 @@ def check_detach(mode: str | bool) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to return to the server: any framework can make its response of it."""
+    """The parts of a response, from which any framework can make its own."""
 
     status: str
-    """Code and reason, as WSGI's `start_response` takes them."""
+    """Code and reason, as for WSGI's `start_response`."""
     headers: list[tuple[str, str]]
     body: Iterable[bytes]
-    """A stream has a `close` that has to be called at the end, which every WSGI server does."""
+    """The body of a stream has a `close`. Call it at the end, as every WSGI server does."""
     endings: Endings | None = None
-    """Of a stream: what to call when it has ended, in whichever thread it does. None when the answer is no stream."""
+    """The functions to call when the stream has ended. They may run in any thread. None if there is no stream."""
 
 
 @dataclass(frozen=True)
 class _Start:
-    """What a stream begins with: what came `after` a number, or the next event. `resumed` says that the client comes
-    back and nobody knows what it has missed."""
+    """Where a stream begins: with the events `after` a number, or with the next event. `resumed` says that the client
+    reconnects and that nobody knows which events it has missed."""
 
     after: int | None
     resumed: bool
 
 
 class StreamEndpoint:
-    """Opens streams of one hub within the caps of one limiter.
+    """Opens streams of one hub within the limits of one limiter.
 
-    `keepalive` and `client_timeout` are seconds: of silence before a keepalive comment, and
-    before a client that acknowledges nothing is let go. `start_timeout` is how long the first
-    stream waits for the hub to listen; no other stream waits. A refused client is asked to come back after about
-    `retry_after` seconds. `detach` is "auto" (streams leave their threads where that is safe) or
-    "never".
+    All times are seconds. A keepalive comment is sent after `keepalive` of silence. A client that acknowledges nothing
+    for `client_timeout` is dropped. The first stream waits up to `start_timeout` until the hub listens, and no other
+    stream waits. A refused client is asked to reconnect after about `retry_after`. `detach` is "auto" (streams leave
+    their threads where that is safe) or "never".
     """
 
     def __init__(
@@ -129,15 +128,15 @@ class StreamEndpoint:
         *,
         detach: str | bool | None = None,
     ) -> Answer:
-        """The answer to a request for the events of one channel of a tenant, or of several.
+        """Answer a request for the events of one channel of a tenant, or of several.
 
-        The caller has made sure that this client may see this tenant. `detach` is "auto" or
-        "never" for this answer, None for what the endpoint does.
+        Check before that this client may see this tenant. `detach` is "auto" or "never" for this answer. With None the
+        endpoint's own setting holds.
 
-        Nothing that ails the hub is raised. Before the hub has listened for the first time, a stream that can be
-        detached is, and begins with a refresh once the hub listens. Any other stream that can't be given is refused so
-        that browsers come back: the server is full, its database is away or wrongly configured, or it is stopping. The
-        log has the reason. Only the first answer may wait for the hub to listen. Raises `InvalidEventError`.
+        Errors of the hub are not raised. If the hub has never listened, a stream that can be detached is detached, and
+        begins with a refresh once the hub listens. Any other stream is refused in a way that makes browsers retry. So
+        is a stream when a limit is reached, the database is misconfigured, or the server is stopping. The log has the
+        reason. Only the first answer may block until the hub listens. Raise `InvalidEventError`.
         """
         mode = self.detach if detach is None else check_detach(detach)
         if environ.get("REQUEST_METHOD") == "HEAD":
@@ -175,7 +174,7 @@ class StreamEndpoint:
             raise
 
     def _check_hub(self, *, can_wait: bool) -> None:
-        """Refuse a stream that would wait in its thread for a hub that has not listened yet."""
+        """Raise `HubTimeoutError` for a stream that would block its thread until the hub listens for the first time."""
         core_of(self.hub).lifecycle.await_first_start(self.start_timeout)
         if not (can_wait or self.hub.has_listened):
             reason = self.hub.stats().last_error or "no answer yet"
@@ -221,7 +220,7 @@ class StreamEndpoint:
         start: _Start,
         endings: Endings,
     ) -> DetachingStream:
-        def release() -> None:  # in the streamer's thread, which must not wait for what an application does
+        def release() -> None:  # called in the streamer's thread, which the application's functions must not block
             place()
             endings.run_in_background()
 
@@ -234,7 +233,7 @@ class StreamEndpoint:
 
         core = core_of(self.hub)
         feed, reader = core.follow(wanted, streamer, start.after)
-        # Asked after `follow`: the refresh that ends an early feed is still to come for a reader of it.
+        # `early` is read after `follow`: a reader of an early feed gets a refresh anyway, when the hub listens.
         resumed = start.resumed and not feed.early
         return DetachingStream(
             connection,
@@ -258,7 +257,7 @@ class StreamEndpoint:
         if isinstance(error, HubTimeoutError):
             seconds = min(self.retry_after, _SOON) * random.uniform(0.5, 1.0)
         if sse.wants_events(environ) or not environ.get("HTTP_ACCEPT"):
-            # An EventSource gives up for good on any status but 200. A client that names no type takes any.
+            # An EventSource gives up for good on any status but 200. A client without an Accept header may be one.
             return Answer("200 OK", list(sse.HEADERS), [sse.refusal(seconds, sse.last_event_id(environ))])
         user = isinstance(error, TooManyStreamsForUserError)
         status = "429 Too Many Requests" if user else "503 Service Unavailable"
@@ -266,13 +265,13 @@ class StreamEndpoint:
             ("Content-Type", "text/plain; charset=utf-8"),
             ("Retry-After", str(math.ceil(seconds))),
         ]
-        # Why the hub doesn't listen is the operator's to know: it is in the log.
+        # The reason why the hub doesn't listen is in the log for the operator. Clients must not see it.
         reason = error if isinstance(error, TooManyStreamsError) else "live updates are not available at the moment"
         return Answer(status, headers, [f"{reason}\n".encode()])
 
 
 def _with_room(take: Callable[[], _Taken]) -> _Taken:
-    """What a limiter gives; when it has nothing, what it gives once those who have left are counted out."""
+    """Return a place from the limiter. If there is none, block up to 0.5 s until streams have ended, and try again."""
     close_forgotten()
     try:
         return take()
@@ -285,7 +284,7 @@ def _with_room(take: Callable[[], _Taken]) -> _Taken:
 @functools.cache
 def _complain_about_hooks() -> None:
     logger.warning(
-        "gunicorn runs without pgfanout's hooks, so streams may take every thread and hold up each restart:"
+        "gunicorn runs without pgfanout's hooks, so streams may take every thread and delay each restart:"
         " add `from pgfanout.gunicorn import post_worker_init, worker_exit` to gunicorn.conf.py"
     )
 

@@ -1,4 +1,4 @@
-"""StreamLimiter: how many streams a process and a user may have."""
+"""StreamLimiter: limits the streams of a process and of each user."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ _told = False
 
 
 def set_server_threads(threads: int | None) -> None:
-    """Tell how many threads the server of this process answers requests with.
+    """Set how many threads of the server answer requests in this process. None means that there is no limit.
 
-    A stream that is not detached keeps its thread, and a request beyond them waits without an
-    answer; so every limiter of the process keeps such streams below this number from now on.
-    None: no such limit.
+    A stream that is not detached keeps its thread. When all threads are in use, a request waits without an answer. So
+    every limiter of the process keeps such streams below this number from now on.
     """
     global _server_threads, _told
     _server_threads = threads
@@ -28,27 +27,26 @@ def set_server_threads(threads: int | None) -> None:
 
 
 def hooks_are_installed() -> bool:
-    """Whether `set_server_threads` was called: the server's hooks do, with whatever number."""
+    """Whether `set_server_threads` was called, which the server's hooks do, with a number or None."""
     return _told
 
 
 def thread_cap(reserve: int) -> int | None:
-    """How many of the server's threads streams may take; None where there's no limit."""
+    """Return how many of the server's threads streams may keep. None if there is no limit."""
     if _server_threads is None:
         return None
-    # A small pool can't spare the whole reserve, but never gives its last thread away.
+    # A small pool can't spare the whole reserve, but always spares one thread.
     return max(_server_threads - reserve, min(1, _server_threads - 1), 0)
 
 
 class StreamLimiter:
-    """Counts streams, and refuses the one too many.
+    """Counts streams, and refuses streams beyond its limits.
 
-    At most `max_streams` in the process and `max_streams_per_user` for each user; where the
-    server's threads are known, at least `thread_reserve` of them (or all but one, in a small
-    pool) stay free for ordinary requests: of the streams that keep their threads, no more are
-    let in. Detached ones have no such limit.
+    A process may have `max_streams`, and each user `max_streams_per_user`. If the number of the server's threads is
+    known, streams that keep their threads leave at least `thread_reserve` of them to ordinary requests. In a small pool
+    they leave all but one. Detached streams need no threads, so this limit does not apply to them.
 
-    `_lock` guards the counters; it is held for nothing else.
+    `_lock` guards the counters. It is held for nothing else.
     """
 
     def __init__(
@@ -69,7 +67,7 @@ class StreamLimiter:
         renew_in_children(self._renew)
 
     def _renew(self) -> None:
-        """Begin to count; in a forked child, too, which has none of its parent's streams."""
+        """Begin to count at zero. Called in a forked child, too: it has none of its parent's streams."""
         self._lock = threading.Lock()
         self._open = 0
         self._in_threads = 0
@@ -82,20 +80,20 @@ class StreamLimiter:
 
     @property
     def in_threads(self) -> int:
-        """Those of them that keep a thread of the server."""
+        """Open streams that keep a thread of the server."""
         return self._in_threads
 
     @property
     def limit(self) -> int:
-        """How many may be open in threads: `max_streams`, or what the server's threads allow."""
+        """The most streams that may keep a thread: `max_streams`, or what the server's threads allow."""
         cap = thread_cap(self.thread_reserve)
         return self.max_streams if cap is None else min(self.max_streams, cap)
 
     def acquire(self, user_id: Hashable = None, *, detached: bool = False) -> Place:
-        """Count one stream in; calling what is returned counts it out again, once however often called.
+        """Count one more stream. Call the `Place` that is returned when the stream ends. Further calls do nothing.
 
-        A `user_id` of None has no limit of its own. A `detached` stream needs no thread. Raises
-        `TooManyStreamsError` and `TooManyStreamsForUserError`; never waits.
+        With a `user_id` of None there is no limit for the user. A `detached` stream needs no thread. Raise
+        `TooManyStreamsError` or `TooManyStreamsForUserError`. Never block.
         """
         limit = self.limit
         with self._lock:
@@ -136,7 +134,7 @@ class StreamLimiter:
 
 
 class Place:
-    """What one stream has; calling it gives the place back."""
+    """One stream's place among those that a limiter allows. Call it to give the place back."""
 
     __slots__ = ("_limiter", "detached", "done", "user_id")
 
@@ -147,9 +145,9 @@ class Place:
         self._limiter = limiter
 
     def keep_thread(self) -> None:
-        """Have a detached stream's place count as one in a thread, since it stays there.
+        """Count a detached stream as one that keeps its thread.
 
-        Raises `TooManyStreamsError`; the place is what it was then.
+        Raise `TooManyStreamsError` if no more streams may keep a thread. The place is then unchanged.
         """
         self._limiter._keep_thread(self)
 

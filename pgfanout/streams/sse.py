@@ -1,4 +1,4 @@
-"""Event to bytes, by the WHATWG event-stream format.
+"""Encoding events as bytes of the WHATWG event-stream format.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 """
@@ -38,11 +38,11 @@ HEADERS: Final = (
 )
 
 KEEPALIVE: Final = b": keepalive\n"
-"""A comment: browsers ignore it, and nobody in between finds the connection idle. It has no blank line after it: some
-clients that aren't browsers make an empty message of each blank line."""
+"""A comment: browsers ignore it, and it keeps proxies from closing an idle connection. No blank line follows: some
+clients that aren't browsers turn each blank line into an empty message."""
 
 CURSOR_TYPE: Final = RESERVED_PREFIX + "cursor"
-"""The type of a block that has an id for the client to remember, and nothing for the page. It has data, since Firefox
+"""The type of a block with an id for the client to remember and nothing for the page. The block has data, since Firefox
 ignores the id of a block without data."""
 
 _CURSOR: Final = b"event: %b\ndata: {}\n\n" % CURSOR_TYPE.encode()
@@ -53,7 +53,7 @@ _line_ends = re.compile(b"\r\n|\n|\r")
 
 
 def encode(event: Event) -> bytes:
-    """An event's frame. Encoded once; every stream shares the bytes."""
+    """Return an event's frame. It is encoded once, and all streams share the bytes."""
     frame = event.frame
     if frame is None:
         frame = _encode(event)
@@ -62,47 +62,46 @@ def encode(event: Event) -> bytes:
 
 
 def encode_all(events: Iterable[Event]) -> bytes:
-    """The frames of several events, for one write."""
+    """Return the frames of several events, for one write."""
     return b"".join(map(encode, events))
 
 
 def opening(resumed: bool = False, *, number: int | None = None) -> bytes:
     """Return the first bytes of a stream.
 
-    The comment makes the response's head leave. The id makes a browser send `Last-Event-ID` when it reconnects, even
-    if no event came meanwhile, so that the server can tell a reconnect from a first visit. A `resumed` stream starts
-    with a refresh, because nobody knows what it missed. The refresh and the id share a block: a browser that has the id
-    has the refresh.
+    The comment makes the server send the response's head. The id makes a browser send `Last-Event-ID` when it
+    reconnects, even if no event came meanwhile. So the server can tell a reconnect from a first visit. A `resumed`
+    stream starts with a refresh, because nobody knows which events it missed. The refresh and the id share a block, so
+    that a browser that has the id has the refresh, too.
 
-    With a log, the id is the `number` up to which the browser has everything. A stream that replays repeats the
-    browser's own number: by the letter of the standard a connection begins without an id, and the next block would
-    make that the last one.
+    With a log, the id is the `number` up to which the browser has everything. A replay repeats the browser's own
+    number: under the standard a new connection begins with an empty id, and the next block would make that the last id.
     """
     start = b"%d" % number if number else _START_ID
     return b": open\nid: %b\n%b" % (start, encode(REFRESH_EVENT) if resumed else _CURSOR)
 
 
 def keepalive(number: int | None) -> bytes:
-    """Return what breaks the silence.
+    """Return the bytes that keep a silent stream alive.
 
-    With the `number` of the log up to which the stream had nothing to send, a browser that reconnects asks for what
-    came after it. Leave the number out when the stream has sent it before.
+    `number` is the log's number up to which the stream had nothing to send. A browser that reconnects then asks for the
+    events after it. Pass None if the stream has sent the number before.
     """
     return b"%bid: %d\n%b" % (KEEPALIVE, number, _CURSOR) if number else KEEPALIVE
 
 
 def farewell(retry_spread: float = 3.0) -> bytes:
-    """Return the last bytes of a stream. Browsers reconnect after a random part of `retry_spread` seconds, so that they
-    don't all reconnect at once."""
+    """Return the last bytes of a stream. Browsers reconnect after a random part of `retry_spread` seconds, so that not
+    all of them reconnect at once."""
     return retry(random.uniform(0.1, 1.0) * retry_spread) + encode(CLOSE_EVENT)
 
 
 def refusal(seconds: float, last_id: str) -> bytes:
-    """Return the body for a client that gets no stream now and is to ask again after so many seconds.
+    """Return the body for a client that gets no stream now and has to retry after a number of seconds.
 
-    A block without an id, the first one of a connection, would make a client forget its last event id, by the letter of
-    the standard. So the block repeats `last_id`, what `last_event_id` returned. An id that no hub makes is not
-    repeated: "start" stands for it, which is as unknown to the log.
+    Under the standard, a connection whose first block has no id makes the client forget its last event id. So the block
+    repeats `last_id`, the result of `last_event_id`. An id that no hub makes is replaced by "start", which is just as
+    unknown to the log.
     """
     known = _repeatable_id(last_id)
     again = b"id: %b\n" % (last_id.encode() if known else _START_ID) if last_id else b""
@@ -110,20 +109,20 @@ def refusal(seconds: float, last_id: str) -> bytes:
 
 
 def retry(seconds: float) -> bytes:
-    """Return the line that tells a browser how long to wait before it reconnects. It belongs in a block that has an
-    event: some clients drop a block without one, and the delay with it."""
+    """Return the line that tells a browser how long to wait before it reconnects. Put it into a block with an event:
+    some clients drop a block without one, and the delay with it."""
     return b"retry: %d\n" % round(seconds * 1000)
 
 
 def last_event_id(environ: Mapping[str, Any]) -> str:
-    """`Last-Event-ID` of a WSGI request, not empty when a browser reconnects; else `last_event_id` of its query
-    string, with which a page can make its first connection go on from where it was rendered."""
+    """Return the `Last-Event-ID` of a WSGI request, which a browser sends when it reconnects. Without it, return
+    `last_event_id` of the query string, with which a page begins its first stream where it was rendered."""
     header = str(environ.get("HTTP_LAST_EVENT_ID", ""))
     return header or parse_qs(str(environ.get("QUERY_STRING", ""))).get("last_event_id", [""])[0]
 
 
 def wants_events(environ: Mapping[str, Any]) -> bool:
-    """Whether an EventSource asks: it says so, and gives up for good on any status but 200."""
+    """Whether the request says that it is an EventSource's. An EventSource gives up for good on any status but 200."""
     return "text/event-stream" in str(environ.get("HTTP_ACCEPT", "")).lower()
 
 

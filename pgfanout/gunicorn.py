@@ -25,10 +25,10 @@ from .hub import core_of, live_hubs
 from .streams.client import set_request
 from .streams.descriptors import raise_limit, set_reserve
 from .streams.detached import are_moving
+from .streams.detached.streamer import streamer
 from .streams.endings import background
 from .streams.limiter import set_server_threads
-from .streams.stream import close_forgotten, live_streams
-from .streams.streamer import streamer
+from .streams.threaded import close_forgotten, live_streams
 from .threads import start_thread
 
 __all__ = ["post_worker_init", "worker_exit"]

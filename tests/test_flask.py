@@ -21,7 +21,7 @@ from pgfanout.backends.postgres.backend import PostgresBackend
 from pgfanout.backends.postgres.listener import Timing
 from pgfanout.flask import PgFanout
 from pgfanout.hub import core_of
-from pgfanout.streams import EventStream, StreamEndpoint
+from pgfanout.streams import StreamEndpoint, ThreadedStream
 
 from .support.hubs import replace_listening, replace_send
 from .support.sse import EventStreamParser, SentEvent
@@ -597,7 +597,7 @@ def test_the_contexts_are_torn_down_before_the_stream_is_read(app: flask.Flask, 
         torn_down.append("application")
 
     iterable = app(create_environ("/events"), lambda status, headers, error=None: print)
-    assert isinstance(iterable, EventStream)
+    assert isinstance(iterable, ThreadedStream)
     try:
         gc.collect()
         assert torn_down == ["request", "application"]

@@ -70,17 +70,18 @@ ORDER = [
     "streams.client",
     "streams.descriptors",
     "streams.limiter",
-    "streams.stream",
-    "streams.wheel",
-    "streams.held",
-    "streams.outlet",
-    "streams.broadcast",
-    "streams.audience",
-    "streams.pump",
-    "streams.streamer",
-    "streams.endings",
-    "streams.detour",
+    "streams.threaded",
+    "streams.detached.wheel",
+    "streams.detached.held",
+    "streams.detached.connection",
+    "streams.detached.broadcast",
+    "streams.detached.audience",
+    "streams.detached.loop",
+    "streams.detached.streamer",
+    "streams.detached.takeover",
+    "streams.detached.stream",
     "streams.detached",
+    "streams.endings",
     "streams.endpoint",
     "streams",
     "flask",
@@ -156,7 +157,7 @@ def test_imports_point_down_only(module: str) -> None:
 
 def test_the_reader_of_imports_sees_them() -> None:
     assert {"errors", "event", "topic"} <= set(own_imports("envelope"))
-    assert {"hub", "streams.sse", "streams.stream"} <= set(own_imports("streams.endpoint"))
+    assert {"hub", "streams.sse", "streams.threaded"} <= set(own_imports("streams.endpoint"))
     assert {"hub", "topic", "backends.postgres.listener"} <= set(own_imports("backends.postgres.hub"))
     assert {"hub", "backends.postgres", "streams"} <= set(own_imports(""))
     assert "backends.postgres.conninfo" in set(own_imports("backends.postgres.listener"))

@@ -2,6 +2,6 @@
 
 from .endpoint import Answer, StreamEndpoint
 from .limiter import StreamLimiter
-from .stream import EventStream
+from .threaded import ThreadedStream
 
-__all__ = ["Answer", "EventStream", "StreamEndpoint", "StreamLimiter"]
+__all__ = ["Answer", "StreamEndpoint", "StreamLimiter", "ThreadedStream"]

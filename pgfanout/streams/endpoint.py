@@ -28,11 +28,11 @@ from ..topic import Topic, topics
 from . import sse
 from .client import ClientSocket, server_socket
 from .descriptors import check_descriptors
-from .detached import DetachingStream, reason_to_stay
+from .detached import DetachedStream, reason_to_stay
+from .detached.streamer import streamer
 from .endings import Endings
 from .limiter import Place, StreamLimiter, hooks_are_installed
-from .stream import EventStream, Source, close_abandoned, close_forgotten
-from .streamer import streamer
+from .threaded import Source, ThreadedStream, close_abandoned, close_forgotten
 
 __all__ = ["Answer", "StreamEndpoint", "check_detach"]
 
@@ -152,7 +152,7 @@ class StreamEndpoint:
 
     def _open(
         self, environ: Mapping[str, Any], wanted: list[Topic], user_id: Hashable, mode: str, endings: Endings
-    ) -> EventStream | DetachingStream:
+    ) -> ThreadedStream | DetachedStream:
         reason = _CONFIGURED if mode == "never" else reason_to_stay(environ)
         connection = server_socket(environ)
         if connection is not None:
@@ -188,7 +188,7 @@ class StreamEndpoint:
         reason: str,
         start: _Start,
         endings: Endings,
-    ) -> EventStream:
+    ) -> ThreadedStream:
         channels, tenant = [topic.channel for topic in wanted], wanted[0].tenant
         subscription = self.hub.subscribe(channels, tenant, after=start.after, start_timeout=self.start_timeout)
         return self._stream_in_thread(environ, subscription, place, reason, endings, resumed=start.resumed)
@@ -202,14 +202,14 @@ class StreamEndpoint:
         endings: Endings,
         *,
         resumed: bool,
-    ) -> EventStream:
+    ) -> ThreadedStream:
         def release() -> None:
             place()
             endings.run()
 
         core_of(self.hub).count_kept_in_thread(reason)
         client = ClientSocket(environ)
-        return EventStream(source, keepalive=self.keepalive, resumed=resumed, client=client, on_close=release)
+        return ThreadedStream(source, keepalive=self.keepalive, resumed=resumed, client=client, on_close=release)
 
     def _detaching_stream(
         self,
@@ -219,12 +219,12 @@ class StreamEndpoint:
         place: Place,
         start: _Start,
         endings: Endings,
-    ) -> DetachingStream:
+    ) -> DetachedStream:
         def release() -> None:  # called in the streamer's thread, which the application's functions must not block
             place()
             endings.run_in_background()
 
-        def stay(reason: str) -> EventStream:
+        def stay(reason: str) -> ThreadedStream:
             if not self.hub.has_listened:
                 self._check_hub(can_wait=False)
             _with_room(place.keep_thread)
@@ -235,7 +235,7 @@ class StreamEndpoint:
         feed, reader = core.follow(wanted, streamer, start.after)
         # `early` is read after `follow`: a reader of an early feed gets a refresh anyway, when the hub listens.
         resumed = start.resumed and not feed.early
-        return DetachingStream(
+        return DetachedStream(
             connection,
             feed,
             reader,

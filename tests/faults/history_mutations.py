@@ -125,7 +125,7 @@ WITH_HISTORY = tuple(
         ),
         (
             "a stream begins with the number to come, before it has replayed",
-            "streams/detached.py",
+            "streams/detached/stream.py",
             "sse.opening(resumed, number=reader.number)",
             "sse.opening(resumed, number=feed.begun)",
             (),

@@ -28,7 +28,7 @@ __all__ = ["MUTATIONS"]
 _LISTENER = "backends/postgres/listener.py"
 _SESSION = "backends/postgres/session.py"
 _POSTGRES_BACKEND = "backends/postgres/backend.py"
-_OUTLET = "streams/outlet.py"
+_CONNECTION = "streams/detached/connection.py"
 _BACKLOG = "delivery/backlog.py"
 _TAIL = "delivery/tail.py"
 _INTAKE = "delivery/intake.py"
@@ -130,22 +130,22 @@ MUTATIONS = (
     Mutation(
         2,
         "what a client's socket did not take is lost",
-        "streams/audience.py",
-        "            outlet.rest = (rest, *outlet.rest)\n",
+        "streams/detached/audience.py",
+        "            connection.rest = (rest, *connection.rest)\n",
         "            pass\n",
     ),
     Mutation(
         1,
         "a detached stream that fell behind gets the same again",
-        "streams/audience.py",
-        "            outlet.reader = self.reader.copy()\n",
-        "            outlet.reader = self.reader.copy(); outlet.reader.position -= 1\n",
+        "streams/detached/audience.py",
+        "            connection.reader = self.reader.copy()\n",
+        "            connection.reader = self.reader.copy(); connection.reader.position -= 1\n",
     ),
     Mutation(
         2,
         "news that come before the first detached stream was admitted are forgotten",
-        "streams/pump.py",
-        "            self._unread[outlet.feed] = None  # news",
+        "streams/detached/loop.py",
+        "            self._unread[connection.feed] = None  # news",
         "            pass  # news",
     ),
     Mutation(
@@ -258,18 +258,18 @@ MUTATIONS = (
         "self._remove(consumer)\n                self._members -= 1",
         "self._members -= 1",
     ),
-    Mutation(5, "a detached stream that has left keeps its place", _OUTLET, "self.on_close()\n", "pass\n"),
+    Mutation(5, "a detached stream that has left keeps its place", _CONNECTION, "self.on_close()\n", "pass\n"),
     Mutation(
         5,
         "a detached stream that has left stays in the registry",
-        _OUTLET,
+        _CONNECTION,
         "self.feed.leave(stalled=stalled)\n",
         "pass\n",
     ),
     Mutation(
         5,
         "a stream that was closed keeps its place",
-        "streams/stream.py",
+        "streams/threaded.py",
         "        on_close()\n",
         "",
         ("churn",),
@@ -301,15 +301,15 @@ MUTATIONS = (
     Mutation(
         6,
         "a detached stream ends without close",
-        "streams/pump.py",
-        "            outlet.put_farewell()\n",
-        "            outlet.ending = True\n",
+        "streams/detached/loop.py",
+        "            connection.put_farewell()\n",
+        "            connection.ending = True\n",
         ("workers-replaced",),
     ),
     Mutation(
         6,
         "the body of a detached stream has no end",
-        _OUTLET,
+        _CONNECTION,
         "            self.rest += (LAST_CHUNK,)\n",
         "            pass\n",
         ("workers-replaced",),

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from pgfanout import REFRESH_EVENT, PostgresHub
-from pgfanout.streams import EventStream
+from pgfanout.streams import ThreadedStream
 from tests.acceptance.conftest import Serve
 from tests.conftest import Freeze
 from tests.support import wallclock
@@ -117,7 +117,7 @@ class TestClock:
         monkeypatch.setattr(time, "time", lambda: true_time() + clock.shift)
 
         with PostgresHub(fresh_database_url, heartbeat=0.1, heartbeat_timeout=3.0) as hub:
-            stream = EventStream(hub.subscribe("nothing", TENANT), keepalive=0.1)
+            stream = ThreadedStream(hub.subscribe("nothing", TENANT), keepalive=0.1)
             subscription = hub.subscribe("orders", TENANT)
             assert next(stream).startswith(b": open")
             (pid,) = sessions(fresh_database_url)

@@ -21,8 +21,8 @@ from types import TracebackType
 
 from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, NotifyHub
 from pgfanout.hub import core_of
-from pgfanout.streams.outlet import Outlet
-from pgfanout.streams.streamer import Streamer, streamer
+from pgfanout.streams.detached.connection import Connection
+from pgfanout.streams.detached.streamer import Streamer, streamer
 from pgfanout.topic import topics
 
 from .sse import EventStreamParser, SentEvent
@@ -225,7 +225,7 @@ class DetachedSubscription:
             connection.close()
             raise
         self._client = Client(connection, chunked=chunked, skip=len(head))
-        self._outlet = Outlet(
+        self._connection = Connection(
             server.detach(),
             feed,
             position,
@@ -234,8 +234,8 @@ class DetachedSubscription:
             keepalive=60.0,
             on_close=self._gone.set,
         )
-        self._outlet.write()
-        streamer.adopt(self._outlet)
+        self._connection.write()
+        streamer.adopt(self._connection)
 
     def get(self, timeout: float | None = None) -> Event:
         """The next event, waiting for it; raises `queue.Empty`."""
@@ -311,11 +311,11 @@ class DetachedSubscription:
 
     def _is_current(self) -> bool:
         """In the streamer's thread: whether the kernel has handed the client all that there was."""
-        pump = self._streamer._pump
-        audience = None if pump is None or self._gone.is_set() else pump._audiences.get(self._outlet.feed)
-        if audience is None or not audience.is_current(self._outlet):
+        loop = self._streamer._loop
+        audience = None if loop is None or self._gone.is_set() else loop._audiences.get(self._connection.feed)
+        if audience is None or not audience.is_current(self._connection):
             return False
-        unacknowledged = fcntl.ioctl(self._outlet.descriptor, termios.TIOCOUTQ, bytes(4))
+        unacknowledged = fcntl.ioctl(self._connection.descriptor, termios.TIOCOUTQ, bytes(4))
         return unacknowledged == bytes(4)
 
     def _event(self, sent: SentEvent) -> Event:

@@ -96,7 +96,7 @@ class Pipe:
         self._size += len(chunk)
 
     def _send_at_once(self, chunk: bytes) -> bytes:
-        """The common case, without a detour by the deque; returns what did not go."""
+        """The common case, without a takeover by the deque; returns what did not go."""
         try:
             sent = self.sink.send(chunk)
         except BlockingIOError:

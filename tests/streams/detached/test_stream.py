@@ -1,4 +1,4 @@
-"""DetachingStream: a response that hands its connection over where that is safe, and stays where it is not."""
+"""DetachedStream: a response that hands its connection over where that is safe, and stays where it is not."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from pgfanout.delivery.follower import Follower
 from pgfanout.errors import HubClosedError, TooManyStreamsError
 from pgfanout.gunicorn import _say_goodbye as say_goodbye
 from pgfanout.hub import core_of
-from pgfanout.streams import EventStream, sse
+from pgfanout.streams import ThreadedStream, sse
 from pgfanout.streams import client as client_module
 from pgfanout.streams.client import ClientSocket, set_request
-from pgfanout.streams.detached import (
+from pgfanout.streams.detached.connection import Connection
+from pgfanout.streams.detached.stream import (
     CHANGED_BODY,
     NO_DESCRIPTORS,
     OTHER_THREAD,
-    DetachingStream,
+    DetachedStream,
     are_moving,
     reason_to_stay,
 )
-from pgfanout.streams.outlet import Outlet
-from pgfanout.streams.stream import close_abandoned, close_forgotten, live_streams
-from pgfanout.streams.streamer import Streamer, streamer
+from pgfanout.streams.detached.streamer import Streamer, streamer
+from pgfanout.streams.threaded import close_abandoned, close_forgotten, live_streams
 from pgfanout.topic import topics
 
-from .support.detached import (
+from ...support.detached import (
     PATIENCE,
     Client,
     dechunk,
@@ -51,8 +51,8 @@ from .support.detached import (
     reset,
     tcp_pair,
 )
-from .support.sse import EventStreamParser, parse
-from .support.wait import eventually
+from ...support.sse import EventStreamParser, parse
+from ...support.wait import eventually
 
 TENANT = uuid.UUID(int=1)
 KINDS = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "chunked"])
@@ -230,7 +230,7 @@ class Response:
         """Called where a test may want to intervene."""
         self.follower: Follower | None = None
         """Of a stream that stays."""
-        self.body = DetachingStream(
+        self.body = DetachedStream(
             self.server,
             feed,
             reader,
@@ -243,7 +243,7 @@ class Response:
     def release(self) -> None:
         self.released.append(threading.current_thread().name)
 
-    def _stay(self, reason: str) -> EventStream:
+    def _stay(self, reason: str) -> ThreadedStream:
         self.reasons.append(reason)
         self.reach("staying")
         if self._no_thread:
@@ -251,7 +251,7 @@ class Response:
         self.follower = core_of(self._hub).follow_in_thread(self.feed, self._reader)
         self.reach("following")
         client = ClientSocket({"gunicorn.socket": self.server})
-        return EventStream(self.follower, keepalive=60.0, on_close=self.release, client=client)
+        return ThreadedStream(self.follower, keepalive=60.0, on_close=self.release, client=client)
 
     def client(self, *, chunked: bool) -> Client:
         """The client, after it has read the head."""
@@ -558,7 +558,7 @@ def test_an_error_of_the_stream_that_was_to_stay_leaves_the_server_its_client(
 ) -> None:
     response = Response(hub)
 
-    def fail(reason: str) -> EventStream:
+    def fail(reason: str) -> ThreadedStream:
         raise ZeroDivisionError
 
     monkeypatch.setattr(response.body, "_stay", fail)
@@ -812,7 +812,7 @@ def test_when_no_thread_can_be_started_for_the_streamer_the_connection_ends(
 ) -> None:
     response = Response(hub)
 
-    def refuse(outlet: object) -> None:
+    def refuse(connection: object) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(streamer, "adopt", refuse)
@@ -858,7 +858,7 @@ def test_closing_after_the_client_has_left_gives_the_place_back(
     response.server.sendall(plain_head() + next(response.body))
     leave(response.connection)
     poll = select.poll()
-    poll.register(response.body._detour._client if response.body._detour else -1, select.POLLRDHUP)  # type: ignore[arg-type]
+    poll.register(response.body._takeover._client if response.body._takeover else -1, select.POLLRDHUP)  # type: ignore[arg-type]
     assert poll.poll(PATIENCE * 1000)
     with contextlib.suppress(OSError):
         response.body.close()
@@ -1081,18 +1081,18 @@ def stepwise(body: Body, reach: Callable[[str], None], name: str) -> Body:
 
 def watch_hand_over(monkeypatch: pytest.MonkeyPatch, reach: Callable[[str], None]) -> None:
     """Tell the steps of a hand-over."""
-    write, adopt = Outlet.write, Streamer.adopt
+    write, adopt = Connection.write, Streamer.adopt
 
-    def watched_write(outlet: Outlet) -> bool:
+    def watched_write(connection: Connection) -> bool:
         reach("writing the head")
-        return write(outlet)
+        return write(connection)
 
-    def watched_adopt(streamer: Streamer, outlet: Outlet) -> None:
+    def watched_adopt(streamer: Streamer, connection: Connection) -> None:
         reach("adopting")
-        adopt(streamer, outlet)
+        adopt(streamer, connection)
         reach("adopted")
 
-    monkeypatch.setattr(Outlet, "write", watched_write)
+    monkeypatch.setattr(Connection, "write", watched_write)
     monkeypatch.setattr(Streamer, "adopt", watched_adopt)
 
 

@@ -26,17 +26,17 @@ from pgfanout.delivery.feed import Feed
 from pgfanout.delivery.log import Answer, Page, always
 from pgfanout.delivery.registry import Registry
 from pgfanout.event import REFRESH_EVENT, Event
-from pgfanout.streams import broadcast as broadcast_module
-from pgfanout.streams import outlet as outlet_module
-from pgfanout.streams import pump as pump_module
 from pgfanout.streams import sse
-from pgfanout.streams import streamer as streamer_module
-from pgfanout.streams.outlet import Outlet
-from pgfanout.streams.streamer import Streamer
+from pgfanout.streams.detached import broadcast as broadcast_module
+from pgfanout.streams.detached import connection as connection_module
+from pgfanout.streams.detached import loop as loop_module
+from pgfanout.streams.detached import streamer as streamer_module
+from pgfanout.streams.detached.connection import Connection
+from pgfanout.streams.detached.streamer import Streamer
 from pgfanout.topic import Topic
 
-from .support.detached import Client, reset
-from .support.sse import SentEvent
+from ...support.detached import Client, reset
+from ...support.sse import SentEvent
 
 pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="nothing is detached here")
 
@@ -149,13 +149,13 @@ class SteppedFeed(Feed):
         return super().take(*arguments, **options)
 
 
-class SteppedOutlet(Outlet):
-    """An outlet that knows whether anything may still be done with it."""
+class SteppedConnection(Connection):
+    """A connection that knows whether anything may still be done with it."""
 
     stream: Stream
 
     def write(self) -> bool:
-        assert not self.stream.gone, "an outlet that was let go is written"
+        assert not self.stream.gone, "a connection that was let go is written"
         return super().write()
 
 
@@ -182,7 +182,7 @@ class Stream:
         self.number = ours.fileno()
         head = b": open\n\n"
         self.client = Client(theirs, chunked=chunked, skip=len(head))
-        self.outlet = SteppedOutlet(
+        self.connection = SteppedConnection(
             ours.detach(),
             self.feed,
             self.feed.reader(after),
@@ -191,7 +191,7 @@ class Stream:
             keepalive=KEEPALIVE,
             on_close=self.on_close,
         )
-        self.outlet.stream = self
+        self.connection.stream = self
 
     def on_close(self) -> None:
         assert not self.gone, "a connection is closed twice"
@@ -260,12 +260,12 @@ class World:
         self._patch()
         self.streamer = Streamer()
         self.streamer.prepare()
-        assert self.streamer._pump is not None
-        self.pump = self.streamer._pump
-        wait = self.pump.wait
-        self.pump.wait = lambda pause: wait(0.0)  # type: ignore[method-assign]
+        assert self.streamer._loop is not None
+        self.loop = self.streamer._loop
+        wait = self.loop.wait
+        self.loop.wait = lambda pause: wait(0.0)  # type: ignore[method-assign]
         self.errors: list[BaseException | None] = []
-        self.pump._complain = lambda what, error: self.errors.append(error)  # type: ignore[method-assign]
+        self.loop._complain = lambda what, error: self.errors.append(error)  # type: ignore[method-assign]
         self.hubs = [Hub(self, log=True), Hub(self, log=False)]
 
     def _patch(self) -> None:
@@ -281,12 +281,12 @@ class World:
         for where, name, value in (
             (streamer_module, "start_thread", lambda *arguments: thread),
             (streamer_module, "time", clock),
-            (pump_module, "time", clock),
-            (outlet_module, "time", clock),
+            (loop_module, "time", clock),
+            (connection_module, "time", clock),
             (broadcast_module, "time", clock),
             (broadcast_module, "_FEW", 1),
             (broadcast_module, "_SLICE", 1),
-            (pump_module, "random", self._random),
+            (loop_module, "random", self._random),
             (os, "write", self._write),
             (os, "writev", self._writev),
             (sse, "encode", encode_unless_poisoned),
@@ -299,9 +299,9 @@ class World:
             stream.excused = True
             stream.client.connection.close()
             if not stream.adopted:
-                stream.outlet.close(stalled=False)
-        with mock.patch.object(pump_module.Pump, "wait", return_value=[]):
-            self.streamer._give_up(self.pump, ZeroDivisionError())
+                stream.connection.close(stalled=False)
+        with mock.patch.object(loop_module.Loop, "wait", return_value=[]):
+            self.streamer._give_up(self.loop, ZeroDivisionError())
         self.streamer.abandon()
         self._stack.close()
 
@@ -333,7 +333,7 @@ class World:
 
     def turn(self, likely: float = 0.0, happens: Callable[[], object] = lambda: None) -> None:
         """A turn of the streamer; how likely it is that something happens in each of its moments."""
-        wait = self.pump.wait
+        wait = self.loop.wait
         self._likely, self._happens = likely, happens
 
         def wait_and_be_late(pause: float | None) -> list[tuple[int, int]]:
@@ -341,17 +341,17 @@ class World:
             self.moment()
             return events
 
-        with mock.patch.object(self.pump, "wait", wait_and_be_late):
-            self.streamer._turn(self.pump)  # an error here would cut everybody
+        with mock.patch.object(self.loop, "wait", wait_and_be_late):
+            self.streamer._turn(self.loop)  # an error here would cut everybody
         self._likely = 0.0
 
     def make_due(self, streams: list[Stream]) -> None:
         """Have the streams come up together, in this order."""
-        wheel = self.pump._wheel
+        wheel = self.loop._wheel
         for stream in streams:
-            wheel.discard(stream.outlet)
+            wheel.discard(stream.connection)
         for stream in streams:
-            wheel.add(stream.outlet, self.now)
+            wheel.add(stream.connection, self.now)
 
     def settle(self) -> None:
         """Turns and answers until nothing happens any more; clients read all."""
@@ -462,7 +462,7 @@ class Steps:
             stream = waiting[0]
         if stream is not None:
             stream.adopted = True
-            self.world.streamer.adopt(stream.outlet)
+            self.world.streamer.adopt(stream.connection)
 
     # What hubs and logs do.
 
@@ -549,18 +549,18 @@ class Steps:
                 stream.check_everything_came()
 
     def nothing_that_was_let_go_is_left_anywhere(self) -> None:
-        pump, streams = self.world.pump, self.world.streams
+        loop, streams = self.world.loop, self.world.streams
         unexpected = [error for error in self.world.errors if not isinstance(error, ZeroDivisionError)]
         assert not unexpected, "something failed that was not made to fail"
-        present = set(pump.outlets.values())
+        present = set(loop.connections.values())
         arriving = set(self.world.streamer._arrivals)
-        assert present | arriving == {stream.outlet for stream in streams if stream.adopted and not stream.gone}
-        assert all(outlet.descriptor == descriptor for descriptor, outlet in pump.outlets.items())
-        scheduled = {outlet for slot in pump._wheel._slots.values() for outlet in slot}
-        assert scheduled == present, "an outlet that was let go is scheduled, or one that is there is not"
-        assert all(sum(map(len, outlet.rest)) <= LARGEST + 500 for outlet in present), "more is held than one event"
-        for feed, audience in pump._audiences.items():
-            of_feed = {outlet for outlet in present if outlet.feed is feed}
+        assert present | arriving == {stream.connection for stream in streams if stream.adopted and not stream.gone}
+        assert all(connection.descriptor == descriptor for descriptor, connection in loop.connections.items())
+        scheduled = {connection for slot in loop._wheel._slots.values() for connection in slot}
+        assert scheduled == present, "a connection that was let go is scheduled, or one that is there is not"
+        assert all(sum(map(len, connection.rest)) <= LARGEST + 500 for connection in present), "more than one event"
+        for feed, audience in loop._audiences.items():
+            of_feed = {connection for connection in present if connection.feed is feed}
             assert len(of_feed) == audience.size > 0
             assert {*audience.all_current(), *audience.replaying} <= of_feed
             assert feed.members == len([stream for stream in streams if stream.feed is feed and not stream.gone])
@@ -586,7 +586,7 @@ def fill(stream: Stream) -> None:
     for _ in range(3):
         stream.hub.publish(ORDERS, 3000)
         stream.hub.world.turn()
-    assert stream.outlet.rest
+    assert stream.connection.rest
 
 
 @pytest.mark.parametrize("with_one_behind", [False, True], ids=["alone", "beside one that is behind"])
@@ -627,7 +627,7 @@ def test_a_stream_that_leaves_while_keepalives_are_written_is_passed_over(steps:
 
     world.now += 3 * KEEPALIVE
     world.make_due([back, left])
-    with mock.patch.object(world.pump, "keep_alive", after(happens, world.pump.keep_alive)):
+    with mock.patch.object(world.loop, "keep_alive", after(happens, world.loop.keep_alive)):
         world.turn()
     steps.nothing_that_was_let_go_is_left_anywhere()
     world.settle()

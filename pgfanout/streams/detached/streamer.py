@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from ..delivery.feed import Feed
-from ..rate_limit import RateLimit
-from ..threads import start_thread
-from .outlet import Outlet
-from .pump import EARLIEST_KEEPALIVE, Pump
+from ...delivery.feed import Feed
+from ...rate_limit import RateLimit
+from ...threads import start_thread
+from .connection import Connection
+from .loop import EARLIEST_KEEPALIVE, Loop
 
 __all__ = ["Streamer", "streamer"]
 
@@ -34,11 +34,11 @@ _LOG_PAUSE = 10.0
 class Streamer:
     """Takes connections over and writes their streams, until they end.
 
-    Its thread starts with the first stream and ends with the last. What it works on, the pump, is
+    Its thread starts with the first stream and ends with the last. What it works on, the loop, is
     that thread's own; others leave word in one of the deques, whose operations are atomic, and
     wake it.
 
-    `_lock` guards `_thread`, `_pump` and `_sleeps_until`, and what is put into the deques: so
+    `_lock` guards `_thread`, `_loop` and `_sleeps_until`, and what is put into the deques: so
     nothing is left with a thread that is about to end, or to sleep. It is held for a few
     operations, none of which waits, and while the thread is started.
 
@@ -50,7 +50,7 @@ class Streamer:
     """
 
     _thread: threading.Thread | None
-    _pump: Pump | None
+    _loop: Loop | None
     _sleeps_until: float
     _wake_descriptor: int
 
@@ -60,42 +60,42 @@ class Streamer:
     @property
     def open(self) -> int:
         """How many streams it has."""
-        pump = self._pump
-        return len(self._arrivals) + (len(pump.outlets) if pump is not None else 0)
+        loop = self._loop
+        return len(self._arrivals) + (len(loop.connections) if loop is not None else 0)
 
     def prepare(self) -> None:
         """Have the descriptors that it needs itself. Raises `OSError` when there are none left."""
         with self._lock:
-            if self._pump is None:
+            if self._loop is None:
                 # Never closed: others may be about to write to it, and its number must not become
                 # that of a connection.
                 if self._wake_descriptor < 0:
                     self._wake_descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-                self._pump = Pump(self._wake_descriptor, self._news)
+                self._loop = Loop(self._wake_descriptor, self._news)
 
-    def adopt(self, outlet: Outlet) -> None:
-        """Take an outlet over; `prepare` was called before. Never waits.
+    def adopt(self, connection: Connection) -> None:
+        """Take a connection over; `prepare` was called before. Never waits.
 
         The thread is not woken for each that has nothing to be written yet: they are admitted together, when
         there are `_CROWD` of them, or by whatever wakes it before. Raises `OSError` or `RuntimeError`
-        when the system has no memory or no thread for it; the outlet is still the caller's then.
+        when the system has no memory or no thread for it; the connection is still the caller's then.
         """
-        assert self._pump is not None
+        assert self._loop is not None
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
-                self._thread = start_thread("pgfanout-streamer", self._run, self._pump)
-            self._pump.watch(outlet)
-            self._arrivals.append(outlet)
-            late = self._sleeps_until > time.monotonic() + EARLIEST_KEEPALIVE * outlet.keepalive
+                self._thread = start_thread("pgfanout-streamer", self._run, self._loop)
+            self._loop.watch(connection)
+            self._arrivals.append(connection)
+            late = self._sleeps_until > time.monotonic() + EARLIEST_KEEPALIVE * connection.keepalive
             crowded = len(self._arrivals) >= _CROWD
         # Asked after it was put among the arrivals: news that come later wake the thread themselves.
-        if late or crowded or outlet.has_news:
+        if late or crowded or connection.has_news:
             self.wake()
 
     def news(self, feed: Feed) -> None:
         """See `NewsReader`: the listener's thread calls it, and then `wake`.
 
-        A thread that begins reads the feeds of its first outlets anyway.
+        A thread that begins reads the feeds of its first connections anyway.
         """
         with self._lock:
             if self._thread is not None:
@@ -127,26 +127,26 @@ class Streamer:
     def cut(self, timeout: float) -> None:
         """End all connections as they are, for clients that don't take a proper end; waits for it,
         `timeout` seconds at most."""
-        pump = self._pump
-        if pump is not None and self._do(pump.cut):
+        loop = self._loop
+        if loop is not None and self._do(loop.cut):
             self.wait_until_empty(timeout)
 
     def abandon(self) -> None:
         """In a forked child, where its thread does not exist: let go of the parent's connections."""
-        if self._pump is not None:
-            self._pump.abandon()
+        if self._loop is not None:
+            self._loop.abandon()
             os.close(self._wake_descriptor)
-        for outlet in self._arrivals:
-            os.close(outlet.descriptor)
+        for connection in self._arrivals:
+            os.close(connection.descriptor)
         self._renew()
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
         self._thread = None
-        self._pump = None
+        self._loop = None
         self._sleeps_until = 0.0
         self._wake_descriptor = -1
-        self._arrivals: deque[Outlet] = deque()
+        self._arrivals: deque[Connection] = deque()
         self._news: deque[Feed] = deque()
         self._errands: deque[Callable[[], object]] = deque()
         self._complaints = RateLimit(_LOG_PAUSE)
@@ -160,14 +160,14 @@ class Streamer:
         self.wake()
         return True
 
-    def _run(self, pump: Pump) -> None:
-        while not self._is_over(pump):
+    def _run(self, loop: Loop) -> None:
+        while not self._is_over(loop):
             try:
-                self._turn(pump)
+                self._turn(loop)
             except Exception as error:
-                self._give_up(pump, error)
+                self._give_up(loop, error)
 
-    def _give_up(self, pump: Pump, error: Exception) -> None:
+    def _give_up(self, loop: Loop, error: Exception) -> None:
         """After a failure nobody knows what was written and what not: those who come back are told to refresh."""
         with suppress(Exception):
             held_back = self._complaints.take()
@@ -175,44 +175,44 @@ class Streamer:
                 words = "the streamer failed; all streams are cut, and browsers come back (%d more failures before)"
                 logger.error(words, held_back, exc_info=error)
         with suppress(Exception):
-            pump.cut(error)
+            loop.cut(error)
         while self._arrivals:
-            outlet = self._arrivals.popleft()
+            connection = self._arrivals.popleft()
             with suppress(Exception):
-                outlet.feed.count_failure()
-                outlet.close(stalled=False)
+                connection.feed.count_failure()
+                connection.close(stalled=False)
 
-    def _turn(self, pump: Pump) -> None:
+    def _turn(self, loop: Loop) -> None:
         # Taken before the sockets are looked at: an errand sees what had happened, and who had come, when it was given.
         errands = [self._errands.popleft() for _ in range(len(self._errands))]
-        self._admit(pump, math.inf if errands else _ADMISSION_TIME)
-        events = pump.wait(0.0 if errands else self._pause(pump))
+        self._admit(loop, math.inf if errands else _ADMISSION_TIME)
+        events = loop.wait(0.0 if errands else self._pause(loop))
         self._sleeps_until = 0.0
-        pump.handle(events)
-        pump.broadcast()
-        pump.keep_alive()
+        loop.handle(events)
+        loop.broadcast()
+        loop.keep_alive()
         for errand in errands:
             errand()
 
-    def _admit(self, pump: Pump, seconds: float) -> None:
+    def _admit(self, loop: Loop, seconds: float) -> None:
         """Admit those who have arrived, and stop after so many seconds."""
         deadline = time.monotonic() + seconds
         for _ in range(len(self._arrivals)):
-            pump.admit(self._arrivals.popleft())
+            loop.admit(self._arrivals.popleft())
             if time.monotonic() > deadline:
                 break
 
-    def _pause(self, pump: Pump) -> float | None:
+    def _pause(self, loop: Loop) -> float | None:
         """How long it may sleep: whoever comes with something to do after this knows that it does."""
-        pause = pump.pause()
+        pause = loop.pause()
         with self._lock:
             if self._arrivals or self._news or self._errands:
                 return 0.0
             self._sleeps_until = math.inf if pause is None else time.monotonic() + pause
         return pause
 
-    def _is_over(self, pump: Pump) -> bool:
-        if pump.outlets:
+    def _is_over(self, loop: Loop) -> bool:
+        if loop.connections:
             return False
         with self._lock:
             if self._arrivals or self._errands:

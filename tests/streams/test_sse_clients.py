@@ -15,7 +15,7 @@ from urllib3 import HTTPResponse
 from pgfanout.event import Event
 from pgfanout.streams import sse
 
-from .support.other_clients import Reading, fetch_event_source, firefox, htmx
+from ..support.other_clients import Reading, fetch_event_source, firefox, htmx
 
 Client = Callable[[bytes], Reading]
 

@@ -1,4 +1,4 @@
-"""EventStream: what a server gets of a subscription."""
+"""ThreadedStream: what a server gets of a subscription."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 
 from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, MemoryHub
 from pgfanout.delivery.backlog import Backlog
-from pgfanout.streams import EventStream, sse
+from pgfanout.streams import ThreadedStream, sse
 from pgfanout.streams.client import ClientSocket
-from pgfanout.streams.stream import close_abandoned, close_forgotten, live_streams
+from pgfanout.streams.threaded import close_abandoned, close_forgotten, live_streams
 
-from .support.sse import EventStreamParser, SentEvent, parse
-from .support.subscriptions import FedSubscription
+from ..support.sse import EventStreamParser, SentEvent, parse
+from ..support.subscriptions import FedSubscription
 
 PATIENCE = 20.0
 
@@ -41,8 +41,8 @@ def subscription() -> FedSubscription:
 
 
 @pytest.fixture
-def stream(subscription: FedSubscription) -> Iterator[EventStream]:
-    stream = EventStream(subscription)
+def stream(subscription: FedSubscription) -> Iterator[ThreadedStream]:
+    stream = ThreadedStream(subscription)
     yield stream
     stream.close()
 
@@ -60,31 +60,31 @@ def number(value: int) -> Event:
     return Event("orders", str(value).encode())
 
 
-def test_the_first_item_is_there_before_any_event(stream: EventStream) -> None:
+def test_the_first_item_is_there_before_any_event(stream: ThreadedStream) -> None:
     assert next(stream) == sse.opening()
 
 
-def test_an_event_is_an_item(stream: EventStream, subscription: FedSubscription) -> None:
+def test_an_event_is_an_item(stream: ThreadedStream, subscription: FedSubscription) -> None:
     next(stream)
     subscription.offer(number(1))
     assert next(stream) == sse.encode(number(1))
 
 
-def test_everything_that_waits_goes_out_in_one_write(stream: EventStream, subscription: FedSubscription) -> None:
+def test_everything_that_waits_goes_out_in_one_write(stream: ThreadedStream, subscription: FedSubscription) -> None:
     next(stream)
     for value in range(3):
         subscription.offer(number(value))
     assert [event.data for event in parse(next(stream))] == ["0", "1", "2"]
 
 
-def test_a_refresh_that_the_hub_has_put_in_is_an_event(stream: EventStream, subscription: FedSubscription) -> None:
+def test_a_refresh_that_the_hub_has_put_in_is_an_event(stream: ThreadedStream, subscription: FedSubscription) -> None:
     next(stream)
     subscription.offer(REFRESH_EVENT)
     assert parse(next(stream)) == [SentEvent("refresh", "{}", "")]
 
 
 def test_a_resumed_stream_starts_with_a_refresh(subscription: FedSubscription) -> None:
-    stream = EventStream(subscription, resumed=True)
+    stream = ThreadedStream(subscription, resumed=True)
     subscription.offer(number(1))
     first, second = parse(next(stream)), parse(next(stream))
     assert [event.type for event in first] == ["refresh"]
@@ -92,15 +92,15 @@ def test_a_resumed_stream_starts_with_a_refresh(subscription: FedSubscription) -
     stream.close()
 
 
-def test_a_stream_that_is_not_resumed_starts_with_no_event(stream: EventStream) -> None:
+def test_a_stream_that_is_not_resumed_starts_with_no_event(stream: ThreadedStream) -> None:
     assert parse(next(stream)) == []
 
 
-def test_an_iterator_is_its_own_iterable(stream: EventStream) -> None:
+def test_an_iterator_is_its_own_iterable(stream: ThreadedStream) -> None:
     assert iter(stream) is stream
 
 
-def test_waiting_for_the_next_item_ends_with_an_event(stream: EventStream, subscription: FedSubscription) -> None:
+def test_waiting_for_the_next_item_ends_with_an_event(stream: ThreadedStream, subscription: FedSubscription) -> None:
     next(stream)
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(next, stream)
@@ -109,7 +109,7 @@ def test_waiting_for_the_next_item_ends_with_an_event(stream: EventStream, subsc
 
 
 def test_silence_is_broken_by_a_keepalive_and_the_stream_goes_on(subscription: FedSubscription) -> None:
-    stream = EventStream(subscription, keepalive=0.001)
+    stream = ThreadedStream(subscription, keepalive=0.001)
     next(stream)
     assert [next(stream), next(stream)] == [sse.KEEPALIVE] * 2
     subscription.offer(number(1))
@@ -122,7 +122,7 @@ def test_a_keepalive_tells_a_number_once() -> None:
         cursor: int = 40
 
     subscription = Counting(32)
-    stream = EventStream(subscription, keepalive=0.001)
+    stream = ThreadedStream(subscription, keepalive=0.001)
     assert next(stream) == sse.opening(number=40)
     assert [next(stream), next(stream)] == [sse.KEEPALIVE] * 2
     subscription.cursor = 44
@@ -134,7 +134,7 @@ def test_a_keepalive_tells_a_number_once() -> None:
 
 def test_streams_do_not_break_the_silence_all_at_once() -> None:
     subscription = WatchedSubscription()
-    stream = EventStream(subscription)
+    stream = ThreadedStream(subscription)
     next(stream)
     assert {next(stream) for _ in range(50)} == {sse.KEEPALIVE}
     waits = [wait for wait in subscription.waits if wait is not None]
@@ -146,12 +146,12 @@ def test_streams_do_not_break_the_silence_all_at_once() -> None:
 @pytest.mark.parametrize("keepalive", [0, -1.0, float("nan"), float("inf")])
 def test_a_keepalive_of_no_time_is_refused(subscription: FedSubscription, keepalive: float) -> None:
     with pytest.raises(ValueError, match="keepalive is a number of seconds"):
-        EventStream(subscription, keepalive=keepalive)
+        ThreadedStream(subscription, keepalive=keepalive)
     assert not any(each._source is subscription for each in live_streams())
 
 
 def test_the_hubs_end_is_told_after_what_waits_and_ends_the_stream(
-    stream: EventStream, subscription: FedSubscription
+    stream: ThreadedStream, subscription: FedSubscription
 ) -> None:
     next(stream)
     subscription.offer(number(1))
@@ -165,7 +165,7 @@ def test_the_hubs_end_is_told_after_what_waits_and_ends_the_stream(
 
 
 def test_browsers_are_sent_away_before_they_are_told_to_close(
-    stream: EventStream, subscription: FedSubscription
+    stream: ThreadedStream, subscription: FedSubscription
 ) -> None:
     next(stream)
     subscription.end()
@@ -183,7 +183,7 @@ def farewell(spread: float) -> int:
     """The reconnecting time, in milliseconds, that a stream leaves at its end."""
     subscription = FedSubscription(1)
     subscription.end()
-    stream = EventStream(subscription, retry_spread=spread)
+    stream = ThreadedStream(subscription, retry_spread=spread)
     parser = EventStreamParser()
     for chunk in stream:
         parser.feed(chunk)
@@ -199,7 +199,7 @@ def test_the_spread_can_be_chosen() -> None:
 
 def test_a_stream_that_ended_before_it_began_opens_and_closes(subscription: FedSubscription) -> None:
     subscription.end()
-    stream = EventStream(subscription)
+    stream = ThreadedStream(subscription)
     assert [event.type for event in parse(stream)] == ["close"]
     stream.close()
 
@@ -208,7 +208,7 @@ def test_closing_leaves_the_hub_and_gives_the_place_back() -> None:
     left: list[Backlog] = []
     given_back: list[str] = []
     subscription = FedSubscription(8, lambda backlog, **how: left.append(backlog))
-    stream = EventStream(subscription, on_close=lambda: given_back.append("place"))
+    stream = ThreadedStream(subscription, on_close=lambda: given_back.append("place"))
     stream.close()
     assert subscription.closed
     assert left == [subscription.consumer]
@@ -226,7 +226,7 @@ def test_closing_leaves_the_hub_and_gives_the_place_back() -> None:
 )
 def test_a_client_that_took_nothing_until_the_kernel_gave_up_is_counted(error: OSError, stalled: int) -> None:
     with MemoryHub() as hub:
-        stream = EventStream(hub.subscribe("orders", "11111111-1111-4111-8111-111111111111"))
+        stream = ThreadedStream(hub.subscribe("orders", "11111111-1111-4111-8111-111111111111"))
         try:
             raise error  # as a server's write does
         except OSError:
@@ -237,7 +237,7 @@ def test_a_client_that_took_nothing_until_the_kernel_gave_up_is_counted(error: O
 
 def test_the_place_is_given_back_once_however_many_close(subscription: FedSubscription) -> None:
     closed: list[str] = []
-    stream = EventStream(subscription, on_close=lambda: closed.append("place"))
+    stream = ThreadedStream(subscription, on_close=lambda: closed.append("place"))
     with ThreadPoolExecutor(8) as pool:
         for future in [pool.submit(stream.close) for _ in range(8)]:
             future.result(PATIENCE)
@@ -246,18 +246,18 @@ def test_the_place_is_given_back_once_however_many_close(subscription: FedSubscr
     assert closed == ["place"]
 
 
-def test_closing_again_is_harmless(stream: EventStream, subscription: FedSubscription) -> None:
+def test_closing_again_is_harmless(stream: ThreadedStream, subscription: FedSubscription) -> None:
     stream.close()
     stream.close()
     assert subscription.closed
 
 
-def test_a_stream_that_was_never_iterated_can_be_closed(stream: EventStream, subscription: FedSubscription) -> None:
+def test_a_stream_that_was_never_iterated_can_be_closed(stream: ThreadedStream, subscription: FedSubscription) -> None:
     stream.close()
     assert subscription.get(0) is CLOSE_EVENT
 
 
-def test_closing_wakes_the_thread_that_waits_for_the_next_item(stream: EventStream) -> None:
+def test_closing_wakes_the_thread_that_waits_for_the_next_item(stream: ThreadedStream) -> None:
     next(stream)
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(list, stream)
@@ -265,19 +265,19 @@ def test_closing_wakes_the_thread_that_waits_for_the_next_item(stream: EventStre
         assert [event.type for event in parse(future.result(PATIENCE))] == ["close"]
 
 
-def test_a_stream_is_alive_until_it_is_closed(stream: EventStream) -> None:
+def test_a_stream_is_alive_until_it_is_closed(stream: ThreadedStream) -> None:
     assert stream in live_streams()
     stream.close()
     assert stream not in live_streams()
 
 
 def test_streams_can_be_listed_while_others_come_and_go() -> None:
-    kept = [EventStream(FedSubscription(1)) for _ in range(1000)]
+    kept = [ThreadedStream(FedSubscription(1)) for _ in range(1000)]
     done = threading.Event()
 
     def come_and_go() -> None:
         while not done.is_set():
-            EventStream(FedSubscription(1)).close()
+            ThreadedStream(FedSubscription(1)).close()
 
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(come_and_go) for _ in range(4)]
@@ -294,7 +294,7 @@ def test_streams_can_be_listed_while_others_come_and_go() -> None:
 def test_a_stream_that_was_dropped_is_closed_when_the_next_one_is_asked_for() -> None:
     closed: list[str] = []
     subscription = FedSubscription(1)
-    EventStream(subscription, on_close=lambda: closed.append("place"))
+    ThreadedStream(subscription, on_close=lambda: closed.append("place"))
     before = subscription.closed
     close_forgotten()
     assert (before, subscription.closed) == (False, True)
@@ -303,7 +303,7 @@ def test_a_stream_that_was_dropped_is_closed_when_the_next_one_is_asked_for() ->
 
 def test_a_stream_that_was_closed_is_not_closed_again_when_it_is_dropped() -> None:
     closed: list[str] = []
-    EventStream(FedSubscription(1), on_close=lambda: closed.append("place")).close()
+    ThreadedStream(FedSubscription(1), on_close=lambda: closed.append("place")).close()
     gc.collect()
     close_forgotten()
     assert closed == ["place"]
@@ -311,7 +311,7 @@ def test_a_stream_that_was_closed_is_not_closed_again_when_it_is_dropped() -> No
 
 def test_a_stream_that_could_not_be_made_is_not_closed_when_it_is_dropped(subscription: FedSubscription) -> None:
     with pytest.raises(ValueError, match="keepalive"):
-        EventStream(subscription, keepalive=0)
+        ThreadedStream(subscription, keepalive=0)
     gc.collect()
     close_forgotten()
     assert not subscription.closed
@@ -332,7 +332,7 @@ def test_cutting_ends_the_connection_under_a_thread_that_is_stuck_in_writing(
     ends: tuple[socket.socket, socket.socket], subscription: FedSubscription
 ) -> None:
     server, _ = ends
-    stream = EventStream(subscription, client=ClientSocket({"gunicorn.socket": server}))
+    stream = ThreadedStream(subscription, client=ClientSocket({"gunicorn.socket": server}))
 
     def write_without_end() -> None:
         while True:
@@ -346,7 +346,7 @@ def test_cutting_ends_the_connection_under_a_thread_that_is_stuck_in_writing(
 
 
 def test_a_stream_without_a_socket_cannot_be_cut_and_goes_on(
-    stream: EventStream, subscription: FedSubscription
+    stream: ThreadedStream, subscription: FedSubscription
 ) -> None:
     stream.cut()
     assert stream.client_has_left() is False
@@ -359,7 +359,7 @@ def test_at_the_end_nothing_more_is_expected_of_the_client(
     ends: tuple[socket.socket, socket.socket], subscription: FedSubscription
 ) -> None:
     server, client = ends
-    stream = EventStream(subscription, client=ClientSocket({"gunicorn.socket": server}))
+    stream = ThreadedStream(subscription, client=ClientSocket({"gunicorn.socket": server}))
     subscription.end()
     next(stream)
     next(stream)
@@ -374,11 +374,11 @@ def test_at_the_end_nothing_more_is_expected_of_the_client(
 
 
 def test_streams_whose_clients_have_left_are_closed_and_the_others_stay(
-    ends: tuple[socket.socket, socket.socket], stream: EventStream
+    ends: tuple[socket.socket, socket.socket], stream: ThreadedStream
 ) -> None:
     server, client = ends
     subscription = FedSubscription(1)
-    left = EventStream(subscription, client=ClientSocket({"gunicorn.socket": server}))
+    left = ThreadedStream(subscription, client=ClientSocket({"gunicorn.socket": server}))
     assert close_abandoned() is False
     client.close()
     assert left.client_has_left()
@@ -399,7 +399,7 @@ def drain(subscription: FedSubscription) -> list[Event]:
 @pytest.mark.parametrize("finish", [FedSubscription.end, FedSubscription.close])
 def test_every_way_to_end_is_told_to_the_browser(finish: Callable[[FedSubscription], None]) -> None:
     subscription = FedSubscription(4)
-    stream = EventStream(subscription)
+    stream = ThreadedStream(subscription)
     next(stream)
     finish(subscription)
     assert [event.type for event in parse(stream)] == ["close"]

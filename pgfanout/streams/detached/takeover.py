@@ -1,4 +1,4 @@
-"""Detour: a server's socket replaced by one of ours, to see what it writes and to take the connection."""
+"""Takeover: a server's socket replaced by one of ours, to see what it writes and to take the connection."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import select
 import socket
 from contextlib import suppress
 
-__all__ = ["Detour", "framing"]
+__all__ = ["Takeover", "framing"]
 
 _PIECE = 65536
 _FRAMING_FIELDS = re.compile(rb"\r\n(transfer-encoding|content-length)[ \t]*:([^\r\n]*)", re.IGNORECASE)
 
 
-class Detour:
+class Takeover:
     """Stands between a WSGI server and its client while the server writes a response's first item.
 
     The server goes on with its own socket object, whose descriptor is one end of a socket pair

@@ -1,4 +1,4 @@
-"""DetachingStream: the body of a response that hands its connection to the streamer.
+"""DetachedStream: the body of a response that hands its connection to the streamer.
 
 The server itself writes the response's head and the first item, so whatever middlewares have
 added is there, and its access log has its line. What it writes is looked at on its way: if the
@@ -21,17 +21,17 @@ from contextlib import suppress
 from types import BuiltinFunctionType
 from typing import Any
 
-from ..delivery.feed import Feed
-from ..delivery.reader import Reader
-from ..errors import PgFanoutError
-from . import sse
-from .client import close_after_response, server_socket, serves_requests, stop_reading
-from .detour import Detour, framing
-from .outlet import Outlet
-from .stream import EventStream, forget
+from ...delivery.feed import Feed
+from ...delivery.reader import Reader
+from ...errors import PgFanoutError
+from .. import sse
+from ..client import close_after_response, server_socket, serves_requests, stop_reading
+from ..threaded import ThreadedStream, forget
+from .connection import Connection
 from .streamer import streamer
+from .takeover import Takeover, framing
 
-__all__ = ["DetachingStream", "are_moving", "reason_to_stay"]
+__all__ = ["DetachedStream", "are_moving", "reason_to_stay"]
 
 logger = logging.getLogger("pgfanout")
 
@@ -41,7 +41,7 @@ CHANGED_BODY = "something between the application and the server changes or hold
 
 
 # Those whose opening the server is writing. No WeakSet: see `stream`.
-_moving: weakref.WeakKeyDictionary[DetachingStream, None] = weakref.WeakKeyDictionary()
+_moving: weakref.WeakKeyDictionary[DetachedStream, None] = weakref.WeakKeyDictionary()
 
 
 def are_moving() -> bool:
@@ -52,7 +52,7 @@ def are_moving() -> bool:
 def reason_to_stay(environ: Mapping[str, Any]) -> str:
     """Why the response to a request can't leave its thread; empty when it can.
 
-    Not everything can be seen in a request: `DetachingStream` may find another reason.
+    Not everything can be seen in a request: `DetachedStream` may find another reason.
     """
     connection = server_socket(environ)
     if connection is None:
@@ -72,7 +72,7 @@ def reason_to_stay(environ: Mapping[str, Any]) -> str:
     return ""
 
 
-class DetachingStream:
+class DetachedStream:
     """An iterator of one item, after which the connection is the streamer's.
 
     It has a `reader` of `feed` for the streamer. `release` gives the stream's place back. It leaves the feed and calls
@@ -93,7 +93,7 @@ class DetachingStream:
         *,
         resumed: bool,
         keepalive: float,
-        stay: Callable[[str], EventStream],
+        stay: Callable[[str], ThreadedStream],
         release: Callable[[], object],
     ) -> None:
         self._owner = threading.current_thread()
@@ -104,11 +104,11 @@ class DetachingStream:
         self._stay = stay
         self._release: Callable[[], object] | None = release
         self._opening = sse.opening(resumed, number=reader.number)
-        self._detour: Detour | None = None
-        self._in_thread: EventStream | None = None
+        self._takeover: Takeover | None = None
+        self._in_thread: ThreadedStream | None = None
         self._closes = False  # the server was told to close the client's connection, and still has it
         # No bound method: a cycle would keep a dropped stream until a collection.
-        self._next = DetachingStream._open
+        self._next = DetachedStream._open
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -119,13 +119,13 @@ class DetachingStream:
 
     def close(self) -> None:
         """The server is done with the response. Idempotent."""
-        detour, self._detour = self._detour, None
+        takeover, self._takeover = self._takeover, None
         _moving.pop(self, None)
         try:
-            if detour is not None:
-                if detour.is_crowded():
+            if takeover is not None:
+                if takeover.is_crowded():
                     _give_advice()
-                self._end_detour(detour)
+                self._end_takeover(takeover)
         except OSError:
             pass  # the client has left
         finally:
@@ -137,10 +137,10 @@ class DetachingStream:
         # It may run in the middle of anything, with locks held that giving back needs.
         for give_back in self._what_to_give_back():
             forget(give_back)
-        if self._detour is not None:
-            if self._detour.is_crowded():
+        if self._takeover is not None:
+            if self._takeover.is_crowded():
                 forget(_give_advice)
-            self._detour.abandon()
+            self._takeover.abandon()
 
     def _what_to_give_back(self) -> list[Callable[[], object]]:
         everything: list[Callable[[], object]] = []
@@ -158,11 +158,11 @@ class DetachingStream:
             return self._keep_thread(OTHER_THREAD) or self._open_and_end()
         try:
             streamer.prepare()
-            self._detour = Detour(self._connection)
+            self._takeover = Takeover(self._connection)
         except OSError:
             return self._keep_thread(NO_DESCRIPTORS) or self._open_and_end()
         self._close_after_response()
-        self._next = DetachingStream._decide
+        self._next = DetachedStream._decide
         _moving[self] = None
         return self._opening
 
@@ -174,29 +174,29 @@ class DetachingStream:
 
     def _leave_or_stay(self) -> bytes:
         """The server asks for more, so it has written the opening."""
-        detour = self._detour
-        assert detour is not None
-        written = detour.written()
+        takeover = self._takeover
+        assert takeover is not None
+        written = takeover.written()
         framed = framing(written, self._opening)
         if framed:
-            self._hand_over(detour, written, chunked=framed == "chunked")
+            self._hand_over(takeover, written, chunked=framed == "chunked")
             return self._end()
-        self._detour = None
+        self._takeover = None
         # Elsewhere it is too late to stay, since the server may be writing at this moment.
         # The opening of a stream that stays is on its way already.
         try:
             stays = not self._is_elsewhere() and self._keep_thread(CHANGED_BODY)
         finally:
-            self._end_detour(detour, written)
+            self._end_takeover(takeover, written)
         if not stays:
             return self._say_goodbye()
         return sse.KEEPALIVE
 
-    def _hand_over(self, detour: Detour, written: bytes, *, chunked: bool) -> None:
+    def _hand_over(self, takeover: Takeover, written: bytes, *, chunked: bool) -> None:
         assert self._feed is not None
         assert self._release is not None
-        outlet = Outlet(
-            detour.take(),
+        connection = Connection(
+            takeover.take(),
             self._feed,
             self._reader,
             chunked=chunked,
@@ -206,13 +206,13 @@ class DetachingStream:
         )
         self._feed = self._release = None
         self._closes = False
-        self._next = DetachingStream._end
+        self._next = DetachedStream._end
         try:
             with suppress(OSError):  # the client has left, which the streamer finds out as well
-                outlet.write()
-            streamer.adopt(outlet)
+                connection.write()
+            streamer.adopt(connection)
         except Exception:  # no thread could be started; what ends the process may come later, when it is the streamer's
-            outlet.close(stalled=False)
+            connection.close(stalled=False)
             raise
 
     def _keep_thread(self, reason: str) -> bytes:
@@ -223,21 +223,21 @@ class DetachingStream:
         except PgFanoutError:
             return b""
         self._feed = self._release = None
-        self._next = DetachingStream._follow_in_thread
+        self._next = DetachedStream._follow_in_thread
         return next(self._in_thread)
 
-    def _end_detour(self, detour: Detour, written: bytes = b"") -> None:
+    def _end_takeover(self, takeover: Takeover, written: bytes = b"") -> None:
         """Have the server's socket as it was, and send what the server had written meanwhile."""
-        if detour.taken:
-            detour.close()
+        if takeover.taken:
+            takeover.close()
         elif self._is_elsewhere():
             # The server may be writing at this moment, or close its socket: its place is not to be touched.
-            detour.abandon(written)
+            takeover.abandon(written)
         else:
             try:
-                written += detour.written()
+                written += takeover.written()
             finally:
-                detour.close()
+                takeover.close()
             if written:
                 self._connection.sendall(written)
 
@@ -253,7 +253,7 @@ class DetachingStream:
         return self._opening + self._say_goodbye()
 
     def _say_goodbye(self) -> bytes:
-        self._next = DetachingStream._end
+        self._next = DetachedStream._end
         self._close_after_response()
         self._wait_for_nothing()
         return sse.farewell()

@@ -1,4 +1,4 @@
-"""Detour: a server goes on with its socket, and its client does not notice; and what the server wrote is judged."""
+"""Takeover: a server goes on with its socket, and its client does not notice; and what the server wrote is judged."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pgfanout.streams.detour import Detour, framing
+from pgfanout.streams.detached.takeover import Takeover, framing
 
-from .support.detached import (
+from ...support.detached import (
     PATIENCE,
     default_timeout,
     open_descriptors,
@@ -102,7 +102,7 @@ def test_only_the_whole_of_it_will_do(response: bytes) -> None:
         assert framing(response[:length], ITEM) == ""
 
 
-# The detour.
+# The takeover.
 
 
 @pytest.fixture(params=["TCP", "Unix"])
@@ -131,32 +131,32 @@ def has_nothing(client: socket.socket) -> bool:
 
 
 def test_what_the_server_writes_comes_here_and_not_to_the_client(server: socket.socket, client: socket.socket) -> None:
-    with contextlib.closing(Detour(server)) as detour:
-        assert detour.written() == b""
+    with contextlib.closing(Takeover(server)) as takeover:
+        assert takeover.written() == b""
         server.sendall(b"HTTP/1.1 ")
         server.sendall(b"200 OK")
-        assert detour.written() == b"HTTP/1.1 200 OK"
-        assert detour.written() == b""
+        assert takeover.written() == b"HTTP/1.1 200 OK"
+        assert takeover.written() == b""
         server.sendall(b"!")
-        assert detour.written() == b"!"
+        assert takeover.written() == b"!"
         assert has_nothing(client)
-        assert not detour.taken
+        assert not takeover.taken
 
 
 @pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 131_072])
 def test_much_that_was_written_comes_as_a_whole(server: socket.socket, size: int) -> None:
-    with contextlib.closing(Detour(server)) as detour:
+    with contextlib.closing(Takeover(server)) as takeover:
         data = os.urandom(size)
         server.sendall(data)
-        assert detour.written() == data
+        assert takeover.written() == data
 
 
 def test_undoing_it_gives_the_server_its_client_back(server: socket.socket, client: socket.socket) -> None:
     number = server.fileno()
-    detour = Detour(server)
+    takeover = Takeover(server)
     server.sendall(b"not this")
     client.sendall(b"request")
-    detour.close()
+    takeover.close()
     assert server.fileno() == number
     server.sendall(b"this")
     assert read_exactly(client, 4) == b"this"
@@ -165,10 +165,10 @@ def test_undoing_it_gives_the_server_its_client_back(server: socket.socket, clie
 
 
 def test_undoing_it_again_changes_nothing(server: socket.socket, client: socket.socket) -> None:
-    detour = Detour(server)
-    detour.close()
+    takeover = Takeover(server)
+    takeover.close()
     with contextlib.suppress(OSError):
-        detour.close()
+        takeover.close()
     server.sendall(b"x")
     assert client.recv(2) == b"x"
 
@@ -177,16 +177,16 @@ def test_undoing_it_again_changes_nothing(server: socket.socket, client: socket.
 def test_the_server_finds_its_socket_blocking_as_it_was(server: socket.socket, timeout: float | None) -> None:
     server.settimeout(timeout)
     before = os.get_blocking(server.fileno())
-    Detour(server).close()
+    Takeover(server).close()
     assert (server.gettimeout(), os.get_blocking(server.fileno())) == (timeout, before)
 
 
 def test_who_takes_it_writes_to_the_client(server: socket.socket, client: socket.socket) -> None:
-    with contextlib.closing(Detour(server)) as detour:
+    with contextlib.closing(Takeover(server)) as takeover:
         server.sendall(b"head")
-        written = detour.written()
-        descriptor = detour.take()
-        assert detour.taken
+        written = takeover.written()
+        descriptor = takeover.take()
+        assert takeover.taken
         with socket.socket(fileno=descriptor) as taken:
             taken.send(written + b", body")
             assert read_exactly(client, 10) == b"head, body"
@@ -202,8 +202,8 @@ def write_for_ever(descriptor: int) -> None:
 
 def test_what_was_taken_does_not_block(server: socket.socket) -> None:
     server.settimeout(None)
-    with contextlib.closing(Detour(server)) as detour:
-        descriptor = detour.take()
+    with contextlib.closing(Takeover(server)) as takeover:
+        descriptor = takeover.take()
         try:
             assert not os.get_blocking(descriptor)
             with pytest.raises(BlockingIOError):
@@ -215,11 +215,11 @@ def test_what_was_taken_does_not_block(server: socket.socket) -> None:
 
 
 def test_nothing_that_the_server_still_does_reaches_the_client(server: socket.socket, client: socket.socket) -> None:
-    detour = Detour(server)
-    descriptor = detour.take()
+    takeover = Takeover(server)
+    descriptor = takeover.take()
     server.sendall(b"0\r\n\r\n")
     server.shutdown(socket.SHUT_WR)
-    detour.close()
+    takeover.close()
     assert server.recv(1) == b""
     with contextlib.suppress(OSError):
         server.shutdown(socket.SHUT_RDWR)
@@ -233,9 +233,9 @@ def test_nothing_that_the_server_still_does_reaches_the_client(server: socket.so
 
 def test_the_server_reads_the_end_when_its_client_was_taken(server: socket.socket, client: socket.socket) -> None:
     client.sendall(b"another request")
-    detour = Detour(server)
-    descriptor = detour.take()
-    detour.close()
+    takeover = Takeover(server)
+    descriptor = takeover.take()
+    takeover.close()
     assert server.recv(100) == b""
     assert os.read(descriptor, 100) == b"another request"
     os.close(descriptor)
@@ -243,54 +243,54 @@ def test_the_server_reads_the_end_when_its_client_was_taken(server: socket.socke
 
 @pytest.mark.parametrize("unread", [b"", b"0\r\n\r\n"])
 def test_the_server_reads_the_end_and_no_reset_after_all_is_over(server: socket.socket, unread: bytes) -> None:
-    detour = Detour(server)
-    os.close(detour.take())
+    takeover = Takeover(server)
+    os.close(takeover.take())
     if unread:
         server.sendall(unread)
-    detour.close()
+    takeover.close()
     assert server.recv(1) == b""
 
 
 @pytest.mark.parametrize("take", [False, True], ids=["undone", "taken"])
 def test_no_descriptor_is_left(server: socket.socket, client: socket.socket, take: bool) -> None:
     before = open_descriptors()
-    detour = Detour(server)
+    takeover = Takeover(server)
     server.sendall(b"x")
     if take:
-        descriptor = detour.take()
-        detour.close()
+        descriptor = takeover.take()
+        takeover.close()
         server.close()
         os.close(descriptor)
         gone = [each for each in before if each not in open_descriptors()]
         assert len(gone) == 1  # the server's own
         assert open_descriptors() < before
     else:
-        detour.close()
+        takeover.close()
         assert open_descriptors() == before
 
 
 def test_no_descriptor_goes_to_programs_that_are_started_meanwhile(server: socket.socket) -> None:
     before = open_descriptors()
-    detour = Detour(server)
+    takeover = Takeover(server)
 
     def new() -> list[int]:
         return [int(each.split()[0]) for each in open_descriptors() - before]
 
     assert len(new()) == 3  # the client, our end, and the stand-in at the server's own number
     assert not any(map(os.get_inheritable, new()))
-    detour.close()
+    takeover.close()
     assert not os.get_inheritable(server.fileno())
 
 
 def test_a_client_that_has_reset_is_no_obstacle() -> None:
     server, client = tcp_pair()
     with server:
-        detour = Detour(server)
+        takeover = Takeover(server)
         reset(client)
         server.sendall(b"head")
-        assert detour.written() == b"head"
-        os.close(detour.take())
-        detour.close()
+        assert takeover.written() == b"head"
+        os.close(takeover.take())
+        takeover.close()
 
 
 @pytest.mark.parametrize("timeout", [None, 2 * PATIENCE], ids=["none", "some"])
@@ -298,18 +298,18 @@ def test_what_it_does_waits_for_nothing_whatever_time_out_sockets_have(
     server: socket.socket, client: socket.socket, timeout: float | None
 ) -> None:
     with default_timeout(timeout):
-        detour = Detour(server)
-        assert detour.written() == b""
+        takeover = Takeover(server)
+        assert takeover.written() == b""
         server.sendall(b"head")
-        assert detour.written() == b"head"
-        assert detour.written() == b""
-        os.close(detour.take())
-        detour.close()
+        assert takeover.written() == b"head"
+        assert takeover.written() == b""
+        os.close(takeover.take())
+        takeover.close()
 
 
 def test_a_server_that_writes_more_than_fits_or_reads_fails_instead_of_waiting_for_ever(server: socket.socket) -> None:
     server.settimeout(None)
-    with contextlib.closing(Detour(server)):
+    with contextlib.closing(Takeover(server)):
         with pytest.raises(BlockingIOError):
             server.recv(1)
         with pytest.raises(BlockingIOError):
@@ -324,10 +324,10 @@ def test_whoever_abandons_it_ends_the_connection_after_what_was_written(
     server: socket.socket, client: socket.socket, written: bytes
 ) -> None:
     before = open_descriptors()
-    detour = Detour(server)
+    takeover = Takeover(server)
     place = os.fstat(server.fileno()).st_ino
     server.sendall(written)
-    detour.abandon()
+    takeover.abandon()
     assert os.fstat(server.fileno()).st_ino == place
     assert read_to_end(client) == written
     server.close()
@@ -337,9 +337,9 @@ def test_whoever_abandons_it_ends_the_connection_after_what_was_written(
 def test_abandoning_it_after_the_connection_was_taken_leaves_that_alone(
     server: socket.socket, client: socket.socket
 ) -> None:
-    detour = Detour(server)
-    descriptor = detour.take()
-    detour.abandon()
+    takeover = Takeover(server)
+    descriptor = takeover.take()
+    takeover.abandon()
     os.write(descriptor, b"mine")
     assert read_exactly(client, 4) == b"mine"
     os.close(descriptor)
@@ -356,7 +356,7 @@ def test_without_enough_descriptors_nothing_has_changed(
     before = open_descriptors()
     with only_so_many_left(left):
         with pytest.raises(OSError, match="Too many open files") as caught:
-            Detour(server)
+            Takeover(server)
         assert caught.value.errno == errno.EMFILE
     assert open_descriptors() == before
     server.sendall(b"as before")
@@ -367,9 +367,9 @@ def test_without_enough_descriptors_nothing_has_changed(
 
 def test_three_descriptors_are_enough_and_taking_needs_none(server: socket.socket) -> None:
     with only_so_many_left(3):
-        detour = Detour(server)
-        descriptor = detour.take()
-        detour.close()
+        takeover = Takeover(server)
+        descriptor = takeover.take()
+        takeover.close()
         os.close(descriptor)
 
 
@@ -397,7 +397,7 @@ def test_a_socket_that_is_closed_already_is_refused_and_nothing_is_left(server: 
     server.close()
     before = open_descriptors()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        Detour(server)
+        Takeover(server)
     assert open_descriptors() == before
 
 
@@ -405,7 +405,7 @@ def test_undoing_it_after_the_server_has_closed_its_socket_spares_whoever_has_it
     server: socket.socket, client: socket.socket
 ) -> None:
     """Else one client's data would go to another one."""
-    detour = Detour(server)
+    takeover = Takeover(server)
     number = server.fileno()
     server.close()
     other, other_client = tcp_pair()
@@ -413,7 +413,7 @@ def test_undoing_it_after_the_server_has_closed_its_socket_spares_whoever_has_it
         os.dup2(other.fileno(), number, inheritable=False)  # as accepting the next connection would
         other.close()
         with socket.socket(fileno=number) as next_one:
-            detour.close()
+            takeover.close()
             next_one.sendall(b"secret")
             assert read_exactly(other_client, 6) == b"secret"
             assert client.recv(6) == b""

@@ -1,4 +1,4 @@
-"""Broadcast: the same bytes for many outlets, some at a time."""
+"""Broadcast: the same bytes for many connections, some at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from . import held
-from .outlet import Outlet, chunk
+from .connection import Connection, chunk
 
 __all__ = ["Broadcast", "Written"]
 
@@ -20,42 +20,42 @@ _SLICE = 8 * _FEW
 
 
 class Written(NamedTuple):
-    """What became of a slice, apart from the outlets that took everything."""
+    """What became of a slice, apart from the connections that took everything."""
 
-    rests: list[tuple[Outlet, memoryview]]
+    rests: list[tuple[Connection, memoryview]]
     """Those that took less, and what they did not take."""
-    failures: list[tuple[Outlet, Exception]]
+    failures: list[tuple[Connection, Exception]]
 
 
 class Broadcast:
-    """Bytes that every outlet of an audience is to get, and the outlets that have not got them yet.
+    """Bytes that every connection of an audience is to get, and the connections that have not got them yet.
 
     In slices, so that an event for thousands of streams does not hold up those of other feeds. For the streamer's
     thread.
     """
 
-    def __init__(self, plain: Mapping[int, Outlet], chunked: Mapping[int, Outlet], data: bytes) -> None:
-        """Outlets by their descriptors: those whose bodies end with the connection, and those with chunked ones."""
+    def __init__(self, plain: Mapping[int, Connection], chunked: Mapping[int, Connection], data: bytes) -> None:
+        """Connections by their descriptors: those whose bodies end with the connection, and those with chunked ones."""
         self._frames = data, chunk(data) if chunked else b""
-        self._left: dict[int, Outlet] = {**plain, **chunked}
+        self._left: dict[int, Connection] = {**plain, **chunked}
         self._descriptors = list(self._left)
         self._at = 0
         self._write: Callable[[int, bytes], int] = os.write
 
     @property
     def done(self) -> bool:
-        """Whether no outlet is left."""
+        """Whether no connection is left."""
         return not self._left
 
-    def withdraw(self, outlet: Outlet) -> bytes:
-        """Write to this outlet no more. What it was to get; nothing if it has got that."""
-        if self._left.get(outlet.descriptor) is not outlet:
+    def withdraw(self, connection: Connection) -> bytes:
+        """Write to this connection no more. What it was to get; nothing if it has got that."""
+        if self._left.get(connection.descriptor) is not connection:
             return b""
-        del self._left[outlet.descriptor]
-        return self._frames[outlet.chunked]
+        del self._left[connection.descriptor]
+        return self._frames[connection.chunked]
 
     def write_slice(self) -> Written:
-        """Write to the next outlets.
+        """Write to the next connections.
 
         Each write gives the interpreter up, which ordinary requests are glad of. A thread that computes, though, keeps
         it for some milliseconds each time, and thousands of streams would wait for seconds: when a few writes have
@@ -75,16 +75,16 @@ class Broadcast:
         descriptors = self._descriptors[self._at : self._at + _FEW]
         self._at += _FEW
         for descriptor in descriptors:
-            outlet = pop(descriptor, None)
-            if outlet is None:
+            connection = pop(descriptor, None)
+            if connection is None:
                 continue  # it was withdrawn
-            data = frames[outlet.chunked]
+            data = frames[connection.chunked]
             try:
                 sent = write(descriptor, data)
             except BlockingIOError:
                 sent = 0
             except Exception as error:
-                written.failures.append((outlet, error))
+                written.failures.append((connection, error))
                 continue
             if sent != len(data):
-                written.rests.append((outlet, memoryview(data)[sent:]))
+                written.rests.append((connection, memoryview(data)[sent:]))

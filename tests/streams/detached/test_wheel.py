@@ -7,7 +7,7 @@ import heapq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgfanout.streams.wheel import Ticking, Wheel
+from pgfanout.streams.detached.wheel import Ticking, Wheel
 
 TICK = Wheel.TICK
 

@@ -1,16 +1,16 @@
-"""Audience: the outlets of one feed. For the streamer's thread, so nothing here is locked."""
+"""Audience: the connections of one feed. For the streamer's thread, so nothing here is locked."""
 
 from __future__ import annotations
 
-from ..delivery.feed import Feed
+from ...delivery.feed import Feed
 from .broadcast import Broadcast, Written
-from .outlet import Outlet
+from .connection import Connection
 
 __all__ = ["Audience"]
 
 
 class Audience:
-    """The outlets of one feed: those that a pump has admitted and not let go.
+    """The connections of one feed: those that a loop has admitted and not let go.
 
     `current` are those that stand where `reader` does, which they share. They are known by their descriptors: one dict
     for bodies that end with the connection, and one for chunked ones.
@@ -21,8 +21,8 @@ class Audience:
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
         self.reader = feed.reader()
-        self.current: tuple[dict[int, Outlet], dict[int, Outlet]] = ({}, {})
-        self.replaying: dict[Outlet, None] = {}  # a set that keeps the order
+        self.current: tuple[dict[int, Connection], dict[int, Connection]] = ({}, {})
+        self.replaying: dict[Connection, None] = {}  # a set that keeps the order
         """Those that read the log."""
         self.size = 0
         """With those that are not current."""
@@ -40,47 +40,47 @@ class Audience:
         """How many are current."""
         return len(self.current[False]) + len(self.current[True])
 
-    def all_current(self) -> list[Outlet]:
+    def all_current(self) -> list[Connection]:
         """Those that are current."""
         return [*self.current[False].values(), *self.current[True].values()]
 
-    def is_current(self, outlet: Outlet) -> bool:
+    def is_current(self, connection: Connection) -> bool:
         """Whether it has everything that the current ones have."""
-        return outlet.reader is self.reader
+        return connection.reader is self.reader
 
-    def join(self, outlet: Outlet) -> None:
+    def join(self, connection: Connection) -> None:
         """It belongs here from now on, and is not current yet."""
         self.size += 1
-        self.note_replay(outlet)
+        self.note_replay(connection)
 
-    def leave(self, outlet: Outlet) -> None:
+    def leave(self, connection: Connection) -> None:
         """It does not belong here any more. Before it is closed, since it is known by its descriptor."""
-        self.exclude(outlet)
-        self.replaying.pop(outlet, None)
+        self.exclude(connection)
+        self.replaying.pop(connection, None)
         self.size -= 1
 
-    def note_replay(self, outlet: Outlet) -> None:
+    def note_replay(self, connection: Connection) -> None:
         """Note whether it reads the log now."""
-        if outlet.reader.behind:
-            self.replaying[outlet] = None
+        if connection.reader.behind:
+            self.replaying[connection] = None
         else:
-            self.replaying.pop(outlet, None)
+            self.replaying.pop(connection, None)
 
-    def include(self, outlet: Outlet) -> None:
+    def include(self, connection: Connection) -> None:
         """It is current from now on, unless it has left."""
-        if outlet.open:
+        if connection.open:
             # The log may have told it more than had been offered when the shared reader came here. All of that is
             # before this position.
-            self.reader.advance(outlet.reader.number)
-            outlet.reader = self.reader
-            self.current[outlet.chunked][outlet.descriptor] = outlet
+            self.reader.advance(connection.reader.number)
+            connection.reader = self.reader
+            self.current[connection.chunked][connection.descriptor] = connection
 
-    def exclude(self, outlet: Outlet) -> None:
+    def exclude(self, connection: Connection) -> None:
         """It goes its own way from now on. Idempotent."""
-        if self.current[outlet.chunked].pop(outlet.descriptor, None) is not None:
-            outlet.reader = self.reader.copy()
-            if self.broadcast is not None and (data := self.broadcast.withdraw(outlet)):
-                outlet.rest = (data, *outlet.rest)
+        if self.current[connection.chunked].pop(connection.descriptor, None) is not None:
+            connection.reader = self.reader.copy()
+            if self.broadcast is not None and (data := self.broadcast.withdraw(connection)):
+                connection.rest = (data, *connection.rest)
 
     def start(self, data: bytes) -> None:
         """Begin to write data to all that are current; `write_slice` goes on until there is no `broadcast`."""
@@ -91,9 +91,9 @@ class Audience:
         they lack goes with them when they are excluded."""
         assert self.broadcast is not None
         written = self.broadcast.write_slice()
-        for outlet, rest in written.rests:
-            self.exclude(outlet)
-            outlet.rest = (rest, *outlet.rest)
+        for connection, rest in written.rests:
+            self.exclude(connection)
+            connection.rest = (rest, *connection.rest)
         if self.broadcast.done:
             self.broadcast = None
         return written

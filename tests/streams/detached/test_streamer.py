@@ -1,4 +1,4 @@
-"""Streamer and its pump: one thread that writes all streams, whoever comes, leaves, stalls or closes."""
+"""Streamer and its loop: one thread that writes all streams, whoever comes, leaves, stalls or closes."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, HubClosedError, MemoryHu
 from pgfanout.delivery.feed import Feed
 from pgfanout.delivery.reader import Reader
 from pgfanout.hub import core_of
-from pgfanout.streams import broadcast as broadcast_module
-from pgfanout.streams import outlet as outlet_module
-from pgfanout.streams import pump as pump_module
 from pgfanout.streams import sse
-from pgfanout.streams import streamer as streamer_module
-from pgfanout.streams.outlet import Outlet
-from pgfanout.streams.pump import Pump
-from pgfanout.streams.streamer import Streamer
-from pgfanout.streams.streamer import streamer as own_streamer
-from pgfanout.streams.wheel import Wheel
+from pgfanout.streams.detached import broadcast as broadcast_module
+from pgfanout.streams.detached import connection as connection_module
+from pgfanout.streams.detached import loop as loop_module
+from pgfanout.streams.detached import streamer as streamer_module
+from pgfanout.streams.detached.connection import Connection
+from pgfanout.streams.detached.loop import Loop
+from pgfanout.streams.detached.streamer import Streamer
+from pgfanout.streams.detached.streamer import streamer as own_streamer
+from pgfanout.streams.detached.wheel import Wheel
 from pgfanout.topic import topics
 
-from .support.child import FORKS, in_child
-from .support.detached import BUFFER, PATIENCE, Client, open_descriptors, read_to_end, reset, tcp_pair
-from .support.sse import SentEvent
-from .support.wait import eventually
+from ...support.child import FORKS, in_child
+from ...support.detached import BUFFER, PATIENCE, Client, open_descriptors, read_to_end, reset, tcp_pair
+from ...support.sse import SentEvent
+from ...support.wait import eventually
 
 TENANT, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
 KINDS = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "chunked"])
@@ -62,7 +62,7 @@ class Stream:
         keepalive: float = 60.0,
         reads: bool = True,
         ends: tuple[socket.socket, socket.socket] | None = None,
-        outlet_class: type[Outlet] = Outlet,
+        connection_class: type[Connection] = Connection,
     ) -> None:
         """One that `reads` nothing at first has a socket that is full from the beginning."""
         hub.start()
@@ -80,7 +80,7 @@ class Stream:
             server.close()
             connection.close()
             raise
-        self.outlet = outlet_class(
+        self.connection = connection_class(
             server.detach(),
             feed,
             reader,
@@ -95,8 +95,8 @@ class Stream:
         self.gone.set()
 
     def adopt(self) -> Stream:
-        self.outlet.write()
-        self.streamer.adopt(self.outlet)
+        self.connection.write()
+        self.streamer.adopt(self.connection)
         return self
 
     def leave(self) -> None:
@@ -227,7 +227,7 @@ def test_a_slow_client_gets_every_byte(hub: MemoryHub, open_stream: Open, chunke
     for start in range(0, 300, 10):
         hub.publish_many([("orders", TENANT, [number, pad]) for number in range(start, start + 10)])
     settle(hub)
-    eventually(lambda: stream.outlet.waiting)
+    eventually(lambda: stream.connection.waiting)
     events: list[SentEvent] = []
     while len(events) < 300:
         connection = stream.client.connection
@@ -339,15 +339,15 @@ def test_a_client_that_has_left_before_the_adoption_is_noticed(open_stream: Open
     assert stream.gone.wait(PATIENCE)
 
 
-class VanishedOutlet(Outlet):
-    """An outlet whose client has acknowledged nothing for too long."""
+class VanishedConnection(Connection):
+    """A connection whose client has acknowledged nothing for too long."""
 
     def error(self) -> OSError | None:
         return OSError(errno.ETIMEDOUT, "timed out")
 
 
 def test_a_client_that_vanished_is_counted_as_stalled(hub: MemoryHub, open_stream: Open) -> None:
-    open_stream(outlet_class=VanishedOutlet).leave()
+    open_stream(connection_class=VanishedConnection).leave()
     open_stream().leave()
     assert hub.stats().stalled_readers == 1
 
@@ -463,13 +463,13 @@ def test_without_a_thread_the_stream_stays_with_its_owner(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start"):
-            streamer.adopt(stream.outlet)
+            streamer.adopt(stream.connection)
     assert streamer.open == 0
     assert stream.closed == []
-    assert streamer._pump is not None
+    assert streamer._loop is not None
     with pytest.raises(FileNotFoundError):  # or the descriptor of another connection would be watched
-        streamer._pump._poll.unregister(stream.outlet.descriptor)
-    stream.outlet.close(stalled=False)
+        streamer._loop._poll.unregister(stream.connection.descriptor)
+    stream.connection.close(stalled=False)
     assert open_stream().data(0) == []
 
 
@@ -484,12 +484,12 @@ def test_where_no_thread_runs_news_are_not_kept(hub: MemoryHub, streamer: Stream
 
 def test_a_thread_that_ends_leaves_no_news(hub: MemoryHub, open_stream: Open, streamer: Streamer) -> None:
     stream = open_stream()
-    pump = streamer._pump
-    assert pump is not None
+    loop = streamer._loop
+    assert loop is not None
 
     def end() -> None:
-        pump.cut()
-        streamer.news(stream.outlet.feed)
+        loop.cut()
+        streamer.news(stream.connection.feed)
 
     assert streamer._do(end)
     assert streamer.wait_until_empty(PATIENCE)
@@ -510,9 +510,9 @@ def test_a_failure_of_the_clean_up_ends_no_thread(
         if failing:
             raise failing.pop()
 
-    monkeypatch.setattr(streamer._pump, "keep_alive", fail)
+    monkeypatch.setattr(streamer._loop, "keep_alive", fail)
     with monkeypatch.context() as patch:
-        patch.setattr(streamer._pump, "cut", fail)
+        patch.setattr(streamer._loop, "cut", fail)
         patch.setattr(streamer_module.logger, "error", fail)  # as a filter of the application's may
         assert streamer._do(lambda: None)
         eventually(lambda: not failing)
@@ -541,9 +541,9 @@ def test_a_failure_that_lasts_ends_those_who_arrive(
     def fail(pause: float | None) -> Any:
         raise OSError(errno.EBADF, "Bad file descriptor")
 
-    assert streamer._pump is not None
+    assert streamer._loop is not None
     with monkeypatch.context() as patch:
-        patch.setattr(streamer._pump, "wait", fail)
+        patch.setattr(streamer._loop, "wait", fail)
         streamer.wake()
         assert admitted.gone.wait(PATIENCE)
         assert open_stream().gone.wait(PATIENCE)
@@ -762,7 +762,7 @@ def wait_for_comments(stream: Stream, count: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["broadcast", "keep_alive", "handle"])
-def test_when_the_pump_fails_all_streams_are_cut_and_others_may_come(
+def test_when_the_loop_fails_all_streams_are_cut_and_others_may_come(
     hub: MemoryHub,
     open_stream: Open,
     streamer: Streamer,
@@ -773,7 +773,7 @@ def test_when_the_pump_fails_all_streams_are_cut_and_others_may_come(
     streams = [open_stream() for _ in range(3)]
     hub.publish("orders", TENANT, 1)
     assert [stream.data(1) for stream in streams] == [["1"]] * 3
-    works = getattr(Pump, name)
+    works = getattr(Loop, name)
     failed = threading.Event()
 
     def fail_once(*arguments: Any) -> Any:
@@ -782,7 +782,7 @@ def test_when_the_pump_fails_all_streams_are_cut_and_others_may_come(
             raise ZeroDivisionError("nobody expected this")
         return works(*arguments)
 
-    monkeypatch.setattr(Pump, name, fail_once)
+    monkeypatch.setattr(Loop, name, fail_once)
     with caplog.at_level(logging.ERROR, "pgfanout"):
         streams.append(open_stream("stock"))
         hub.publish_many([("orders", TENANT, 2), ("stock", TENANT, 2)])
@@ -800,8 +800,8 @@ def test_when_the_pump_fails_all_streams_are_cut_and_others_may_come(
     assert [stream.data(1) for stream in again] == [["3"]] * 2
 
 
-class Failing(Outlet):
-    """An outlet that fails in one of the steps that are made with it."""
+class Failing(Connection):
+    """A connection that fails in one of the steps that are made with it."""
 
     def write(self) -> bool:
         if threading.current_thread().name == "pgfanout-streamer":
@@ -809,15 +809,15 @@ class Failing(Outlet):
         return super().write()
 
 
-class FailingOnce(Outlet):
-    """An outlet that fails at a client's word."""
+class FailingOnce(Connection):
+    """A connection that fails at a client's word."""
 
     def drop_input(self) -> bool:
         raise ZeroDivisionError("nobody expected this")
 
 
-class FailingAtTheEnd(Outlet):
-    """An outlet whose end fails, as an application's `call_on_close` may."""
+class FailingAtTheEnd(Connection):
+    """A connection whose end fails, as an application's `call_on_close` may."""
 
     def close(self, *, stalled: bool) -> None:
         super().close(stalled=stalled)
@@ -829,7 +829,7 @@ def test_an_error_of_one_connection_ends_that_one(
 ) -> None:
     others = [open_stream(chunked=chunked) for chunked in (False, True)]
     with caplog.at_level(logging.ERROR, "pgfanout"):
-        broken = [open_stream(outlet_class=Failing), open_stream(outlet_class=FailingOnce)]
+        broken = [open_stream(connection_class=Failing), open_stream(connection_class=FailingOnce)]
         broken[1].client.connection.sendall(b"x")
         for stream in broken:
             assert stream.gone.wait(PATIENCE)
@@ -846,7 +846,7 @@ def test_an_error_at_the_end_of_one_connection_costs_the_others_nothing(
 ) -> None:
     stays = open_stream()
     with caplog.at_level(logging.ERROR, "pgfanout"):
-        open_stream(outlet_class=FailingAtTheEnd).leave()
+        open_stream(connection_class=FailingAtTheEnd).leave()
         hub.publish("orders", TENANT, 1)
         assert stays.data(1) == ["1"]
     eventually(lambda: "the end of a stream failed" in caplog.text)
@@ -915,8 +915,8 @@ def test_what_a_client_sends_is_held_by_nobody(open_stream: Open) -> None:
     stream = open_stream()
     for _ in range(4):
         stream.client.connection.sendall(b"x" * 10_000)
-        eventually(lambda: waiting_input(stream.outlet.descriptor) == 0)
-    eventually(lambda: stream.outlet.heard == 40_000)
+        eventually(lambda: waiting_input(stream.connection.descriptor) == 0)
+    eventually(lambda: stream.connection.heard == 40_000)
 
 
 def waiting_input(descriptor: int) -> int:
@@ -936,14 +936,14 @@ def test_news_do_not_wait_for_a_crowd_of_arrivals(
     stream = open_stream()
     hub.publish("orders", TENANT, 0)
     assert stream.data(1) == ["0"]
-    admit, admitted = Pump.admit, []
+    admit, admitted = Loop.admit, []
 
-    def slow(pump: Pump, outlet: Outlet) -> None:
-        admitted.append(outlet)
+    def slow(loop: Loop, connection: Connection) -> None:
+        admitted.append(connection)
         time.sleep(2 * streamer_module._ADMISSION_TIME)
-        admit(pump, outlet)
+        admit(loop, connection)
 
-    monkeypatch.setattr(Pump, "admit", slow)
+    monkeypatch.setattr(Loop, "admit", slow)
     held, hold = threading.Event(), threading.Event()
 
     def wait_with_the_turn() -> None:
@@ -954,7 +954,7 @@ def test_news_do_not_wait_for_a_crowd_of_arrivals(
     assert held.wait(PATIENCE)
     crowd = [open_stream("stock") for _ in range(50)]
     written_after: list[int] = []
-    monkeypatch.setattr(Pump, "broadcast", noting(Pump.broadcast, lambda: written_after.append(len(admitted))))
+    monkeypatch.setattr(Loop, "broadcast", noting(Loop.broadcast, lambda: written_after.append(len(admitted))))
     hub.publish("orders", TENANT, 1)
     settle(hub)
     hold.set()
@@ -1093,7 +1093,7 @@ def test_a_forked_child_has_none_of_the_parents_streams_and_leaves_them_alone(hu
     streams = [opened(), opened("stock"), opened()]
     hub.publish_many([("orders", TENANT, 0), ("stock", TENANT, 0)])
     assert [stream.data(1) for stream in streams] == [["0"]] * 3  # so all were admitted
-    sockets = {os.readlink(f"/proc/self/fd/{stream.outlet.descriptor}") for stream in streams}
+    sockets = {os.readlink(f"/proc/self/fd/{stream.connection.descriptor}") for stream in streams}
 
     def child() -> Any:
         held = {each.split(" ")[1] for each in open_descriptors()}
@@ -1150,8 +1150,8 @@ def test_arrivals_that_nobody_has_admitted_are_not_the_childs_either(hub: Memory
     streamer = Streamer()
     streamer.prepare()
     stream = Stream(hub, streamer)
-    streamer._arrivals.append(stream.outlet)
-    link = os.readlink(f"/proc/self/fd/{stream.outlet.descriptor}")
+    streamer._arrivals.append(stream.connection)
+    link = os.readlink(f"/proc/self/fd/{stream.connection.descriptor}")
 
     def child() -> Any:
         streamer.abandon()
@@ -1160,7 +1160,7 @@ def test_arrivals_that_nobody_has_admitted_are_not_the_childs_either(hub: Memory
     assert in_child(child) == [0, False]
     streamer._arrivals.clear()
     streamer.abandon()
-    stream.outlet.close(stalled=False)
+    stream.connection.close(stalled=False)
     stream.client.connection.close()
 
 
@@ -1169,7 +1169,7 @@ def test_the_processs_own_streamer_has_nothing_before_anything_was_detached() ->
     assert own_streamer.open == 0
 
 
-# The pump by hand: at the pace of a clock of the test's own.
+# The loop by hand: at the pace of a clock of the test's own.
 
 
 class Clock:
@@ -1193,23 +1193,23 @@ class Mailbox:
 
 
 class Bench:
-    """A pump, and streams of one feed on socket pairs."""
+    """A loop, and streams of one feed on socket pairs."""
 
     def __init__(self, hub: MemoryHub, clock: Clock) -> None:
         self.clock = clock
         self.wake = os.eventfd(0, os.EFD_NONBLOCK)
-        self.pump = Pump(self.wake)
+        self.loop = Loop(self.wake)
         self.hub = hub
         self.clients: list[socket.socket] = []
         self.feed: Feed
 
-    def follow(self, *, keepalive: float = 10.0, head: bytes = b"") -> Outlet:
+    def follow(self, *, keepalive: float = 10.0, head: bytes = b"") -> Connection:
         server, client = socket.socketpair()
         server.setblocking(False)
         client.setblocking(False)
         self.clients.append(client)
         self.feed, reader = core_of(self.hub).follow(topics("orders", TENANT), Mailbox())
-        return Outlet(
+        return Connection(
             server.detach(),
             self.feed,
             reader,
@@ -1219,11 +1219,11 @@ class Bench:
             on_close=lambda: None,
         )
 
-    def admit(self, *, keepalive: float = 10.0, head: bytes = b"") -> Outlet:
-        outlet = self.follow(keepalive=keepalive, head=head)
-        self.pump.watch(outlet)
-        self.pump.admit(outlet)
-        return outlet
+    def admit(self, *, keepalive: float = 10.0, head: bytes = b"") -> Connection:
+        connection = self.follow(keepalive=keepalive, head=head)
+        self.loop.watch(connection)
+        self.loop.admit(connection)
+        return connection
 
     def offer(self, *numbers: int) -> None:
         for number in numbers:
@@ -1237,13 +1237,13 @@ class Bench:
 
     def pass_time(self, seconds: float) -> None:
         self.clock.now += seconds
-        self.pump.keep_alive()
+        self.loop.keep_alive()
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (pump_module, outlet_module, broadcast_module):
+    for module in (loop_module, connection_module, broadcast_module):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
@@ -1253,8 +1253,8 @@ def bench(hub: MemoryHub, clock: Clock) -> Iterator[Bench]:
     hub.start()
     bench = Bench(hub, clock)
     yield bench
-    bench.pump.cut()
-    bench.pump.abandon()
+    bench.loop.cut()
+    bench.loop.abandon()
     os.close(bench.wake)
     for client in bench.clients:
         client.close()
@@ -1278,7 +1278,7 @@ def test_no_keepalive_comes_while_events_flow(bench: Bench) -> None:
     for number in range(50):
         bench.pass_time(2.0)
         bench.offer(number)
-        bench.pump.broadcast(bench.feed)
+        bench.loop.broadcast(bench.feed)
         assert bench.received() == frame(number)
     bench.pass_time(9.0 - 2 * Wheel.TICK)
     assert bench.received() == b""
@@ -1293,7 +1293,7 @@ def test_the_events_of_other_topics_do_not_break_the_silence(bench: Bench) -> No
     for _ in range(5):
         bench.pass_time(1.9)
         other.offer(Event("stock", b"1"))
-        bench.pump.broadcast(other)
+        bench.loop.broadcast(other)
     bench.pass_time(0.6)
     assert bench.received() == sse.KEEPALIVE
     other.leave()
@@ -1308,20 +1308,20 @@ def test_each_stream_has_a_keepalive_of_its_own(bench: Bench) -> None:
     assert (bench.received(0), bench.received(1)) == (sse.KEEPALIVE, sse.KEEPALIVE)
 
 
-def due_ticks(pump: Pump) -> list[int]:
+def due_ticks(loop: Loop) -> list[int]:
     """How many streams come up at each time."""
-    return [len(pump._wheel._slots[tick]) for tick in sorted(pump._wheel._slots) if pump._wheel._slots[tick]]
+    return [len(loop._wheel._slots[tick]) for tick in sorted(loop._wheel._slots) if loop._wheel._slots[tick]]
 
 
 def test_many_who_were_written_to_at_once_do_not_come_up_at_once(bench: Bench) -> None:
     for _ in range(200):
         bench.admit(keepalive=10.0)
-    ticks = due_ticks(bench.pump)
+    ticks = due_ticks(bench.loop)
     assert len(ticks) >= 15
     assert max(ticks) < 40
     for _ in range(3):
         bench.offer(1)
-        bench.pump.broadcast(bench.feed)
+        bench.loop.broadcast(bench.feed)
         for number in range(200):
             assert bench.received(number) == frame(1)
         came = keepalives(bench, 10.0 + Wheel.TICK)
@@ -1345,11 +1345,11 @@ def keepalives(bench: Bench, seconds: float) -> dict[int, list[float]]:
 
 
 def test_there_is_no_pause_to_be_made_when_there_are_no_streams(bench: Bench) -> None:
-    assert bench.pump.pause() is None
+    assert bench.loop.pause() is None
     bench.admit(keepalive=10.0)
-    assert bench.pump.pause() is not None
-    bench.pump.cut()
-    assert bench.pump.pause() is None
+    assert bench.loop.pause() is not None
+    bench.loop.cut()
+    assert bench.loop.pause() is None
 
 
 def fill(bench: Bench, number: int = 0) -> bytes:
@@ -1357,18 +1357,18 @@ def fill(bench: Bench, number: int = 0) -> bytes:
     payload = json.dumps("x" * 100_000).encode()
     for _ in range(20):
         bench.feed.offer(Event("orders", payload))
-    bench.pump.broadcast(bench.feed)
+    bench.loop.broadcast(bench.feed)
     return b"data: %b\n\n" % payload * 20
 
 
 def test_who_is_behind_gets_no_keepalive_in_between(bench: Bench) -> None:
-    outlet = bench.admit(keepalive=10.0)
+    connection = bench.admit(keepalive=10.0)
     expected = fill(bench)
-    waiting = [outlet.waiting]
+    waiting = [connection.waiting]
     for _ in range(30):
         bench.pass_time(1.0)
     assert drain(bench) == expected
-    waiting.append(outlet.waiting)
+    waiting.append(connection.waiting)
     assert waiting == [True, False]
     for _ in range(11):
         bench.pass_time(1.0)
@@ -1376,42 +1376,42 @@ def test_who_is_behind_gets_no_keepalive_in_between(bench: Bench) -> None:
 
 
 def drain(bench: Bench, number: int = 0) -> bytes:
-    """Read, and have the pump write, until there is nothing more."""
+    """Read, and have the loop write, until there is nothing more."""
     received = b""
     while data := bench.received(number):
         received += data
-        bench.pump.handle(bench.pump.wait(0.0))
+        bench.loop.handle(bench.loop.wait(0.0))
     return received
 
 
 def test_who_had_no_room_is_watched_for_some_and_then_no_more(bench: Bench) -> None:
     bench.admit()
-    assert bench.pump.wait(0.0) == []  # a socket with room is no event
+    assert bench.loop.wait(0.0) == []  # a socket with room is no event
     fill(bench)
-    assert bench.pump.wait(0.0) == []
+    assert bench.loop.wait(0.0) == []
     drain(bench)
-    assert bench.pump.wait(0.0) == []
+    assert bench.loop.wait(0.0) == []
     bench.offer(1)
-    bench.pump.broadcast(bench.feed)
+    bench.loop.broadcast(bench.feed)
     assert bench.received() == frame(1)
 
 
 def test_a_head_that_did_not_leave_before_leaves_first(bench: Bench) -> None:
     bench.admit(head=b"HTTP/1.1 200 OK\r\n\r\n")
     bench.offer(1)
-    bench.pump.broadcast(bench.feed)
+    bench.loop.broadcast(bench.feed)
     assert bench.received() == b"HTTP/1.1 200 OK\r\n\r\n" + frame(1)
-    assert bench.pump.wait(0.0) in ([], [(bench.wake, select.EPOLLIN)])
+    assert bench.loop.wait(0.0) in ([], [(bench.wake, select.EPOLLIN)])
 
 
 def test_events_that_everyone_has_are_not_held(bench: Bench) -> None:
     bench.admit()
     bench.admit()
     bench.offer(1, 2, 3)
-    bench.pump.broadcast(bench.feed)
+    bench.loop.broadcast(bench.feed)
     assert bench.feed.events == []
     bench.offer(4)
-    bench.pump.broadcast(bench.feed)
+    bench.loop.broadcast(bench.feed)
     assert bench.received(1) == frame(1, 2, 3, 4)
 
 
@@ -1419,27 +1419,27 @@ def test_events_are_held_for_one_who_is_behind_or_on_its_way(bench: Bench) -> No
     bench.admit()
     late = bench.follow()
     bench.offer(1)
-    bench.pump.broadcast(bench.feed)
+    bench.loop.broadcast(bench.feed)
     assert len(bench.feed.events) == 1
-    bench.pump.watch(late)
-    bench.pump.admit(late)
+    bench.loop.watch(late)
+    bench.loop.admit(late)
     assert bench.received(1) == frame(1)
     big = fill(bench)
     bench.offer(2)
-    bench.pump.broadcast(bench.feed)
+    bench.loop.broadcast(bench.feed)
     assert drain(bench, 0) == frame(1) + big + frame(2)
     assert drain(bench, 1) == big + frame(2)
     bench.offer(3)
-    bench.pump.broadcast(bench.feed)
+    bench.loop.broadcast(bench.feed)
     assert bench.feed.events == []
 
 
 def test_news_without_a_reader_here_are_left_for_the_one_who_comes(bench: Bench) -> None:
-    outlet = bench.follow()
+    connection = bench.follow()
     bench.offer(1)
-    bench.pump.broadcast(bench.feed)
-    bench.pump.watch(outlet)
-    bench.pump.admit(outlet)
+    bench.loop.broadcast(bench.feed)
+    bench.loop.watch(connection)
+    bench.loop.admit(connection)
     assert bench.received() == frame(1)
 
 
@@ -1449,7 +1449,7 @@ def test_who_follows_later_gets_no_event_from_before_though_it_was_not_written_y
     bench.admit()
     assert bench.received(0) == frame(1)
     bench.offer(2)
-    bench.pump.broadcast(bench.feed)
+    bench.loop.broadcast(bench.feed)
     assert (bench.received(0), bench.received(1)) == (frame(2), frame(2))
 
 
@@ -1470,12 +1470,12 @@ def test_an_event_that_comes_between_reading_and_the_end_is_delivered(bench: Ben
     bench.admit()
     feed.leave()
     bench.offer(1)
-    bench.pump.broadcast(feed)
-    bench.pump.broadcast(feed)
+    bench.loop.broadcast(feed)
+    bench.loop.broadcast(feed)
     received = bench.received()
     assert received.startswith(frame(1, 2) + b"retry: ")
     assert received.endswith(sse.encode(CLOSE_EVENT))
-    assert bench.pump.outlets == {}
+    assert bench.loop.connections == {}
 
 
 class UnforgettingFeed(Feed):
@@ -1491,9 +1491,9 @@ def test_a_feed_that_fails_after_its_events_were_written_costs_its_own_streams_a
     bench.admit()
     feed.leave()
     bench.offer(1)
-    bench.pump.broadcast(feed)
+    bench.loop.broadcast(feed)
     assert bench.received() == frame(1)
-    assert bench.pump.outlets == {}
+    assert bench.loop.connections == {}
     assert bench.hub.stats().failed_streams == 1
 
 
@@ -1501,39 +1501,39 @@ def test_who_has_left_does_not_come_up_any_more(bench: Bench) -> None:
     bench.admit()
     bench.admit()
     bench.clients[0].close()
-    bench.pump.handle(bench.pump.wait(0.0))
-    assert due_ticks(bench.pump) == [1]
+    bench.loop.handle(bench.loop.wait(0.0))
+    assert due_ticks(bench.loop) == [1]
     bench.clients[1].close()
-    bench.pump.handle(bench.pump.wait(0.0))
-    assert due_ticks(bench.pump) == []
+    bench.loop.handle(bench.loop.wait(0.0))
+    assert due_ticks(bench.loop) == []
     bench.pass_time(20.0)
 
 
 def test_nothing_more_is_heard_of_a_connection_that_a_child_still_has(bench: Bench) -> None:
-    outlet = bench.admit()
-    copy = os.dup(outlet.descriptor)
+    connection = bench.admit()
+    copy = os.dup(connection.descriptor)
     try:
         bench.clients[0].close()
-        bench.pump.handle(bench.pump.wait(0.0))
-        assert bench.pump.outlets == {}
-        assert bench.pump.wait(0.0) == []
+        bench.loop.handle(bench.loop.wait(0.0))
+        assert bench.loop.connections == {}
+        assert bench.loop.wait(0.0) == []
     finally:
         os.close(copy)
 
 
 def test_an_event_for_a_descriptor_that_is_gone_is_none(bench: Bench) -> None:
-    outlet = bench.admit()
+    connection = bench.admit()
     bench.clients[0].close()
-    events = bench.pump.wait(0.0)
-    assert [descriptor for descriptor, _ in events] == [outlet.descriptor]
-    bench.pump.handle(events)
-    bench.pump.handle(events)
-    assert bench.pump.outlets == {}
+    events = bench.loop.wait(0.0)
+    assert [descriptor for descriptor, _ in events] == [connection.descriptor]
+    bench.loop.handle(events)
+    bench.loop.handle(events)
+    assert bench.loop.connections == {}
 
 
 def test_a_wake_is_taken_note_of_once(bench: Bench) -> None:
     os.eventfd_write(bench.wake, 3)
-    events = bench.pump.wait(PATIENCE)
+    events = bench.loop.wait(PATIENCE)
     assert events == [(bench.wake, select.EPOLLIN)]
-    bench.pump.handle(events)
-    assert bench.pump.wait(0.0) == []
+    bench.loop.handle(events)
+    assert bench.loop.wait(0.0) == []

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from pgfanout.streams import held
+from pgfanout.streams.detached import held
 
-from .support.detached import BUFFER, PATIENCE, read_exactly, reset, tcp_pair
-from .support.wait import eventually
+from ...support.detached import BUFFER, PATIENCE, read_exactly, reset, tcp_pair
+from ...support.wait import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="streams leave their threads on Linux alone")
 

@@ -14,8 +14,8 @@ import pytest
 from pgfanout.streams import client as client_module
 from pgfanout.streams.client import ClientSocket, end_after_response, set_request
 
-from .support.detached import reset
-from .support.wait import eventually
+from ..support.detached import reset
+from ..support.wait import eventually
 
 PATIENCE = 20.0
 

@@ -20,11 +20,11 @@ from pgfanout.delivery.log import number_of
 from pgfanout.delivery.registry import Registry
 from pgfanout.event import REFRESH_EVENT, Event
 from pgfanout.streams import sse
-from pgfanout.streams.outlet import Outlet
-from pgfanout.streams.pump import Pump
+from pgfanout.streams.detached.connection import Connection
+from pgfanout.streams.detached.loop import Loop
 
-from .support.logs import TOPICS, MemoryLog
-from .support.sse import EventStreamParser, SentEvent
+from ...support.logs import TOPICS, MemoryLog
+from ...support.sse import EventStreamParser, SentEvent
 
 SIZE = 3
 
@@ -43,17 +43,17 @@ class Mailbox:
 
 
 class Client:
-    """The other end of an outlet's connection."""
+    """The other end of a connection."""
 
-    def __init__(self, outlet: Outlet, connection: socket.socket) -> None:
-        self.outlet = outlet
+    def __init__(self, connection: Connection, client_socket: socket.socket) -> None:
         self.connection = connection
+        self.socket = client_socket
         self.parser = EventStreamParser()
 
     def take(self, size: int = 1 << 16) -> list[SentEvent]:
         events: list[SentEvent] = []
         try:
-            while data := self.connection.recv(size):
+            while data := self.socket.recv(size):
                 events += self.parser.feed(data)
         except BlockingIOError:
             pass
@@ -61,7 +61,7 @@ class Client:
 
 
 class Site:
-    """A log, its listener, one feed, a pump, and clients."""
+    """A log, its listener, one feed, a loop, and clients."""
 
     def __init__(self, *, refill: bool = True, pruned_to: int = 0, known: int = 0) -> None:
         self.log = MemoryLog(refill=refill)
@@ -76,9 +76,9 @@ class Site:
         self.stack = ExitStack()
         self.wake = os.eventfd(0, os.EFD_NONBLOCK)
         self.stack.callback(os.close, self.wake)
-        self.pump = Pump(self.wake)
-        self.stack.callback(self.pump.abandon)
-        self.stack.callback(self.pump.cut)
+        self.loop = Loop(self.wake)
+        self.stack.callback(self.loop.abandon)
+        self.stack.callback(self.loop.cut)
         self.clients: list[Client] = []
 
     def join(self) -> Feed:
@@ -95,7 +95,7 @@ class Site:
         self.stack.enter_context(theirs)
         feed = self.join()
         reader = feed.reader(after)
-        outlet = Outlet(
+        connection = Connection(
             ours.detach(),
             feed,
             reader,
@@ -104,9 +104,9 @@ class Site:
             keepalive=10.0,
             on_close=lambda: None,
         )
-        self.pump.watch(outlet)
-        self.pump.admit(outlet)
-        self.clients.append(Client(outlet, theirs))
+        self.loop.watch(connection)
+        self.loop.admit(connection)
+        self.clients.append(Client(connection, theirs))
         return self.clients[-1]
 
     def publish(self, count: int, *, ours: bool = True) -> None:
@@ -134,10 +134,10 @@ class Site:
 
     def keep_alive(self) -> None:
         """As after a long silence."""
-        for audience in self.pump._audiences.values():
-            for outlet in audience.all_current():
-                outlet.put(sse.keepalive(audience.feed.cursor(audience.reader)))
-                self.pump.handle([(outlet.descriptor, select.EPOLLOUT)])
+        for audience in self.loop._audiences.values():
+            for connection in audience.all_current():
+                connection.put(sse.keepalive(audience.feed.cursor(audience.reader)))
+                self.loop.handle([(connection.descriptor, select.EPOLLOUT)])
 
     def gap(self) -> None:
         for consumer in self.registry.all():
@@ -164,9 +164,9 @@ class Site:
 
     def turn(self) -> None:
         """What the streamer's thread does when it is woken."""
-        self.pump.handle(self.pump.wait(0))
+        self.loop.handle(self.loop.wait(0))
         while self.mailbox.told:
-            self.pump.broadcast(self.mailbox.told.pop())
+            self.loop.broadcast(self.mailbox.told.pop())
 
     def settle(self) -> list[list[SentEvent]]:
         """Everything that each client gets as things are."""
@@ -260,9 +260,9 @@ def test_a_gap_that_is_told_meanwhile_ends_a_replay(site: Site) -> None:
 
 def test_a_client_that_waits_for_the_log_is_kept_alive(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     client = site.connect(after=2)
-    now = client.outlet.since
-    monkeypatch.setattr("pgfanout.streams.pump.time.monotonic", lambda: now + 11.0)
-    site.pump.keep_alive()
+    now = client.connection.since
+    monkeypatch.setattr("pgfanout.streams.detached.loop.time.monotonic", lambda: now + 11.0)
+    site.loop.keep_alive()
     assert shown(client.take()) == []
     assert client.parser.comments[-1].strip() == "keepalive"
     assert client.parser.last_event_id == "2"
@@ -274,9 +274,9 @@ def test_a_keepalive_has_the_number_up_to_which_there_was_nothing(site: Site, mo
     client = site.connect()
     site.publish(5, ours=False)
     site.settle()
-    now = client.outlet.since
-    monkeypatch.setattr("pgfanout.streams.pump.time.monotonic", lambda: now + 11.0)
-    site.pump.keep_alive()
+    now = client.connection.since
+    monkeypatch.setattr("pgfanout.streams.detached.loop.time.monotonic", lambda: now + 11.0)
+    site.loop.keep_alive()
     client.take()
     assert client.parser.comments[-1].strip() == "keepalive"
     assert client.parser.last_event_id == "15"
@@ -284,13 +284,13 @@ def test_a_keepalive_has_the_number_up_to_which_there_was_nothing(site: Site, mo
 
 def test_a_keepalive_tells_a_number_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     client = site.connect()
-    now = client.outlet.since
+    now = client.connection.since
     site.publish(5, ours=False)
     site.settle()
     told = []
     for silence in range(1, 5):
-        monkeypatch.setattr("pgfanout.streams.pump.time.monotonic", lambda at=now + 11.0 * silence: at)
-        site.pump.keep_alive()
+        monkeypatch.setattr("pgfanout.streams.detached.loop.time.monotonic", lambda at=now + 11.0 * silence: at)
+        site.loop.keep_alive()
         client.take()
         told.append(client.parser.cursors[-1:])
         if silence == 2:
@@ -310,11 +310,11 @@ def test_the_end_reaches_also_those_who_wait_for_the_log(site: Site) -> None:
 
 def test_an_answer_for_a_client_that_has_left_is_nobodys(site: Site) -> None:
     client = site.connect(after=2)
-    client.connection.close()
+    client.socket.close()
     site.turn()
     assert site.log.answer()
     site.turn()
-    assert not site.pump.outlets
+    assert not site.loop.connections
 
 
 def test_the_events_of_a_page_are_encoded_once_for_all_who_get_it(site: Site) -> None:
@@ -323,9 +323,9 @@ def test_the_events_of_a_page_are_encoded_once_for_all_who_get_it(site: Site) ->
     site.turn()
     while site.log.answer():
         pass
-    [page, *_] = (page for *_, page in site.pump._answers)
+    [page, *_] = (page for *_, page in site.loop._answers)
     assert page is not None
-    assert site.pump._framed(page, page.events) is site.pump._framed(page, page.events)
+    assert site.loop._framed(page, page.events) is site.loop._framed(page, page.events)
     assert [shown(events) for events in site.settle()] == [numbers(3, 10)] * 3
 
 
@@ -333,7 +333,7 @@ def test_an_event_without_a_number_that_came_amid_a_replay_is_told(site: Site) -
     site.log.page_size = 100
     client = site.connect(after=2)
     site.publish(1)
-    client.outlet.feed.offer(Event("orders", b'"plain"'))
+    client.connection.feed.offer(Event("orders", b'"plain"'))
     site.publish(1)
     assert shown(site.settle()[0]) == [*numbers(3, 12), "refresh"]
 
@@ -388,7 +388,7 @@ def test_a_client_that_has_left_wants_no_answer(site: Site) -> None:
     site.turn()
     [(*_, wanted)] = site.log.asked
     assert wanted()
-    client.connection.close()
+    client.socket.close()
     site.turn()
     assert not wanted()
 
@@ -397,7 +397,7 @@ def test_streams_that_are_cut_want_no_answer(site: Site) -> None:
     site.connect(after=2)
     site.turn()
     [(*_, wanted)] = site.log.asked
-    site.pump.cut()
+    site.loop.cut()
     assert not wanted()
 
 
@@ -514,10 +514,10 @@ def test_a_page_that_was_read_before_a_fail_over_does_not_come_after_its_refresh
     site = make_site()
     client = site.connect(after=6)
     assert site.log.answer()  # the log vouches for the number, and has the rest
-    site.pump._answers.clear()  # ... which the streamer has not come to
-    client.outlet.reader.known, client.outlet.reader.asked = True, None
-    site.pump._due[client.outlet] = None
-    site.pump._settle()
+    site.loop._answers.clear()  # ... which the streamer has not come to
+    client.connection.reader.known, client.connection.reader.asked = True, None
+    site.loop._due[client.connection] = None
+    site.loop._settle()
     assert site.log.answer()
     site.lose(2)
     site.publish(1)
@@ -530,11 +530,11 @@ def test_a_page_that_was_read_before_a_fail_over_does_not_come_after_its_refresh
 def test_a_known_number_that_was_lost_is_not_asked_after_the_gap(make_site: Callable[..., Site]) -> None:
     site = make_site()
     client = site.connect(after=6)
-    client.outlet.reader.known = True
+    client.connection.reader.known = True
     site.lose(2)
     site.log.asked.clear()
-    client.outlet.reader.asked = None
-    site.pump._due[client.outlet] = None
+    client.connection.reader.asked = None
+    site.loop._due[client.connection] = None
     (events,) = site.settle()
     assert [event.type for event in events] == ["refresh"]
     assert not site.log.asked

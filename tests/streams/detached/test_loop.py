@@ -1,4 +1,4 @@
-"""Pump: a detached stream and the log, step by step."""
+"""Loop: a detached stream and the log, step by step."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from pgfanout import REFRESH_EVENT
 from pgfanout.delivery.feed import Feed
 from pgfanout.delivery.registry import Registry
-from pgfanout.streams.outlet import Outlet
-from pgfanout.streams.pump import Pump
+from pgfanout.streams.detached.connection import Connection
+from pgfanout.streams.detached.loop import Loop
 from pgfanout.topic import Topic
 
-from .support.detached import tcp_pair
-from .support.logs import ManualLog
-from .support.sse import parse
+from ...support.detached import tcp_pair
+from ...support.logs import ManualLog
+from ...support.sse import parse
 
 TOPICS = (Topic("orders", "11111111-1111-4111-8111-111111111111"),)
 
@@ -43,10 +43,10 @@ class Rig:
         self.feed = registry.join(TOPICS, lambda: self.new_feed(registry, buffer_bytes))
         self.feed.begin()
         self._wake_descriptor = os.eventfd(0)
-        self.pump = Pump(self._wake_descriptor)
+        self.loop = Loop(self._wake_descriptor)
         server, self.client = tcp_pair()
         server.setblocking(False)
-        self.outlet = Outlet(
+        self.connection = Connection(
             server.detach(),
             self.feed,
             self.feed.reader(number),
@@ -55,8 +55,8 @@ class Rig:
             keepalive=60.0,
             on_close=lambda: None,
         )
-        self.pump.watch(self.outlet)
-        self.pump.admit(self.outlet)
+        self.loop.watch(self.connection)
+        self.loop.admit(self.connection)
 
     def new_feed(self, registry: Registry, buffer_bytes: int) -> Feed:
         return Feed(2, Quiet(), registry, TOPICS, self.log, buffer_bytes=buffer_bytes)
@@ -69,15 +69,15 @@ class Rig:
         self.feed.offer(REFRESH_EVENT)
 
     def broadcast(self) -> None:
-        self.pump.broadcast(self.feed)
+        self.loop.broadcast(self.feed)
 
     def advance(self) -> None:
         """As when its socket has room."""
-        self.pump.handle([(self.outlet.descriptor, select.EPOLLOUT)])
+        self.loop.handle([(self.connection.descriptor, select.EPOLLOUT)])
 
     def answer(self, question: int, until: int) -> None:
         self.log.questions[question].until(until)
-        self.pump.handle([])
+        self.loop.handle([])
 
     def received(self) -> list[str]:
         self.client.setblocking(False)
@@ -88,8 +88,8 @@ class Rig:
         return [event.data if event.type == "message" else event.type for event in parse(data)]
 
     def close(self) -> None:
-        self.pump.cut()
-        self.pump.abandon()
+        self.loop.cut()
+        self.loop.abandon()
         self.client.close()
         os.close(self._wake_descriptor)
 

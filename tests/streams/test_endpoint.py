@@ -22,19 +22,19 @@ from pgfanout.delivery.feed import Feed
 from pgfanout.delivery.reader import Reader
 from pgfanout.errors import HubConfigurationError, InvalidEventError
 from pgfanout.hub import core_of
-from pgfanout.streams import Answer, EventStream, StreamEndpoint, sse
+from pgfanout.streams import Answer, StreamEndpoint, ThreadedStream, sse
 from pgfanout.streams import endpoint as endpoint_module
 from pgfanout.streams import limiter as limiter_module
-from pgfanout.streams.detached import CHANGED_BODY, NO_DESCRIPTORS, DetachingStream
+from pgfanout.streams.detached.stream import CHANGED_BODY, NO_DESCRIPTORS, DetachedStream
+from pgfanout.streams.detached.streamer import streamer
 from pgfanout.streams.endings import Endings
 from pgfanout.streams.endpoint import check_detach
-from pgfanout.streams.streamer import streamer
 
-from .support.detached import Client, tcp_pair
-from .support.hubs import replace_listening
-from .support.logs import ManualLog
-from .support.sse import EventStreamParser, parse
-from .support.wait import eventually
+from ..support.detached import Client, tcp_pair
+from ..support.hubs import replace_listening
+from ..support.logs import ManualLog
+from ..support.sse import EventStreamParser, parse
+from ..support.wait import eventually
 
 PATIENCE = 20.0
 TENANT = uuid.UUID(int=1)
@@ -97,8 +97,8 @@ def close(answer: Answer) -> None:
         answer.body.close()
 
 
-def body(answer: Answer) -> EventStream:
-    assert isinstance(answer.body, EventStream)
+def body(answer: Answer) -> ThreadedStream:
+    assert isinstance(answer.body, ThreadedStream)
     return answer.body
 
 
@@ -190,7 +190,7 @@ def refused(endpoint: StreamEndpoint, environ: dict[str, Any], user: str | None 
     """The answer, after a look at what a server would have to clean up: nothing."""
     before = endpoint.hub.stats().subscriptions
     answer = endpoint.answer(environ, "orders", TENANT, user)
-    assert not isinstance(answer.body, EventStream)
+    assert not isinstance(answer.body, ThreadedStream)
     assert endpoint.hub.stats().subscriptions == before
     return answer
 
@@ -377,7 +377,7 @@ def test_refusals_of_a_kind_are_logged_at_a_bounded_rate(hub: MemoryHub, caplog:
 
 
 def refused_for(endpoint: StreamEndpoint, user: str) -> None:
-    assert not isinstance(endpoint.answer(BROWSER, "orders", TENANT, user).body, EventStream)
+    assert not isinstance(endpoint.answer(BROWSER, "orders", TENANT, user).body, ThreadedStream)
 
 
 # The server's hooks.
@@ -515,7 +515,7 @@ def test_where_it_is_safe_a_stream_leaves_its_thread(
     endpoint: StreamEndpoint, server: socket.socket, client: socket.socket
 ) -> None:
     answer = endpoint.answer(request(server), "orders", TENANT, "ann")
-    assert isinstance(answer.body, DetachingStream)
+    assert isinstance(answer.body, DetachedStream)
     assert (answer.status, answer.headers) == ("200 OK", list(sse.HEADERS))
     assert (endpoint.limiter.open, endpoint.limiter.in_threads) == (1, 0)
     serve(answer, server)
@@ -580,7 +580,7 @@ def test_a_stream_that_has_to_stay_before_the_hub_listens_is_told_to_come_back(s
     with LateHub() as hub:
         endpoint = StreamEndpoint(hub)
         answer = endpoint.answer(request(server), "orders", TENANT)
-        assert isinstance(answer.body, DetachingStream)
+        assert isinstance(answer.body, DetachedStream)
         items = list(answer.body)  # nothing of it is written
         assert b"retry: " in items[-1]
         close(answer)
@@ -602,7 +602,7 @@ def test_an_early_client_gets_no_number_before_its_refresh(server: socket.socket
 
         core.follow = follow_and_advance  # type: ignore[method-assign,assignment]
         answer = StreamEndpoint(hub).answer(request(server, HTTP_LAST_EVENT_ID="5"), "orders", TENANT)
-        assert isinstance(answer.body, DetachingStream)
+        assert isinstance(answer.body, DetachedStream)
         assert b"id: start\n" in next(answer.body)
         close(answer)
 
@@ -720,7 +720,7 @@ def test_one_answer_may_differ_from_what_is_configured(
 ) -> None:
     endpoint = StreamEndpoint(hub, detach=configured)
     answer = endpoint.answer(request(server), "orders", TENANT, detach=asked)
-    assert isinstance(answer.body, DetachingStream if detached else EventStream)
+    assert isinstance(answer.body, DetachedStream if detached else ThreadedStream)
     assert endpoint.limiter.in_threads == (not detached)
     assert hub.stats().kept_in_thread == ({} if detached else {CONFIGURED: 1})
     close(answer)
@@ -761,7 +761,7 @@ def test_a_stream_that_finds_later_that_it_has_to_stay_counts_as_one_in_a_thread
     endpoint: StreamEndpoint, server: socket.socket
 ) -> None:
     answer = endpoint.answer(request(server), "orders", TENANT, "ann")
-    assert isinstance(answer.body, DetachingStream)
+    assert isinstance(answer.body, DetachedStream)
     next(answer.body)  # and nothing of it is written
     assert (endpoint.limiter.open, endpoint.limiter.in_threads) == (1, 0)
     keep_thread(endpoint, answer.body)
@@ -773,7 +773,7 @@ def test_a_stream_that_finds_later_that_it_has_to_stay_counts_as_one_in_a_thread
     assert (endpoint.limiter.open, endpoint.limiter.in_threads, endpoint.hub.stats().subscriptions) == (0, 0, 0)
 
 
-def keep_thread(endpoint: StreamEndpoint, stream: DetachingStream) -> None:
+def keep_thread(endpoint: StreamEndpoint, stream: DetachedStream) -> None:
     """Ask for the next items: a keepalive, since nothing has come yet, and an event."""
     assert next(stream) == sse.KEEPALIVE
     assert (endpoint.hub.stats().subscriptions, endpoint.hub.stats().detached) == (1, 0)
@@ -788,7 +788,7 @@ def test_a_stream_that_has_to_stay_when_no_thread_is_left_is_told_to_come_back(
     endpoint = StreamEndpoint(hub)
     in_thread = endpoint.answer(BROWSER, "orders", TENANT)
     answer = endpoint.answer(request(server), "orders", TENANT)
-    assert isinstance(answer.body, DetachingStream)
+    assert isinstance(answer.body, DetachedStream)
     items = list(answer.body)  # nothing of it is written
     assert [event.type for event in parse(b"".join(items))] == ["close"]
     assert b"retry: " in items[-1]
@@ -808,7 +808,7 @@ def test_a_stream_that_has_to_stay_takes_the_thread_of_a_client_that_has_left(
         left = endpoint.answer({**BROWSER, "gunicorn.socket": other}, "orders", TENANT, detach="never")
         client.close()
         answer = endpoint.answer(request(server), "orders", TENANT)
-        assert isinstance(answer.body, DetachingStream)
+        assert isinstance(answer.body, DetachedStream)
         next(answer.body)  # and nothing of it is written
         assert next(answer.body) == sse.KEEPALIVE
         assert (endpoint.limiter.open, endpoint.limiter.in_threads) == (1, 1)
@@ -824,7 +824,7 @@ def test_a_stream_without_descriptors_stays_and_is_counted(
 
     monkeypatch.setattr(socket, "socketpair", refuse)
     answer = endpoint.answer(request(server), "orders", TENANT)
-    assert isinstance(answer.body, DetachingStream)
+    assert isinstance(answer.body, DetachedStream)
     assert next(answer.body) == sse.opening()
     assert endpoint.hub.stats().kept_in_thread == {NO_DESCRIPTORS: 1}
     assert endpoint.limiter.in_threads == 1
@@ -854,7 +854,7 @@ def test_the_place_of_a_detached_client_that_has_left_is_free_for_the_next(hub: 
     for _ in range(20):
         server, client = socket.socketpair()  # what one end does the other sees at once
         answer = endpoint.answer(request(server), "orders", TENANT)
-        assert isinstance(answer.body, DetachingStream), "the place of the one before was not free"
+        assert isinstance(answer.body, DetachedStream), "the place of the one before was not free"
         serve(answer, server)
         client.close()
     assert streamer.wait_until_empty(PATIENCE)
@@ -867,7 +867,7 @@ def test_the_place_of_a_detaching_response_that_was_dropped_is_free_for_the_next
     endpoint.answer(request(server), "orders", TENANT)
     gc.collect()
     answer = endpoint.answer(request(server), "orders", TENANT)
-    assert isinstance(answer.body, DetachingStream)
+    assert isinstance(answer.body, DetachedStream)
     close(answer)
     assert endpoint.limiter.open == 0
 

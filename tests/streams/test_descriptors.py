@@ -7,7 +7,6 @@ import os
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,8 @@ from pgfanout.errors import TooManyOpenFilesError, TooManyStreamsError
 from pgfanout.streams import descriptors
 from pgfanout.streams.descriptors import check_descriptors, raise_limit, set_reserve
 
-from .support.detached import open_descriptors
+from ..support.detached import open_descriptors
+from ..support.processes import REPOSITORY
 
 Limits = tuple[int, int]
 MANY = 10**6
@@ -165,7 +165,7 @@ for descriptor in opened:  # whatever happens at the interpreter's end may need 
         capture_output=True,
         text=True,
         timeout=60,
-        cwd=Path(__file__).parents[1],
+        cwd=REPOSITORY,
         env=dict(os.environ),
     )
     assert (done.stdout, done.stderr) == ("255\n", "")

@@ -1,4 +1,4 @@
-"""EventStream: the iterable that a WSGI server drains, one thread for each."""
+"""ThreadedStream: the iterable that a WSGI server drains, one thread for each."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..event import CLOSE_EVENT, Event
 from . import sse
 from .client import ClientSocket, has_vanished
 
-__all__ = ["EventStream", "Source", "close_abandoned", "close_forgotten", "forget", "live_streams"]
+__all__ = ["Source", "ThreadedStream", "close_abandoned", "close_forgotten", "forget", "live_streams"]
 
 # No WeakSet: listing one fails when another thread opens or closes a stream meanwhile.
-_live: weakref.WeakKeyDictionary[EventStream, None] = weakref.WeakKeyDictionary()
+_live: weakref.WeakKeyDictionary[ThreadedStream, None] = weakref.WeakKeyDictionary()
 
 # What a finaliser leaves here is closed later: it may run in the middle of anything, with locks
 # held that closing needs. This queue's `put` is made to be called there.
 _forgotten: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
 
 
-def live_streams() -> list[EventStream]:
+def live_streams() -> list[ThreadedStream]:
     """The streams that have not ended: what a server that stops has to wait for."""
     return [stream for ref in _live.keyrefs() if (stream := ref()) is not None]
 
@@ -68,7 +68,7 @@ class Source(Protocol):
     def close(self, *, stalled: bool = False) -> None: ...
 
 
-class EventStream:
+class ThreadedStream:
     """A subscription, or another source of events, as the body of a response.
 
     Each item is everything that waits, so that it leaves in one write, or a keepalive comment
@@ -107,7 +107,7 @@ class EventStream:
         self._told: int | None = None
         """The number that its client was told last, other than by an event."""
         # No bound method: a cycle would keep a dropped stream until a collection.
-        self._next = EventStream._open
+        self._next = ThreadedStream._open
         self._closed = False
         _live[self] = None
 
@@ -148,7 +148,7 @@ class EventStream:
             self._client.cut()
 
     def _open(self) -> bytes:
-        self._next = EventStream._follow
+        self._next = ThreadedStream._follow
         self._told = self._source.cursor
         return sse.opening(self._resumed, number=self._told)
 
@@ -160,7 +160,7 @@ class EventStream:
             return sse.keepalive(self._told if self._told != told else None)
         if events[-1] is not CLOSE_EVENT:
             return sse.encode_all(events)
-        self._next = EventStream._end
+        self._next = ThreadedStream._end
         return sse.encode_all(events[:-1]) + sse.farewell(self._retry_spread)
 
     def _end(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Outlet: the client's end of a detached stream. For the streamer's thread, so nothing here is locked."""
+"""Connection: the client's end of a detached stream. For the streamer's thread, so nothing here is locked."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from ..delivery.feed import Feed
-from ..delivery.reader import Reader
-from . import sse
+from ...delivery.feed import Feed
+from ...delivery.reader import Reader
+from .. import sse
 from .wheel import Ticking
 
-__all__ = ["Outlet", "chunk"]
+__all__ = ["Connection", "chunk"]
 
 _MANY = 1024
 """Parts that one `writev` takes (IOV_MAX)."""
@@ -30,15 +30,15 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-class Outlet(Ticking):
+class Connection(Ticking):
     """A connection that streams are written to, and how far its client has come.
 
     It is current while it has everything that its audience has: then it shares the audience's reader. Otherwise
     `rest` (what its socket has not taken yet) or events wait for room in the socket, and it has a reader of its own.
-    `rest` has the frames themselves, which all outlets share, and no copies of them.
+    `rest` has the frames themselves, which all connections share, and no copies of them.
 
     It is `open` until `close`, which alone closes the descriptor and forgets its number: by then it may be
-    another connection's. Whatever is done with a closed outlet fails, or does nothing.
+    another connection's. Whatever is done with a closed connection fails, or does nothing.
     """
 
     __slots__ = (

@@ -1,4 +1,4 @@
-"""Pump: what the streamer's thread has, and does with it."""
+"""Loop: what the streamer's thread has, and does with it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from ..delivery.feed import Feed
-from ..delivery.log import Page
-from ..delivery.reader import Question
-from ..event import REFRESH_EVENT, Event
-from ..rate_limit import RateLimit
-from . import sse
+from ...delivery.feed import Feed
+from ...delivery.log import Page
+from ...delivery.reader import Question
+from ...event import REFRESH_EVENT, Event
+from ...rate_limit import RateLimit
+from .. import sse
+from ..client import has_vanished
 from .audience import Audience
-from .client import has_vanished
-from .outlet import Outlet
+from .connection import Connection
 from .wheel import Wheel
 
-__all__ = ["EARLIEST_KEEPALIVE", "Pump"]
+__all__ = ["EARLIEST_KEEPALIVE", "Loop"]
 
 logger = logging.getLogger("pgfanout")
 
@@ -51,43 +51,43 @@ class _FeedError(Exception):
     """An error, the cause of this one, that concerns all who read a feed."""
 
 
-class Pump:
-    """Moves events from feeds to outlets. For one thread, but for `watch` and `abandon`.
+class Loop:
+    """Moves events from feeds to connections. For one thread, but for `watch` and `abandon`.
 
-    An outlet belongs to the pump from `admit` until `_let_go`, which takes it out of everything here and closes it.
-    `_advance` and `_spread` may let outlets go, so neither is done within anything else. What makes one of them
-    necessary leaves the outlet in `_due` or the feed in `_unread`, and returns. `_settle` does these, one after the
-    other, while nothing else holds an outlet. `_step` is the only way to do something with an outlet: it passes over
-    one that was let go.
+    A connection belongs to the loop from `admit` until `_let_go`, which takes it out of everything here and closes it.
+    `_advance` and `_spread` may let connections go, so neither is done within anything else. What makes one of them
+    necessary leaves the connection in `_due` or the feed in `_unread`, and returns. `_settle` does these, one after the
+    other, while nothing else holds a connection. `_step` is the only way to do something with a connection: it passes
+    over one that was let go.
 
-    An error costs what it concerns: `_step` ends the outlet that had it, `_end_feed` all outlets of the feed that had
-    it. What is raised to the streamer's thread is an error of the loop itself.
+    An error costs what it concerns: `_step` ends the connection that had it, `_end_feed` all connections of the feed
+    that had it. What is raised to the streamer's thread is an error of the loop itself.
 
     Raises `OSError` when there are no descriptors left for it.
     """
 
     def __init__(self, wake_descriptor: int, news: deque[Feed] | None = None) -> None:
         """`news` are the feeds of which a listener has told, in any thread."""
-        self.outlets: dict[int, Outlet] = {}
+        self.connections: dict[int, Connection] = {}
         self._audiences: dict[Feed, Audience] = {}
-        self._due: dict[Outlet, None] = {}
-        """Outlets to be advanced; dicts are sets that keep the order."""
+        self._due: dict[Connection, None] = {}
+        """Connections to be advanced; dicts are sets that keep the order."""
         self._unread: dict[Feed, None] = {}
         """Feeds whose news are to be written."""
         self._news: deque[Feed] = deque() if news is None else news
         self._broadcasts: deque[Audience] = deque()
         """Audiences that are being written to, a slice of each in turn."""
-        self._wheel: Wheel[Outlet] = Wheel()
-        self._answers: deque[tuple[Outlet, Question, Page | None]] = deque()
+        self._wheel: Wheel[Connection] = Wheel()
+        self._answers: deque[tuple[Connection, Question, Page | None]] = deque()
         self._last_page: tuple[Page | None, int, bytes] = (None, 0, b"")
         self._complaints = RateLimit(_LOG_PAUSE)
         self._wake_descriptor = wake_descriptor
         self._poll = select.epoll()
         self._poll.register(wake_descriptor, select.EPOLLIN)
 
-    def watch(self, outlet: Outlet) -> None:
+    def watch(self, connection: Connection) -> None:
         """Have what happens to its connection end the wait, from now on; from any thread. Raises `OSError`."""
-        self._poll.register(outlet.descriptor, _WATCHED | _READY if outlet.rest else _WATCHED)
+        self._poll.register(connection.descriptor, _WATCHED | _READY if connection.rest else _WATCHED)
 
     def pause(self) -> float | None:
         """Seconds until a keepalive may be due; None when there is nothing to be kept alive."""
@@ -98,25 +98,25 @@ class Pump:
         return self._poll.poll(0.0 if self._answers else pause)
 
     def handle(self, events: list[tuple[int, int]]) -> None:
-        """Deal with what has happened, right after `wait`: a descriptor that is closed may soon be another outlet's."""
+        """Deal with what has happened, right after `wait`: a descriptor that is closed may soon be another's."""
         found = []
         for descriptor, happened in events:
             if descriptor == self._wake_descriptor:
                 os.eventfd_read(descriptor)
-            elif (outlet := self.outlets.get(descriptor)) is not None:
-                found.append((outlet, happened))
-        for outlet, happened in found:
-            self._step(outlet, self._react, happened)
+            elif (connection := self.connections.get(descriptor)) is not None:
+                found.append((connection, happened))
+        for connection, happened in found:
+            self._step(connection, self._react, happened)
         for _ in range(min(len(self._answers), _AT_ONCE)):
-            outlet, question, page = self._answers.popleft()
-            self._step(outlet, self._take_answer, question, page)
+            connection, question, page = self._answers.popleft()
+            self._step(connection, self._take_answer, question, page)
         self._settle()
 
-    def admit(self, outlet: Outlet) -> None:
-        """Begin with an outlet that is watched already."""
-        if outlet.open:
-            self.outlets[outlet.descriptor] = outlet
-        self._step(outlet, self._begin)
+    def admit(self, connection: Connection) -> None:
+        """Begin with a connection that is watched already."""
+        if connection.open:
+            self.connections[connection.descriptor] = connection
+        self._step(connection, self._begin)
         self._settle()
 
     def broadcast(self, *feeds: Feed) -> None:
@@ -128,32 +128,32 @@ class Pump:
     def keep_alive(self) -> None:
         """Break the silence of those who have heard nothing for too long."""
         now = time.monotonic()
-        for outlet in self._wheel.pop_due(now):
-            self._step(outlet, self._break_silence, now)
+        for connection in self._wheel.pop_due(now):
+            self._step(connection, self._break_silence, now)
         self._settle()
 
     def cut(self, error: Exception | None = None) -> None:
         """End all connections as they are, whatever state everything is in; because of an error, if there is one."""
-        outlets = list(self.outlets.values())
-        self.outlets.clear()
+        connections = list(self.connections.values())
+        self.connections.clear()
         self._audiences.clear()
         self._due.clear()
         self._unread.clear()
         self._broadcasts.clear()
         self._wheel = Wheel()
-        for outlet in outlets:
-            self._close(outlet, None, failed=error is not None)
+        for connection in connections:
+            self._close(connection, None, failed=error is not None)
 
     def abandon(self) -> None:
         """In a forked child: close the descriptors, and leave the parent's connections as they are."""
-        for descriptor in self.outlets:
+        for descriptor in self.connections:
             os.close(descriptor)
         self._poll.close()
 
     # Steps, and what they cost when they fail.
 
     def _settle(self) -> None:
-        """Do what is due until nothing is. News come first: an outlet may be due because it waits for them.
+        """Do what is due until nothing is. News come first: a connection may be due because it waits for them.
 
         Between two slices of a broadcast other feeds have their turn, also those whose news have come meanwhile; but
         not for ever, since the sockets wait.
@@ -165,9 +165,9 @@ class Pump:
                 del self._unread[feed]
                 self._spread(feed)
             elif self._due:
-                outlet = next(iter(self._due))
-                del self._due[outlet]
-                self._step(outlet, self._advance)
+                connection = next(iter(self._due))
+                del self._due[connection]
+                self._step(connection, self._advance)
             else:
                 self._write_slice(self._broadcasts.popleft())
                 if self._broadcasts and self._news and time.monotonic() < deadline:
@@ -177,27 +177,27 @@ class Pump:
         while self._news:
             self._unread[self._news.popleft()] = None
 
-    def _audience_of(self, outlet: Outlet) -> Audience:
-        return self._audiences[outlet.feed]
+    def _audience_of(self, connection: Connection) -> Audience:
+        return self._audiences[connection.feed]
 
-    def _step(self, outlet: Outlet, do: Callable[..., None], *arguments: Any) -> None:
-        """Do something with an outlet, unless it was let go. An error ends its connection, or its feed's."""
-        if not outlet.open:
+    def _step(self, connection: Connection, do: Callable[..., None], *arguments: Any) -> None:
+        """Do something with a connection, unless it was let go. An error ends its connection, or its feed's."""
+        if not connection.open:
             return
         try:
-            do(outlet, *arguments)
+            do(connection, *arguments)
         except _FeedError as failure:
-            self._end_feed(outlet.feed, failure)
+            self._end_feed(connection.feed, failure)
         except OSError as error:  # of its connection, which the client or the network may end at any time
-            self._let_go(outlet, error)
+            self._let_go(connection, error)
         except Exception as error:
             self._complain("a stream failed and is cut", error)
-            self._let_go(outlet, error, failed=True)
+            self._let_go(connection, error, failed=True)
 
     def _end_feed(self, feed: Feed, failure: _FeedError) -> None:
         self._complain("a feed failed; its streams are cut", failure.__cause__)
-        for outlet in [outlet for outlet in self.outlets.values() if outlet.feed is feed]:
-            self._let_go(outlet, None, failed=True)
+        for connection in [connection for connection in self.connections.values() if connection.feed is feed]:
+            self._let_go(connection, None, failed=True)
 
     def _complain(self, what: str, error: BaseException | None) -> None:
         with suppress(Exception):  # the application's log handlers
@@ -206,131 +206,131 @@ class Pump:
                 words = "%s, and browsers come back (%d more failures since the last line)"
                 logger.error(words, what, held_back, exc_info=error)
 
-    # The steps of one outlet.
+    # The steps of one connection.
 
-    def _begin(self, outlet: Outlet) -> None:
-        audience = self._audiences.get(outlet.feed)
+    def _begin(self, connection: Connection) -> None:
+        audience = self._audiences.get(connection.feed)
         if audience is None:
-            audience = self._audiences[outlet.feed] = self._new_audience(outlet.feed)
-            self._unread[outlet.feed] = None  # news that came before it found nobody to read them
-        audience.join(outlet)
-        outlet.waiting = bool(outlet.rest)
-        self._schedule(outlet, outlet.since)
-        self._due[outlet] = None
+            audience = self._audiences[connection.feed] = self._new_audience(connection.feed)
+            self._unread[connection.feed] = None  # news that came before it found nobody to read them
+        audience.join(connection)
+        connection.waiting = bool(connection.rest)
+        self._schedule(connection, connection.since)
+        self._due[connection] = None
 
     def _new_audience(self, feed: Feed) -> Audience:
         with _of_feed():
             return Audience(feed)
 
-    def _react(self, outlet: Outlet, happened: int) -> None:
+    def _react(self, connection: Connection, happened: int) -> None:
         """Deal with what has happened to its connection."""
         if happened & _LEFT:
-            self._let_go(outlet, outlet.error())
-        elif happened & _SENT and not outlet.drop_input():
+            self._let_go(connection, connection.error())
+        elif happened & _SENT and not connection.drop_input():
             logger.debug("a client sent too much to its stream and is let go")
-            self._let_go(outlet, None)
+            self._let_go(connection, None)
         elif happened & _READY:
-            self._due[outlet] = None
+            self._due[connection] = None
 
-    def _break_silence(self, outlet: Outlet, now: float) -> None:
-        audience = self._audience_of(outlet)
-        last = max(outlet.since, audience.written_at if not outlet.reader.behind else 0.0)
-        if not audience.is_current(outlet) and (outlet.rest or not outlet.reader.behind):
-            self._schedule(outlet, now)  # it has enough to do
-        elif last + EARLIEST_KEEPALIVE * outlet.keepalive - Wheel.TICK > now:
-            self._schedule(outlet, last)
+    def _break_silence(self, connection: Connection, now: float) -> None:
+        audience = self._audience_of(connection)
+        last = max(connection.since, audience.written_at if not connection.reader.behind else 0.0)
+        if not audience.is_current(connection) and (connection.rest or not connection.reader.behind):
+            self._schedule(connection, now)  # it has enough to do
+        elif last + EARLIEST_KEEPALIVE * connection.keepalive - Wheel.TICK > now:
+            self._schedule(connection, last)
         else:
-            self._schedule(outlet, now)
-            outlet.put_keepalive(0 if outlet.reader.behind else audience.feed.cursor(audience.reader))
-            self._due[outlet] = None
+            self._schedule(connection, now)
+            connection.put_keepalive(0 if connection.reader.behind else audience.feed.cursor(audience.reader))
+            self._due[connection] = None
 
-    def _schedule(self, outlet: Outlet, since: float) -> None:
+    def _schedule(self, connection: Connection, since: float) -> None:
         """Look at it again when it has been silent long enough; with jitter, so that many who were
         written to at once don't come up at once."""
-        outlet.since = max(outlet.since, since)
-        self._wheel.add(outlet, since + outlet.keepalive * random.uniform(EARLIEST_KEEPALIVE, 1.0))
+        connection.since = max(connection.since, since)
+        self._wheel.add(connection, since + connection.keepalive * random.uniform(EARLIEST_KEEPALIVE, 1.0))
 
-    def _advance(self, outlet: Outlet) -> None:
+    def _advance(self, connection: Connection) -> None:
         """Write what it has not got yet, as far as its socket takes it; it is current then, or behind."""
-        audience = self._audience_of(outlet)
-        audience.exclude(outlet)
-        done = self._catch_up(outlet, audience)
-        if outlet.rest:
-            self._await_room(outlet)
-        elif outlet.ending:
-            self._let_go(outlet, None)
+        audience = self._audience_of(connection)
+        audience.exclude(connection)
+        done = self._catch_up(connection, audience)
+        if connection.rest:
+            self._await_room(connection)
+        elif connection.ending:
+            self._let_go(connection, None)
         else:
-            if outlet.waiting:
-                outlet.since, outlet.waiting = time.monotonic(), False
-                self._poll.modify(outlet.descriptor, _WATCHED)
+            if connection.waiting:
+                connection.since, connection.waiting = time.monotonic(), False
+                self._poll.modify(connection.descriptor, _WATCHED)
             if done:
-                audience.include(outlet)
+                audience.include(connection)
 
-    def _catch_up(self, outlet: Outlet, audience: Audience) -> bool:
+    def _catch_up(self, connection: Connection, audience: Audience) -> bool:
         """Whether it has everything that its audience has, and the farewell if that is the end. If not, its socket is
         full, the log is about to answer, or its feed's news come first."""
-        if not outlet.write():
+        if not connection.write():
             return False
-        here = self._put_news(outlet, audience)
-        if not (outlet.write() and (here or audience.ended)):
+        here = self._put_news(connection, audience)
+        if not (connection.write() and (here or audience.ended)):
             return False
-        if audience.ended and not outlet.ending:
-            outlet.put_farewell()
-        return outlet.write()
+        if audience.ended and not connection.ending:
+            connection.put_farewell()
+        return connection.write()
 
-    def _put_news(self, outlet: Outlet, audience: Audience) -> bool:
+    def _put_news(self, connection: Connection, audience: Audience) -> bool:
         """Put what comes next for it, as far as its audience has come. Whether it has come as far, too."""
-        feed, reader = outlet.feed, outlet.reader
+        feed, reader = connection.feed, connection.reader
         with _of_feed():
             events = feed.read(reader, audience.reader.position)
             frames = list(map(sse.encode, events))
         if frames:
-            outlet.put(*frames)
-        audience.note_replay(outlet)
+            connection.put(*frames)
+        audience.note_replay(connection)
         if reader.behind:
             if not audience.ended:
-                self._ask(outlet)
+                self._ask(connection)
             return False
         if reader.position > audience.reader.position:  # its feed's news come first
-            self._unread[feed] = self._due[outlet] = None
+            self._unread[feed] = self._due[connection] = None
             return False
         return True
 
-    def _await_room(self, outlet: Outlet) -> None:
-        if not outlet.waiting:
-            outlet.waiting = True
-            self._poll.modify(outlet.descriptor, _WATCHED | _READY)
+    def _await_room(self, connection: Connection) -> None:
+        if not connection.waiting:
+            connection.waiting = True
+            self._poll.modify(connection.descriptor, _WATCHED | _READY)
 
-    # What the log is for: outlets whose next events the feed does not have.
+    # What the log is for: connections whose next events the feed does not have.
 
-    def _ask(self, outlet: Outlet) -> None:
+    def _ask(self, connection: Connection) -> None:
         def wanted(question: Question) -> bool:
-            return outlet.open and outlet.reader.asked is question
+            return connection.open and connection.reader.asked is question
 
-        outlet.feed.ask(outlet.reader, partial(self._answer, outlet), wanted)
+        connection.feed.ask(connection.reader, partial(self._answer, connection), wanted)
 
-    def _answer(self, outlet: Outlet, question: Question, page: Page | None) -> None:
+    def _answer(self, connection: Connection, question: Question, page: Page | None) -> None:
         """In the log's thread."""
-        self._answers.append((outlet, question, page))
+        self._answers.append((connection, question, page))
         os.eventfd_write(self._wake_descriptor, 1)
 
-    def _take_answer(self, outlet: Outlet, question: Question, page: Page | None) -> None:
-        if question is outlet.reader.asked:  # otherwise it came too late
+    def _take_answer(self, connection: Connection, question: Question, page: Page | None) -> None:
+        if question is connection.reader.asked:  # otherwise it came too late
             with _of_feed():
-                events = outlet.feed.take(outlet.reader, question, page)
+                events = connection.feed.take(connection.reader, question, page)
             if events:
-                outlet.put(self._framed(page, events))
-            self._due[outlet] = None
+                connection.put(self._framed(page, events))
+            self._due[connection] = None
 
     def _framed(self, page: Page | None, events: list[Event]) -> bytes:
-        """The bytes of what a page has brought. Outlets that come back together get the same page, and share them."""
+        """The bytes of what a page has brought. Connections that come back together share a page's."""
         if events[0] is REFRESH_EVENT:
             return sse.encode_all(events)
         if self._last_page[0] is not page or self._last_page[1] != len(events):
             self._last_page = page, len(events), sse.encode_all(events)
         return self._last_page[2]
 
-    # The steps of a feed, and the end of an outlet.
+    # The steps of a feed, and the end of a connection.
 
     def _spread(self, feed: Feed) -> None:
         audience = self._audiences.get(feed)
@@ -364,10 +364,10 @@ class Pump:
     def _write_slice(self, audience: Audience) -> None:
         if audience.broadcast is not None:
             written = audience.write_slice()
-            for outlet, _ in written.rests:
-                self._step(outlet, self._await_room)
-            for outlet, error in written.failures:
-                self._step(outlet, _fail, error)
+            for connection, _ in written.rests:
+                self._step(connection, self._await_room)
+            for connection, error in written.failures:
+                self._step(connection, _fail, error)
         if audience.broadcast is not None:
             self._broadcasts.append(audience)
         elif audience.size:
@@ -389,34 +389,34 @@ class Pump:
 
     def _send_to_log(self, audience: Audience) -> None:
         """What the current ones need next is gone from the feed."""
-        for outlet in audience.all_current():
-            audience.exclude(outlet)
-            audience.note_replay(outlet)
-            self._due[outlet] = None
+        for connection in audience.all_current():
+            audience.exclude(connection)
+            audience.note_replay(connection)
+            self._due[connection] = None
         audience.reader = audience.feed.reader()
 
-    def _let_go(self, outlet: Outlet, error: BaseException | None, *, failed: bool = False) -> None:
+    def _let_go(self, connection: Connection, error: BaseException | None, *, failed: bool = False) -> None:
         """End a connection, for whatever reason; the last that is done with it. Idempotent."""
-        if self.outlets.get(outlet.descriptor) is not outlet:
+        if self.connections.get(connection.descriptor) is not connection:
             return
-        del self.outlets[outlet.descriptor]
-        self._due.pop(outlet, None)
-        self._wheel.discard(outlet)
-        audience = self._audiences.get(outlet.feed)
+        del self.connections[connection.descriptor]
+        self._due.pop(connection, None)
+        self._wheel.discard(connection)
+        audience = self._audiences.get(connection.feed)
         if audience is not None:
-            audience.leave(outlet)
+            audience.leave(connection)
             if not audience.size:
-                del self._audiences[outlet.feed]
-        self._close(outlet, error, failed=failed)
+                del self._audiences[connection.feed]
+        self._close(connection, error, failed=failed)
 
-    def _close(self, outlet: Outlet, error: BaseException | None, *, failed: bool) -> None:
+    def _close(self, connection: Connection, error: BaseException | None, *, failed: bool) -> None:
         # A forked child may still have the descriptor, so closing it would not be enough.
         with suppress(OSError):
-            self._poll.unregister(outlet.descriptor)
+            self._poll.unregister(connection.descriptor)
         try:
             if failed:
-                outlet.feed.count_failure()
-            outlet.close(stalled=has_vanished(error))
+                connection.feed.count_failure()
+            connection.close(stalled=has_vanished(error))
         except Exception as another:
             self._complain("the end of a stream failed", another)
 
@@ -430,5 +430,5 @@ def _of_feed() -> Iterator[None]:
         raise _FeedError from error
 
 
-def _fail(outlet: Outlet, error: Exception) -> None:
+def _fail(connection: Connection, error: Exception) -> None:
     raise error

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pgfanout.event import CLOSE_EVENT, REFRESH_EVENT, Event
 from pgfanout.streams import sse
 
-from .support.sse import EventStreamParser, SentEvent, parse
+from ..support.sse import EventStreamParser, SentEvent, parse
 
 texts = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
 scalars = st.none() | st.booleans() | st.integers() | texts

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import envelope
+from .attempt import Listener
 from .delivery.dispatcher import Dispatcher
 from .delivery.intake import LogIntake, TextIntake
 from .delivery.log import LogSession, LogStore
-from .lifecycle import Lifecycle, Listener
+from .lifecycle import Lifecycle
 
 __all__ = ["Backend", "Sink"]
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from .attempt import Listener
 from .backend import Backend, Sink
 from .delivery.backlog import Backlog
 from .delivery.dispatcher import Dispatcher
@@ -18,7 +19,7 @@ from .delivery.intake import LogIntake, TextIntake
 from .delivery.reader import Reader
 from .delivery.registry import Consumer
 from .delivery.subscription import Subscription
-from .lifecycle import Lifecycle, Listener
+from .lifecycle import Lifecycle
 from .replayer import Replayer
 from .stats import HubStats
 from .topic import Topic

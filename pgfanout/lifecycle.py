@@ -7,54 +7,21 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
 
+from .attempt import Attempt, Failures, Listener
 from .errors import HubClosedError, HubConfigurationError, HubTimeoutError
-from .rate_limit import RateLimit
 from .threads import start_thread
 
-__all__ = ["Lifecycle", "Listener"]
+__all__ = ["Lifecycle"]
 
 logger = logging.getLogger("pgfanout")
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.5
-_LOG_EVERY = 60.0
 
 _first_wait = threading.Lock()
 """Held by the one thread of the process that waits for a first start; see `Lifecycle.await_first_start`. A child that
 is forked meanwhile finds it held for ever: then no thread of the child waits."""
-
-
-class Listener(Protocol):
-    """What blocks in the hub's thread and hands on what arrives."""
-
-    def run(self) -> None:
-        """Listen until `stop`. May raise anything: another listener takes its place then.
-
-        Raises `HubConfigurationError` for what waiting won't cure.
-        """
-
-    def stop(self) -> None:
-        """Make `run` return soon. From any thread, idempotent, never waits."""
-
-    def abandon(self) -> None:
-        """In a forked child: let go of the parent's connection without a word to its server."""
-
-
-class _Attempt:
-    """A thread that runs one listener after the other until it is stopped.
-
-    `error` is what waiting won't cure, as the last listener has found it; `ended` says that the thread is done.
-    """
-
-    def __init__(self, listener: Listener) -> None:
-        self.listener = listener
-        self.thread: threading.Thread | None = None  # the one that runs it, once that has begun
-        self.error: HubConfigurationError | None = None
-        self.failed = False
-        self.stopped = False
-        self.ended = False
 
 
 class Lifecycle:
@@ -71,10 +38,10 @@ class Lifecycle:
 
     def __init__(self, new_listener: Callable[[], Listener]) -> None:
         self._new_listener = new_listener
-        self._failures = RateLimit(_LOG_EVERY)
+        self._failures = Failures()
         self._changed = threading.Condition()
-        self._attempt: _Attempt | None = None
-        self._running: list[_Attempt] = []  # with those that start gave up on
+        self._attempt: Attempt | None = None
+        self._running: list[Attempt] = []  # with those that start gave up on
         self._waiting = 0
         self._kept = False  # goes on trying though nobody waits
         self._first_wait_is_over = False
@@ -159,7 +126,7 @@ class Lifecycle:
             attempt = self._attempt
             mine = attempt is None
             if attempt is None:
-                attempt = self._attempt = _Attempt(self._new_listener())
+                attempt = self._attempt = Attempt(self._new_listener())
                 self._running.append(attempt)
             self._waiting += 1  # so that no start whose time is over stops it
         try:
@@ -224,10 +191,10 @@ class Lifecycle:
         self.last_error = error
         self._set_listening(False)
 
-    def _begin(self) -> _Attempt:
+    def _begin(self) -> Attempt:
         self.check_open()
         if self._attempt is None:
-            attempt = self._attempt = _Attempt(self._new_listener())
+            attempt = self._attempt = Attempt(self._new_listener())
             self._running.append(attempt)
             # Under the lock, so that nobody can wait for a thread that never ran. A signal handler may raise while
             # `start_thread` waits for the thread: that finds itself withdrawn then, or is one that we know.
@@ -240,7 +207,7 @@ class Lifecycle:
                 raise
         return self._attempt
 
-    def _await(self, attempt: _Attempt, timeout: float) -> None:
+    def _await(self, attempt: Attempt, timeout: float) -> None:
         self._changed.wait_for(
             lambda: self._has_listened or self._closed or attempt.ended or attempt.error is not None,
             _lock_time(timeout),
@@ -250,14 +217,14 @@ class Lifecycle:
         attempt = self._attempt
         return self.listening or self._closed or attempt is None or attempt.failed or attempt.ended
 
-    def _stop(self, attempt: _Attempt) -> None:
+    def _stop(self, attempt: Attempt) -> None:
         with self._changed:
             attempt.stopped = True
             self._changed.notify_all()
             listener = attempt.listener
         listener.stop()
 
-    def _run(self, attempt: _Attempt) -> None:
+    def _run(self, attempt: Attempt) -> None:
         with self._changed:
             if attempt not in self._running:
                 return
@@ -281,7 +248,7 @@ class Lifecycle:
                     self._set_listening(False)
                 self._changed.notify_all()
 
-    def _run_listener(self, attempt: _Attempt) -> None:
+    def _run_listener(self, attempt: Attempt) -> None:
         """Run the present listener until it ends, whatever it raises, and note why it ended."""
         try:
             attempt.listener.run()
@@ -289,11 +256,11 @@ class Lifecycle:
             self._note_failure(attempt, str(error), error)
         except Exception as error:
             self._note_failure(attempt, f"the listener failed: {type(error).__name__}", None)
-            self._log("the listener failed, and another one takes its place%s", error)
+            self._failures.log(error)
         else:
             self._note_failure(attempt, "the listener has ended", None)
 
-    def _note_failure(self, attempt: _Attempt, words: str, error: HubConfigurationError | None) -> None:
+    def _note_failure(self, attempt: Attempt, words: str, error: HubConfigurationError | None) -> None:
         with self._changed:
             if attempt.stopped or self._attempt is not attempt:
                 return
@@ -303,21 +270,9 @@ class Lifecycle:
             if error is not None and goes_on and self._misconfigured_since is None:
                 self._misconfigured_since = time.monotonic()
         if error is not None and goes_on:
-            self._log("the hub can't listen, and goes on trying: %s%s", error)
+            self._failures.log(error)
 
-    def _log(self, message: str, error: Exception) -> None:
-        """Log an error at a bounded rate, whatever the application's log handlers do."""
-        if (held_back := self._failures.take()) is None:
-            return
-        try:
-            if isinstance(error, HubConfigurationError):
-                logger.error(message, error, _more(held_back))
-            else:
-                logger.error(message, _more(held_back), exc_info=error)
-        except Exception:
-            pass
-
-    def _is_over(self, attempt: _Attempt, pause: float) -> bool:
+    def _is_over(self, attempt: Attempt, pause: float) -> bool:
         """Whether the attempt is over; if not, pause, and put another listener into the place of the last."""
         with self._changed:
             if attempt.error is not None and not (self._kept or self._has_listened):
@@ -337,10 +292,6 @@ class Lifecycle:
             self.listening = listening
             self.since = time.time()
         self._changed.notify_all()
-
-
-def _more(held_back: int) -> str:
-    return f" ({held_back} more like this since the last line)" if held_back else ""
 
 
 def _lock_time(timeout: float) -> float:

@@ -42,6 +42,7 @@ ORDER = [
     "delivery.replay",
     "fork",
     "replayer",
+    "attempt",
     "lifecycle",
     "backend",
     "core",

@@ -1,4 +1,4 @@
-"""Connection parameters: the caller's, with what a long-lived session needs added."""
+"""Connection parameters: the caller's, with defaults for a long-lived session."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ...errors import HubConfigurationError
 __all__ = ["Parameters", "connect", "execute", "is_read_only", "parse", "same_server", "script_transaction", "settle"]
 
 _DEFAULTS: dict[str, Any] = {
-    # Without it a connect to a silent address takes the kernel's two minutes.
+    # Otherwise a connect to an address that does not answer takes the kernel's two minutes.
     "connect_timeout": 5,
-    # Neither of these finds a frozen server process; the heartbeat does.
+    # None of these detects a frozen server process. The heartbeat does.
     "keepalives": 1,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
-    # LISTEN and NOTIFY are impossible on a standby; of several hosts, the primary is meant.
+    # LISTEN and NOTIFY are impossible on a standby. Of several hosts this selects the primary.
     "target_session_attrs": "read-write",
 }
 
 _SETTINGS = {
-    # The watchdog and the heartbeat bound everything.
+    # No time-outs of the server: the watchdog and the heartbeat limit everything.
     "statement_timeout": "0",
     "lock_timeout": "0",
     "transaction_timeout": "0",
@@ -44,14 +44,14 @@ _SETTINGS = {
     "search_path": "pg_catalog, pg_temp",
 }
 
-# Those that this version of the server has. Nothing that somebody has put into a schema of the role's path is found.
+# Sets those that this server version has. Qualified names, so that objects in the role's search path are not used.
 _SETTLE = """
 SELECT pg_catalog.set_config(name, value, false)
 FROM ROWS FROM (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[])) AS wanted (name, value)
 WHERE pg_catalog.current_setting(name, true) IS NOT NULL
 """
 
-# Where a default comes from. What is left, a file or the command line, is the whole server's.
+# Whether the default was set for the role, the database or the session. Other sources hold for the whole server.
 _READ_ONLY_BY = """
 SELECT pg_catalog.pg_is_in_recovery(), source IN ('global', 'database', 'user', 'database user', 'client', 'session')
 FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'
@@ -59,10 +59,9 @@ FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'
 
 
 class Parameters:
-    """Names and values of which nothing is shown, a password being among them.
+    """Connection parameters. Their values are never shown, since one of them is a password.
 
-    No mapping: error reporters record local variables, and walk through one instead of asking
-    for its repr.
+    This is not a mapping: error reporters record local variables, and they show the items of a mapping, not its repr.
     """
 
     def __init__(self, values: dict[str, Any]) -> None:
@@ -72,22 +71,22 @@ class Parameters:
         return f"<Parameters {sorted(self._values)}>"
 
     def get(self, name: str) -> str:
-        """One value as text, empty when there's none."""
+        """Return one value as text, or an empty text if there is none."""
         return str(self._values.get(name, ""))
 
     def having(self, **others: Any) -> Parameters:
-        """These, and others in addition or instead."""
+        """Return these parameters with some added or replaced."""
         return Parameters({**self._values, **others})
 
     def connect(self, **options: Any) -> psycopg.Connection[Any]:
-        """`psycopg.connect` with them."""
+        """Call `psycopg.connect` with these parameters."""
         return psycopg.connect(**self._values, **options)
 
 
 def parse(conninfo: str) -> Parameters:
-    """The parameters of a connection string or URL, defaults added where it says nothing.
+    """Return the parameters of a connection string or URL, with our defaults for those it does not set.
 
-    Raises `HubConfigurationError`, which does not show the string: it may hold a password.
+    Raise `HubConfigurationError`, which does not show the string: it may contain a password.
     """
     try:
         given = conninfo_to_dict(conninfo)
@@ -99,19 +98,19 @@ def parse(conninfo: str) -> Parameters:
             " or host=... dbname=..."
         )
     if "@" in str(given.get("host", "")):
-        raise HubConfigurationError("the host in the connection URL has an '@': write that of a password as %40")
+        raise HubConfigurationError("the host in the connection URL has an '@': write '@' in a password as %40")
     if "://" in conninfo and "@" in str(given.get("dbname", "")):
-        # What precedes the slash was taken for hosts and ports, which errors show.
+        # libpq took the part before the slash for hosts and ports, which its errors show.
         raise HubConfigurationError(
-            "the database in the connection URL has an '@': write '/' in a password as %2F (a database whose name has"
-            " an '@' needs the form host=... dbname=...)"
+            "the database in the connection URL has an '@': write '/' in a password as %2F. If the database's name has"
+            " an '@', use the form host=... dbname=..."
         )
     return Parameters({**_DEFAULTS, **given, "client_encoding": "UTF8"})
 
 
 def may_have_several_hosts(parameters: Parameters) -> bool:
-    """Whether the session may be with one server now and with another one later: hosts are also named by the
-    environment and by a service file. That one name has several addresses is not seen.
+    """Whether later sessions may be with another server. The environment and a service file may also name hosts. A
+    single name with several addresses is not detected.
 
     https://www.postgresql.org/docs/current/libpq-envars.html
     """
@@ -122,19 +121,19 @@ def may_have_several_hosts(parameters: Parameters) -> bool:
 
 
 def same_server(parameters: Parameters, connection: psycopg.Connection[Any]) -> Parameters:
-    """The parameters for the very server of a connection, of all the hosts that they name."""
+    """Return parameters for exactly the server that a connection has reached, of all the hosts that they name."""
     info = connection.info
     there = parameters.having(host=info.host, port=info.port)
     return there.having(hostaddr=info.hostaddr) if info.hostaddr else there
 
 
 def connect(parameters: Parameters, application_name: str) -> psycopg.Connection[Any]:
-    """A new autocommit connection. Blocks for `connect_timeout` a host; raises psycopg's errors.
+    """Return a new autocommit connection. Block for up to `connect_timeout` per host. Raise psycopg's errors.
 
     A role or a database whose transactions are read-only by default looks like a standby to
-    `target_session_attrs=read-write`. Its session is taken; `settle` makes it writable, and so do the transactions that
-    `Connection.transaction` begins. A server that is read-only as a whole is left alone: of several hosts it may
-    be the one that is being replaced.
+    `target_session_attrs=read-write`. This accepts its session: `settle` makes it writable, and so do the transactions
+    that `Connection.transaction` begins. A server that is read-only as a whole is refused: of several hosts it may be
+    the one that is being replaced.
     """
     named = parameters.having(application_name=application_name)
     try:
@@ -158,13 +157,13 @@ def _connect(parameters: Parameters) -> psycopg.Connection[Any]:
     try:
         connection = parameters.connect(
             autocommit=True,
-            # Nothing here is worth a server-side statement, and poolers may not keep one.
+            # No server-side prepared statements: they save little here, and poolers may not keep them.
             prepare_threshold=None,
         )
     except psycopg.Error as error:
-        # Without the driver's frames, whose local variables hold the password.
+        # Without the driver's frames: their local variables hold the password.
         raise error.with_traceback(None) from None
-    # Of the transactions that are begun by `Connection.transaction`, whatever the role's defaults are.
+    # For the transactions that `Connection.transaction` begins, whatever the role's defaults are.
     connection.read_only = False
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     return connection
@@ -173,10 +172,10 @@ def _connect(parameters: Parameters) -> psycopg.Connection[Any]:
 def execute(
     connection: psycopg.Connection[Any], statement: str | bytes | sql.Composed, params: Sequence[Any] | None = None
 ) -> psycopg.Cursor[tuple[Any, ...]]:
-    """Execute one statement with %s for parameters. Blocks; raises psycopg's errors.
+    """Execute one statement with %s for parameters. Return the cursor. Block. Raise psycopg's errors.
 
-    By a cursor of psycopg's own with rows that are tuples. The connection's own makers of cursors and rows may be an
-    application's, or those of a tracer that adds a comment to each statement and fails at bytes.
+    Use psycopg's own cursor class, with tuples for rows. The connection's factories for cursors and rows may be the
+    application's, or those of a tracer that adds a comment to each statement and fails for bytes.
     """
     query = statement.encode() if isinstance(statement, str) else statement
     return Cursor(connection, row_factory=tuple_row).execute(query, params)
@@ -184,21 +183,21 @@ def execute(
 
 @contextmanager
 def script_transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """A transaction that may write, and in which a backslash is a backslash, whatever the role's defaults are."""
+    """Run the block in a writable transaction where a backslash is a backslash, whatever the role's defaults are."""
     with connection.transaction():
         execute(connection, "SET LOCAL standard_conforming_strings = on")
         yield
 
 
 def settle(connection: psycopg.Connection[Any]) -> None:
-    """Give a session the settings that it needs, whatever its role, database or server has for a default.
+    """Set what a session needs, whatever the defaults of its role, database or server are. Block.
 
-    By a statement: poolers refuse `options` in a connection string. Only for a session that nobody else uses, which one
-    of a pooler in transaction mode is not.
+    This takes a statement, since poolers refuse `options` in a connection string. Use it only for a session that nobody
+    else uses. A pooler in transaction mode shares its sessions.
     """
     execute(connection, _SETTLE, (list(_SETTINGS), list(_SETTINGS.values())))
 
 
 def is_read_only(connection: psycopg.Connection[Any]) -> bool:
-    """Whether its transactions are read-only by default. A server older than PostgreSQL 14 does not say."""
+    """Whether its transactions are read-only by default. Always False before PostgreSQL 14, which does not say."""
     return connection.info.parameter_status("default_transaction_read_only") == "on"

@@ -1,4 +1,4 @@
-"""Why a hub can't listen, and whether waiting would cure it."""
+"""Why a hub can't listen, and whether waiting helps."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ __all__ = [
 
 NOTHING_ARRIVES = (
     "LISTEN succeeded, but a notification that a second session sent did not arrive: there is a"
-    " pooler in transaction mode in between. Give the hub the server's own address, or a pooler in"
+    " pooler in transaction mode in between. Give the hub the server's own address, or that of a pooler in"
     " session mode."
 )
 
 DEAF = (
-    "the server answers, but notifications no longer arrive: something in between, a pooler for example, has ended the"
+    "the server answers, but notifications no longer arrive: something in between, such as a pooler, has ended the"
     " session's LISTEN"
 )
 
 _STANDBY = "the server is a read-only standby, where LISTEN is impossible: promote it, or connect to the primary"
 _READ_ONLY = (
-    "the server takes no writes, being a standby or by its default_transaction_read_only: connect to one that does"
+    "the server accepts no writes (a standby, or default_transaction_read_only is on): connect to one that does"
 )
 
-# libpq gives no SQLSTATE for a connection that was refused, so its words have to do. In another
-# language than English a refused start ends by its time-out, with the same words in it.
+# libpq gives no SQLSTATE for a connection that was refused, so its message has to do. If that is not in English, the
+# start of the hub ends with a time-out that has the message in it.
 _INCURABLE: tuple[tuple[str, str], ...] = (
     (r"password authentication failed|no password supplied", "check the user and the password"),
     (r'role "[^"]*" does not exist', "check the user"),
@@ -49,7 +49,7 @@ _INCURABLE: tuple[tuple[str, str], ...] = (
     (r"invalid .*value|invalid port number|invalid integer value", "check the connection string"),
 )
 
-# Waiting cures these where the connection string may mean another server a moment later.
+# Waiting helps for these if the connection string may soon mean another server.
 _READ_ONLY_SERVER: tuple[tuple[str, str], ...] = (
     (r"server is in hot standby mode|during recovery", _STANDBY),
     (r"session is read-only|server is read-only", _READ_ONLY),
@@ -57,20 +57,20 @@ _READ_ONLY_SERVER: tuple[tuple[str, str], ...] = (
 
 
 class DeafError(psycopg.OperationalError):
-    """A session whose server answers, but that hears nothing any more."""
+    """A session's server answers, but notifications no longer arrive."""
 
 
 def no_second_session() -> psycopg.OperationalError:
-    """The error of a second session that got no answer while the first one did."""
+    """Return the error for a second session that got no answer while the first one did."""
     return psycopg.OperationalError(
         "the server answers this session, but a second one got no answer in time: a pooler without a free connection is"
-        " in between. A hub needs two connections for a moment, each time it begins to listen: make the pool larger"
+        " in between. A hub briefly needs two connections each time it begins to listen: make the pool larger"
         " (default_pool_size of PgBouncer)"
     )
 
 
 def check_encoding(connection: psycopg.Connection[Any]) -> None:
-    """Refuse a database whose server doesn't know what its bytes mean."""
+    """Raise `HubConfigurationError` if the database does not know the encoding of its bytes."""
     encoding = connection.info.parameter_status("server_encoding")
     if encoding == "SQL_ASCII":
         raise HubConfigurationError(
@@ -80,12 +80,12 @@ def check_encoding(connection: psycopg.Connection[Any]) -> None:
 
 
 def words(error: Exception, notice: str = "") -> str:
-    """One line that says what happened: the server's notice before the driver's message."""
+    """Return one line that says what happened: the server's notice if there is one, else the driver's message."""
     return " ".join((notice or str(error) or type(error).__name__).split())
 
 
 def is_incurable(error: Exception, *, several_hosts: bool = False) -> bool:
-    """Whether waiting won't cure it. Of several hosts, a standby may be about to be promoted."""
+    """Whether waiting does not help. With several hosts it may, since a standby may be promoted soon."""
     if isinstance(error, HubConfigurationError):
         return True
     known = _INCURABLE if several_hosts else _INCURABLE + _READ_ONLY_SERVER
@@ -93,7 +93,7 @@ def is_incurable(error: Exception, *, several_hosts: bool = False) -> bool:
 
 
 def advice(words: str) -> str:
-    """What happened and what to do."""
+    """Return the words, and what to do about them if that is known."""
     return "; ".join([words, *_remedies(words, _INCURABLE + _READ_ONLY_SERVER)])
 
 

@@ -1,4 +1,4 @@
-"""Outage: the log lines that a connection which is lost, or can't be made, is worth."""
+"""Outage: limits the log lines about a connection that is lost or can't be made."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _WHILE_IT_LASTS = 60.0
 
 
 class Outage:
-    """Logs that an outage begins, once a minute that it lasts, and that it is over.
+    """Logs when an outage begins, once a minute while it lasts, and when it is over.
 
-    A connection that is lost again and again begins one outage after the other: one beginning in ten seconds is logged,
-    and the end of each outage that was logged. For the listener's thread.
+    If the connection is lost again and again, the beginning of at most one outage in ten seconds is logged. The end is
+    logged for each outage that was logged. For the listener's thread.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Outage:
         self._is_logged = False
 
     def failed(self, words: str) -> None:
-        """The connection was lost, or an attempt to make one has failed."""
+        """Note that the connection was lost, or that an attempt to connect has failed, for the reason in `words`."""
         now = time.monotonic()
         if self._since is None:
             self._begin(now, words)
@@ -38,7 +38,7 @@ class Outage:
             logger.warning("not listening for %.0f s (%s), still trying", now - self._since, words)
 
     def over(self, words: str) -> None:
-        """The hub listens; `words` say so, and what it means for the subscriptions."""
+        """Note that the hub listens again. `words` say so, and what it means for the subscriptions."""
         since, self._since = self._since, None
         if since is not None and self._is_logged:
             logger.warning("%s (after %.1f s)", words, time.monotonic() - since)
@@ -50,6 +50,6 @@ class Outage:
         held_back = self._beginnings.take()
         self._is_logged = held_back is not None
         if held_back:
-            logger.warning("not listening (%s), trying again; so it was %d times before", words, held_back)
+            logger.warning("not listening (%s), trying again (%d more since the last such line)", words, held_back)
         elif self._is_logged:
             logger.warning("not listening (%s), trying again", words)

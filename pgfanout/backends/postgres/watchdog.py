@@ -1,4 +1,4 @@
-"""Watchdog: bounds the time that a connection may take to answer."""
+"""Watchdog: limits the time that a connection may take to answer."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ __all__ = ["Watchdog"]
 class Watchdog:
     """Cuts a connection that has not answered in time, or that has to stop now.
 
-    libpq waits for an answer without a limit, and closing a connection under the thread that
-    waits on it is unsafe. Shutting its socket down by another descriptor is safe: the waiting
-    thread gets an error and closes the connection itself.
+    libpq waits for an answer without a limit, and it is unsafe to close a connection while another thread waits on it.
+    Shutting its socket down through another descriptor is safe: the waiting thread gets an error and closes the
+    connection itself.
 
-    `_changed` guards the attributes below it; a shutdown doesn't block, so it is done inside.
-    The thread is started by `watch`, ends with its block, and is joined there: it holds the lock for moments only.
-    One thread uses `watch`, `limit`, `extend` and `expired`; any thread may call `stop`.
+    `_changed` guards the attributes below it. It is held during a shutdown, which does not block. `watch` starts the
+    guard's thread, and joins it when the block ends: the thread holds the lock for moments only. One thread uses
+    `watch`, `limit`, `extend` and `expired`. Any thread may call `stop`.
 
-    - A limit that is exceeded at the moment its block ends has cut the connection or it has not: the guard cuts, and
-      the block takes the deadline away, under the lock. A connection that was cut fails at its next use, and `expired`
+    - A limit that is exceeded just as its block ends either cuts the connection or does not: the guard cuts, and the
+      block removes the deadline, both under the lock. A connection that was cut fails at its next use, and `expired`
       says why.
-    - No deadline is left over for what comes later: each block of `limit` puts the one back that it found, and `watch`
-      begins without any.
-    - `expired` is set before the cut. The thread that gets the error of the cut connection sees it set. It does not
-      change any more after the block of `limit`.
-    - A duplicate is closed by the block that made it, once the lock's attributes no longer have it. So no descriptor is
-      shut down whose number is another's by now. A forked child closes its copies without the lock, which a thread that
-      it does not have may hold; it shuts nothing down, since that would end the parent's connection.
+    - No deadline outlives its block: `limit` restores the one that it found, and `watch` begins without one.
+    - `expired` is set before the cut, so the thread that gets the error sees it set. It does not change after the block
+      of `limit`.
+    - The block that makes a duplicate closes it, after the guarded attribute is cleared. So no descriptor is shut down
+      whose number the system has reused. A forked child closes its copies without the lock, which a thread of the
+      parent may hold. It shuts nothing down, since that would end the parent's connection.
     """
 
     def __init__(self) -> None:
@@ -45,11 +44,11 @@ class Watchdog:
         self._extension = self._latest = 0.0  # of the deadline: by how much it moves, and up to when
         self._stopped = False
         self.expired = False
-        """Whether a limit was exceeded; its user resets it."""
+        """Whether a limit was exceeded. Its user resets it."""
 
     @contextmanager
     def watch(self, descriptor: int) -> Iterator[None]:
-        """Watch a connection's socket while the block runs. Raises `RuntimeError` when no thread can be started."""
+        """Watch a connection's socket while the block runs. Raise `RuntimeError` if no thread can be started."""
         duplicate = socket.socket(fileno=os.dup(descriptor))
         thread: threading.Thread | None = None
         with self._changed:
@@ -70,7 +69,7 @@ class Watchdog:
 
     @contextmanager
     def watch_too(self, descriptor: int) -> Iterator[None]:
-        """Within `watch`: watch a second connection. Limits are for that one; `stop` cuts both."""
+        """Within `watch`, watch a second connection. Limits then apply to the second one. `stop` cuts both."""
         other = socket.socket(fileno=os.dup(descriptor))
         with self._changed:
             self._other = other
@@ -84,14 +83,14 @@ class Watchdog:
             other.close()
 
     def abandon(self) -> None:
-        """In a forked child: let go of the duplicates. The lock may be held for ever."""
+        """Close the duplicates in a forked child, without the lock, which may stay held for ever there."""
         for duplicate in (self._socket, self._other):
             if duplicate is not None:
                 duplicate.close()
 
     @contextmanager
     def limit(self, seconds: float, *, longest: float = 0.0) -> Iterator[None]:
-        """Cut the connection unless the block is done in `seconds`. `extend` grants more, up to `longest` in all."""
+        """Cut the connection if the block takes more than `seconds`. `extend` allows more, up to `longest` in all."""
         with self._changed:
             outer = self._deadline, self._extension, self._latest
             now = time.monotonic()
@@ -109,14 +108,14 @@ class Watchdog:
                 self._deadline, self._extension, self._latest = outer
 
     def extend(self) -> None:
-        """Within `limit`: the server has sent something, so its time begins anew. Never beyond `longest`."""
+        """Within `limit`, begin its time anew because the server has sent something. Never go beyond `longest`."""
         with self._changed:
             if self._deadline is not None:
                 until = min(time.monotonic() + self._extension, self._latest)
-                self._deadline = max(self._deadline, until)  # the guard wakes up at the old one, and looks again
+                self._deadline = max(self._deadline, until)  # the guard wakes up at the old deadline and checks again
 
     def stop(self) -> None:
-        """Cut the connection now, and each later one at once."""
+        """Cut the connection now, and each later one as soon as it is watched."""
         with self._changed:
             self._stopped = True
             self._cut(self._socket, self._other)
@@ -127,7 +126,7 @@ class Watchdog:
         return self._stopped
 
     def wait_stopped(self, seconds: float) -> bool:
-        """Sleep, but not beyond `stop`."""
+        """Block for some seconds, or until `stop` is called. Return whether it was."""
         with self._changed:
             return self._changed.wait_for(lambda: self._stopped, seconds)
 
@@ -150,5 +149,5 @@ class Watchdog:
                 try:
                     each.shutdown(socket.SHUT_RDWR)
                 except OSError:
-                    pass  # it is cut already
+                    pass  # cut already
         self._changed.notify_all()

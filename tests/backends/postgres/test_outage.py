@@ -63,9 +63,9 @@ def test_a_connection_that_is_lost_again_and_again_is_a_pair_of_lines_in_ten_sec
     assert lines() == [
         "not listening (cut), trying again",
         "listening again (after 0.1 s)",
-        "not listening (cut), trying again; so it was 39 times before",
+        "not listening (cut), trying again (39 more since the last such line)",
         "listening again (after 0.1 s)",
-        "not listening (cut), trying again; so it was 39 times before",
+        "not listening (cut), trying again (39 more since the last such line)",
         "listening again (after 0.1 s)",
     ]
 

@@ -1,4 +1,4 @@
-"""Running a script of SQL on a server, for the command line."""
+"""Running an SQL script on a server, for the command line."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["ScriptError", "run_script"]
 
 
 class ScriptError(PgFanoutError):
-    """The server can't be reached or refused; the message is one line, without the connection string."""
+    """The server can't be reached or has refused the script. The message is one line without the connection string."""
 
 
 def run_script(conninfo: str, script: str) -> None:
-    """Run it in a transaction of its own. Blocks for as long as it takes, waiting for locks included.
+    """Run a script in its own transaction. Block for as long as it takes, including waits for locks.
 
-    Raises `HubConfigurationError` for a connection string that can't be read, and `ScriptError`.
+    Raise `HubConfigurationError` for an invalid connection string, and `ScriptError`.
     """
     parameters = parse(conninfo)
     try:
@@ -28,7 +28,7 @@ def run_script(conninfo: str, script: str) -> None:
         message = _line(error)
     else:
         return
-    raise ScriptError(message)  # outside the handler: the driver's frames hold the password
+    raise ScriptError(message)  # raised outside the handler, since the driver's frames hold the password
 
 
 def _line(error: psycopg.Error) -> str:

@@ -28,7 +28,7 @@ from .streams.detached import are_moving
 from .streams.detached.streamer import streamer
 from .streams.endings import background
 from .streams.limiter import set_server_threads
-from .streams.threaded import close_forgotten, live_streams
+from .streams.threaded import close_dropped, live_streams
 from .threads import start_thread
 
 __all__ = ["post_worker_init", "worker_exit"]
@@ -37,7 +37,7 @@ logger = logging.getLogger("pgfanout")
 
 _WATCH_INTERVAL = 0.05
 _START_TIME = 2.0
-_FAREWELL_TIME = 1.0
+_END_TIME = 1.0
 _CLOSE_TIME = 0.5
 
 
@@ -68,7 +68,7 @@ def worker_exit(server: Any, worker: Any) -> None:
     """Close what is still open when the worker leaves without having been told to stop."""
     if _quitting is not None:
         _quitting.leave()
-    _say_goodbye()
+    _end_streams()
 
 
 def _log_with(worker: Any) -> None:
@@ -169,7 +169,7 @@ def _watch(worker: Any, quitting: _Quitting | None) -> None:
     if worker.alive:
         _stop_without_master(master)
     _end_idle_connections(worker)
-    _say_goodbye()
+    _end_streams()
     if quitting is not None:
         time.sleep(_CLOSE_TIME)  # a worker that has nothing to do is gone by then, and this thread with it
         quitting.interrupt()
@@ -200,16 +200,16 @@ def _end_idle_connections(worker: Any) -> None:
                 connection.sock.shutdown(socket.SHUT_RD)
 
 
-def _say_goodbye() -> None:
+def _end_streams() -> None:
     """End every stream with `close`; cut the ones whose client doesn't take it."""
     closing = [start_thread("pgfanout-closer", hub.close, _CLOSE_TIME) for hub in live_hubs()]
     for thread in closing:
         thread.join(_CLOSE_TIME)
-    deadline = time.monotonic() + _FAREWELL_TIME
-    close_forgotten()
+    deadline = time.monotonic() + _END_TIME
+    close_dropped()
     while (live_streams() or are_moving()) and time.monotonic() < deadline:
         time.sleep(_WATCH_INTERVAL)
-        close_forgotten()
+        close_dropped()
     for stream in live_streams():
         stream.cut()
     if not streamer.wait_until_empty(max(0.0, deadline - time.monotonic())):

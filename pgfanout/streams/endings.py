@@ -25,10 +25,12 @@ class Endings:
     __slots__ = ("_functions",)
 
     def __init__(self) -> None:
-        self._functions: list[Callable[[], object]] = []  # a deque takes ten times the memory, for each stream
+        self._functions: list[Callable[[], object]] | None = None  # most streams have none
 
     def append(self, function: Callable[[], object]) -> Callable[[], object]:
         """Add a function, and return it."""
+        if self._functions is None:
+            self._functions = []
         self._functions.append(function)
         return function
 

@@ -32,14 +32,14 @@ from .detached import DetachedStream, reason_to_stay
 from .detached.streamer import streamer
 from .endings import Endings
 from .limiter import Place, StreamLimiter, hooks_are_installed
-from .threaded import Source, ThreadedStream, close_abandoned, close_forgotten
+from .threaded import Source, ThreadedStream, close_dropped, close_left
 
 __all__ = ["Answer", "StreamEndpoint", "check_detach"]
 
 logger = logging.getLogger("pgfanout")
 
 _CONFIGURED = "it is configured so"
-_SETTLE_TIME = 0.5
+_CLOSE_TIME = 0.5
 _SOON = 2.0
 """The longest time in seconds after which a client is asked to reconnect while the hub is not listening yet."""
 _LOG_EVERY = 60.0
@@ -80,19 +80,22 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class _Start:
-    """Where a stream begins: with the events `after` a number, or with the next event. `resumed` says that the client
-    reconnects and that nobody knows which events it has missed."""
+class _Request:
+    """What a stream is made of. It begins with the events `after` a number, or with the next event."""
 
+    environ: Mapping[str, Any]
+    topics: list[Topic]
+    place: Place
     after: int | None
     resumed: bool
+    """Whether the client reconnects and nobody knows which events it has missed."""
 
 
 class StreamEndpoint:
     """Opens streams of one hub within the limits of one limiter.
 
     All times are seconds. A keepalive comment is sent after `keepalive` of silence. A client that acknowledges nothing
-    for `client_timeout` is dropped. The first stream waits up to `start_timeout` until the hub listens, and no other
+    for `client_timeout` is cut. The first stream waits up to `start_timeout` until the hub listens, and no other
     stream waits. A refused client is asked to reconnect after about `retry_after`. `detach` is "auto" (streams leave
     their threads where that is safe) or "never".
     """
@@ -142,17 +145,17 @@ class StreamEndpoint:
         if environ.get("REQUEST_METHOD") == "HEAD":
             return Answer("200 OK", list(sse.HEADERS), [])
         _warn_without_hooks(environ)
-        wanted, endings = topics(channels, tenant_id), Endings()
+        wanted = topics(channels, tenant_id)
         try:
-            body = self._open(environ, wanted, user_id, mode, endings)
+            body, place = self._open(environ, wanted, user_id, mode)
         except _REFUSALS as error:
             self._log_refusal(error)
             return self._refusal(environ, error)
-        return Answer("200 OK", list(sse.HEADERS), body, endings)
+        return Answer("200 OK", list(sse.HEADERS), body, place)
 
     def _open(
-        self, environ: Mapping[str, Any], wanted: list[Topic], user_id: Hashable, mode: str, endings: Endings
-    ) -> ThreadedStream | DetachedStream:
+        self, environ: Mapping[str, Any], wanted: list[Topic], user_id: Hashable, mode: str
+    ) -> tuple[ThreadedStream | DetachedStream, Place]:
         reason = _CONFIGURED if mode == "never" else reason_to_stay(environ)
         connection = server_socket(environ)
         if connection is not None:
@@ -165,10 +168,10 @@ class StreamEndpoint:
             client.send_at_once()
             asked = sse.last_event_id(environ)
             after = numbered(asked) if self.hub.has_history else 0
-            start = _Start(after or None, resumed=bool(asked) and not after)
+            request = _Request(environ, wanted, place, after or None, resumed=bool(asked) and not after)
             if reason or connection is None:
-                return self._subscribed_stream(environ, wanted, place, reason, start, endings)
-            return self._detaching_stream(connection, environ, wanted, place, start, endings)
+                return self._subscribe(request, reason), place
+            return self._detach(request, connection), place
         except BaseException:
             place()
             raise
@@ -180,61 +183,28 @@ class StreamEndpoint:
             reason = self.hub.stats().last_error or "no answer yet"
             raise HubTimeoutError(f"the hub is not listening yet: {reason}")
 
-    def _subscribed_stream(
-        self,
-        environ: Mapping[str, Any],
-        wanted: list[Topic],
-        place: Place,
-        reason: str,
-        start: _Start,
-        endings: Endings,
-    ) -> ThreadedStream:
-        channels, tenant = [topic.channel for topic in wanted], wanted[0].tenant
-        subscription = self.hub.subscribe(channels, tenant, after=start.after, start_timeout=self.start_timeout)
-        return self._stream_in_thread(environ, subscription, place, reason, endings, resumed=start.resumed)
+    def _subscribe(self, request: _Request, reason: str) -> ThreadedStream:
+        channels, tenant = [topic.channel for topic in request.topics], request.topics[0].tenant
+        subscription = self.hub.subscribe(channels, tenant, after=request.after, start_timeout=self.start_timeout)
+        return self._stay(request, subscription, reason, resumed=request.resumed)
 
-    def _stream_in_thread(
-        self,
-        environ: Mapping[str, Any],
-        source: Source,
-        place: Place,
-        reason: str,
-        endings: Endings,
-        *,
-        resumed: bool,
-    ) -> ThreadedStream:
-        def release() -> None:
-            place()
-            endings.run()
-
+    def _stay(self, request: _Request, source: Source, reason: str, *, resumed: bool) -> ThreadedStream:
         core_of(self.hub).count_kept_in_thread(reason)
-        client = ClientSocket(environ)
-        return ThreadedStream(source, keepalive=self.keepalive, resumed=resumed, client=client, on_close=release)
+        client = ClientSocket(request.environ)
+        return ThreadedStream(source, keepalive=self.keepalive, resumed=resumed, client=client, on_close=request.place)
 
-    def _detaching_stream(
-        self,
-        connection: socket.socket,
-        environ: Mapping[str, Any],
-        wanted: list[Topic],
-        place: Place,
-        start: _Start,
-        endings: Endings,
-    ) -> DetachedStream:
-        def release() -> None:  # called in the streamer's thread, which the application's functions must not block
-            place()
-            endings.run_in_background()
-
+    def _detach(self, request: _Request, connection: socket.socket) -> DetachedStream:
         def stay(reason: str) -> ThreadedStream:
             if not self.hub.has_listened:
                 self._check_hub(can_wait=False)
-            _with_room(place.keep_thread)
+            _with_room(request.place.keep_thread)
             follower = core.follow_in_thread(feed, reader)
-            return self._stream_in_thread(environ, follower, place, reason, endings, resumed=resumed)
+            return self._stay(request, follower, reason, resumed=resumed)
 
         core = core_of(self.hub)
-        feed, reader = core.follow(wanted, streamer, start.after)
+        feed, reader = core.follow(request.topics, streamer.mailbox, request.after)
         # `early` is read after `follow`: a reader of an early feed gets a refresh anyway, when the hub listens.
-        resumed = start.resumed and not feed.early
+        resumed = request.resumed and not feed.early
         return DetachedStream(
             connection,
             feed,
@@ -242,7 +212,7 @@ class StreamEndpoint:
             resumed=resumed,
             keepalive=self.keepalive,
             stay=stay,
-            release=release,
+            release=request.place,
         )
 
     def _log_refusal(self, error: PgFanoutError) -> None:
@@ -272,12 +242,12 @@ class StreamEndpoint:
 
 def _with_room(take: Callable[[], _Taken]) -> _Taken:
     """Return a place from the limiter. If there is none, block up to 0.5 s until streams have ended, and try again."""
-    close_forgotten()
+    close_dropped()
     try:
         return take()
     except TooManyStreamsError:
-        streamer.settle(_SETTLE_TIME)
-        close_abandoned()
+        streamer.close_left(_CLOSE_TIME)
+        close_left()
     return take()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Hashable
 
 from ..errors import TooManyStreamsError, TooManyStreamsForUserError
 from ..fork import renew_in_children
+from .endings import Endings
 
 __all__ = ["Place", "StreamLimiter", "hooks_are_installed", "set_server_threads", "thread_cap"]
 
@@ -133,12 +134,14 @@ class StreamLimiter:
                     del self._open_by_user[place.user_id]
 
 
-class Place:
-    """One stream's place among those that a limiter allows. Call it to give the place back."""
+class Place(Endings):
+    """One stream's place among those that a limiter allows. Call it when the stream has ended: it gives the place back
+    and calls the functions that were appended, in the background if the stream is detached."""
 
     __slots__ = ("_limiter", "detached", "done", "user_id")
 
     def __init__(self, limiter: StreamLimiter, user_id: Hashable, detached: bool) -> None:
+        super().__init__()
         self.user_id = user_id
         self.detached = detached
         self.done = False
@@ -153,3 +156,7 @@ class Place:
 
     def __call__(self) -> None:
         self._limiter._release(self)
+        if self.detached:
+            self.run_in_background()
+        else:
+            self.run()

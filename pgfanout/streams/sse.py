@@ -17,9 +17,9 @@ __all__ = [
     "CURSOR_TYPE",
     "HEADERS",
     "KEEPALIVE",
+    "closing",
     "encode",
     "encode_all",
-    "farewell",
     "keepalive",
     "last_event_id",
     "opening",
@@ -90,7 +90,7 @@ def keepalive(number: int | None) -> bytes:
     return b"%bid: %d\n%b" % (KEEPALIVE, number, _CURSOR) if number else KEEPALIVE
 
 
-def farewell(retry_spread: float = 3.0) -> bytes:
+def closing(retry_spread: float = 3.0) -> bytes:
     """Return the last bytes of a stream. Browsers reconnect after a random part of `retry_spread` seconds, so that not
     all of them reconnect at once."""
     return retry(random.uniform(0.1, 1.0) * retry_spread) + encode(CLOSE_EVENT)

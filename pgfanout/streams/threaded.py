@@ -13,14 +13,14 @@ from ..event import CLOSE_EVENT, Event
 from . import sse
 from .client import ClientSocket, has_vanished
 
-__all__ = ["Source", "ThreadedStream", "close_abandoned", "close_forgotten", "forget", "live_streams"]
+__all__ = ["Source", "ThreadedStream", "close_dropped", "close_later", "close_left", "live_streams"]
 
 # No WeakSet: listing one fails when another thread opens or closes a stream meanwhile.
 _live: weakref.WeakKeyDictionary[ThreadedStream, None] = weakref.WeakKeyDictionary()
 
 # What a finaliser leaves here is closed later: it may run in the middle of anything, with locks
 # held that closing needs. This queue's `put` is made to be called there.
-_forgotten: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+_dropped: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
 
 
 def live_streams() -> list[ThreadedStream]:
@@ -28,31 +28,31 @@ def live_streams() -> list[ThreadedStream]:
     return [stream for ref in _live.keyrefs() if (stream := ref()) is not None]
 
 
-def close_abandoned() -> bool:
+def close_left() -> bool:
     """Close the streams whose client has left, and tell whether there were any.
 
     Their threads would notice at the next write, a keepalive at the latest.
     """
-    abandoned = [stream for stream in live_streams() if stream.client_has_left()]
-    for stream in abandoned:
+    left = [stream for stream in live_streams() if stream.client_has_left()]
+    for stream in left:
         stream._close(stalled=False)
-    return bool(abandoned)
+    return bool(left)
 
 
-def close_forgotten() -> None:
+def close_dropped() -> None:
     """Close the streams that were dropped without a `close`, such as those of a response that an
     `after_request` function failed on."""
     while True:
         try:
-            _forgotten.get_nowait()()
+            _dropped.get_nowait()()
         except queue.Empty:
             return
 
 
-def forget(*closes: Callable[[], object]) -> None:
-    """Have something called by the next `close_forgotten`; for finalisers."""
+def close_later(*closes: Callable[[], object]) -> None:
+    """Have something called by the next `close_dropped`; for finalisers."""
     for close in closes:
-        _forgotten.put(close)
+        _dropped.put(close)
 
 
 def _nothing() -> None:
@@ -104,8 +104,8 @@ class ThreadedStream:
         self._retry_spread = retry_spread
         self._client = client
         self._on_close = [on_close]  # empty once it was called: taking it is atomic, and several threads may close
-        self._told: int | None = None
-        """The number that its client was told last, other than by an event."""
+        self._sent_number: int | None = None
+        """The last number that was sent to its client, other than with an event."""
         # No bound method: a cycle would keep a dropped stream until a collection.
         self._next = ThreadedStream._open
         self._closed = False
@@ -135,8 +135,8 @@ class ThreadedStream:
 
     def __del__(self) -> None:
         if not self._closed:
-            forget(self._source.close)
-            forget(*self._on_close)
+            close_later(self._source.close)
+            close_later(*self._on_close)
 
     def client_has_left(self) -> bool:
         """Whether the client has closed the connection; False where that can't be known."""
@@ -149,19 +149,19 @@ class ThreadedStream:
 
     def _open(self) -> bytes:
         self._next = ThreadedStream._follow
-        self._told = self._source.cursor
-        return sse.opening(self._resumed, number=self._told)
+        self._sent_number = self._source.cursor
+        return sse.opening(self._resumed, number=self._sent_number)
 
     def _follow(self) -> bytes:
         try:
             events = self._source.get_all(self._keepalive * random.uniform(0.9, 1.0))
         except queue.Empty:
-            told, self._told = self._told, self._source.cursor
-            return sse.keepalive(self._told if self._told != told else None)
+            sent, self._sent_number = self._sent_number, self._source.cursor
+            return sse.keepalive(self._sent_number if self._sent_number != sent else None)
         if events[-1] is not CLOSE_EVENT:
             return sse.encode_all(events)
         self._next = ThreadedStream._end
-        return sse.encode_all(events[:-1]) + sse.farewell(self._retry_spread)
+        return sse.encode_all(events[:-1]) + sse.closing(self._retry_spread)
 
     def _end(self) -> bytes:
         if self._client is not None:

@@ -121,7 +121,7 @@ def test_a_keepalive_with_a_number_has_it_in_a_block_with_data() -> None:
 
 
 def test_a_farewell_is_one_block_of_a_retry_and_close() -> None:
-    head, _, rest = sse.farewell(3.0).partition(b"\n")
+    head, _, rest = sse.closing(3.0).partition(b"\n")
     assert rest == b"event: close\ndata: {}\n\n"
     assert 300 <= int(head.removeprefix(b"retry: ")) <= 3000
 

@@ -70,7 +70,7 @@ def test_an_idle_client_knows_how_far_it_has_come(client: Client, stream: bytes,
 
 
 def test_a_farewell_says_when_to_come_back(client: Client) -> None:
-    messages, id, retry = client(sse.opening(number=40) + sse.farewell(3.0))
+    messages, id, retry = client(sse.opening(number=40) + sse.closing(3.0))
     assert (messages, id) == ([("pgfanout.cursor", "{}"), ("close", "{}")], "40")
     assert retry is not None and 300 <= retry <= 3000
 

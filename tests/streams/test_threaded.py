@@ -15,7 +15,7 @@ from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, MemoryHub
 from pgfanout.delivery.backlog import Backlog
 from pgfanout.streams import ThreadedStream, sse
 from pgfanout.streams.client import ClientSocket
-from pgfanout.streams.threaded import close_abandoned, close_forgotten, live_streams
+from pgfanout.streams.threaded import close_dropped, close_left, live_streams
 
 from ..support.sse import EventStreamParser, SentEvent, parse
 from ..support.subscriptions import FedSubscription
@@ -50,10 +50,10 @@ def stream(subscription: FedSubscription) -> Iterator[ThreadedStream]:
 @pytest.fixture(autouse=True)
 def nothing_forgotten() -> Iterator[None]:
     gc.collect()
-    close_forgotten()
+    close_dropped()
     yield
     gc.collect()
-    close_forgotten()
+    close_dropped()
 
 
 def number(value: int) -> Event:
@@ -242,7 +242,7 @@ def test_the_place_is_given_back_once_however_many_close(subscription: FedSubscr
         for future in [pool.submit(stream.close) for _ in range(8)]:
             future.result(PATIENCE)
     del stream
-    close_forgotten()
+    close_dropped()
     assert closed == ["place"]
 
 
@@ -296,7 +296,7 @@ def test_a_stream_that_was_dropped_is_closed_when_the_next_one_is_asked_for() ->
     subscription = FedSubscription(1)
     ThreadedStream(subscription, on_close=lambda: closed.append("place"))
     before = subscription.closed
-    close_forgotten()
+    close_dropped()
     assert (before, subscription.closed) == (False, True)
     assert closed == ["place"]
 
@@ -305,7 +305,7 @@ def test_a_stream_that_was_closed_is_not_closed_again_when_it_is_dropped() -> No
     closed: list[str] = []
     ThreadedStream(FedSubscription(1), on_close=lambda: closed.append("place")).close()
     gc.collect()
-    close_forgotten()
+    close_dropped()
     assert closed == ["place"]
 
 
@@ -313,7 +313,7 @@ def test_a_stream_that_could_not_be_made_is_not_closed_when_it_is_dropped(subscr
     with pytest.raises(ValueError, match="keepalive"):
         ThreadedStream(subscription, keepalive=0)
     gc.collect()
-    close_forgotten()
+    close_dropped()
     assert not subscription.closed
 
 
@@ -379,14 +379,14 @@ def test_streams_whose_clients_have_left_are_closed_and_the_others_stay(
     server, client = ends
     subscription = FedSubscription(1)
     left = ThreadedStream(subscription, client=ClientSocket({"gunicorn.socket": server}))
-    assert close_abandoned() is False
+    assert close_left() is False
     client.close()
     assert left.client_has_left()
-    assert close_abandoned() is True
+    assert close_left() is True
     assert subscription.closed
     assert left not in live_streams()
     assert stream in live_streams()
-    assert close_abandoned() is False
+    assert close_left() is False
 
 
 def drain(subscription: FedSubscription) -> list[Event]:

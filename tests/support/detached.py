@@ -22,6 +22,8 @@ from types import TracebackType
 from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, NotifyHub
 from pgfanout.hub import core_of
 from pgfanout.streams.detached.connection import Connection
+from pgfanout.streams.detached.loop import Loop
+from pgfanout.streams.detached.mailbox import Mailbox
 from pgfanout.streams.detached.streamer import Streamer, streamer
 from pgfanout.topic import topics
 
@@ -135,6 +137,13 @@ class Dechunker:
         return b"".join(content)
 
 
+def loop_without_thread() -> Loop:
+    """A loop that a test drives. `abandon` it, and its mailbox, in the end."""
+    mailbox = Mailbox(lambda: None)
+    mailbox.prepare()
+    return Loop(mailbox)
+
+
 class Client:
     """The client's end of a stream: what it has received, as bytes, content and events."""
 
@@ -219,7 +228,7 @@ class DetachedSubscription:
         head = b": open\n\n" if reads else b"x" * (16 * BUFFER)
         try:
             streamer.prepare()
-            feed, position = core_of(hub).follow(wanted, streamer)
+            feed, position = core_of(hub).follow(wanted, streamer.mailbox)
         except BaseException:
             server.close()
             connection.close()
@@ -304,7 +313,7 @@ class DetachedSubscription:
     def _has_everything(self) -> bool:
         """Whether all that the hub has offered by now was read."""
         answer: list[bool] = []
-        if not self._streamer._do(lambda: answer.append(self._is_current())):
+        if not self._streamer.mailbox.call(lambda: answer.append(self._is_current())):
             return False  # it has been let go, so the end is on its way
         eventually(lambda: answer, PATIENCE, 0.0005)
         return answer[0] and not select.select([self._client.connection], [], [], 0)[0]

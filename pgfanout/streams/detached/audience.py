@@ -2,98 +2,183 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from ...delivery.feed import Feed
-from .broadcast import Broadcast, Written
+from ...delivery.few import Few, Many, excluding, including, members
+from ...event import REFRESH_EVENT
+from .. import sse
+from .broadcast import Broadcast
 from .connection import Connection
 
-__all__ = ["Audience"]
+__all__ = ["Audience", "FeedError", "reading_feed"]
+
+
+class FeedError(Exception):
+    """An error, the cause of this one, that concerns all connections of a feed."""
+
+
+@contextmanager
+def reading_feed() -> Iterator[None]:
+    """Raise a `FeedError` for every error in here."""
+    try:
+        yield
+    except Exception as error:
+        raise FeedError from error
 
 
 class Audience:
-    """The connections of one feed: those that a loop has admitted and not let go.
+    """The connections of one feed: those that the loop has admitted and not closed.
 
-    `current` are those that stand where `reader` does, which they share. They are known by their descriptors: one dict
-    for bodies that end with the connection, and one for chunked ones.
+    The current ones share `reader`: they have everything before its place, or get it with the broadcast. Each of the
+    others has a reader of its own until it has come as far.
     """
 
-    __slots__ = ("broadcast", "current", "ended", "feed", "has_news", "reader", "replaying", "size", "written_at")
+    __slots__ = ("_current", "_replaying", "broadcast", "ended", "feed", "reader", "size", "written_at")
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
         self.reader = feed.reader()
-        self.current: tuple[dict[int, Connection], dict[int, Connection]] = ({}, {})
-        self.replaying: dict[Connection, None] = {}  # a set that keeps the order
-        """Those that read the log."""
+        self._current: Few[Connection] = None
+        self._replaying: Few[Connection] = None
         self.size = 0
-        """With those that are not current."""
+        """How many connections there are, current or not."""
         self.broadcast: Broadcast | None = None
-        """What the current ones are about to get; `reader` is behind it already."""
-        self.has_news = False
-        """Whether its feed has had news since the broadcast began."""
+        """What the current ones are about to get. The place of `reader` is behind it already."""
         self.ended = False
-        """Whether the feed has ended, and its reader has read all of it."""
+        """Whether the feed has ended, and `reader` has read all of it."""
         self.written_at = 0.0
         """When the current ones were written to last."""
 
     @property
-    def current_size(self) -> int:
-        """How many are current."""
-        return len(self.current[False]) + len(self.current[True])
+    def current(self) -> tuple[Connection, ...]:
+        """The connections that have everything that was read from the feed."""
+        return members(self._current)
 
-    def all_current(self) -> list[Connection]:
-        """Those that are current."""
-        return [*self.current[False].values(), *self.current[True].values()]
+    @property
+    def replaying(self) -> tuple[Connection, ...]:
+        """The connections that read the log."""
+        return members(self._replaying)
+
+    @property
+    def current_size(self) -> int:
+        """How many connections are current."""
+        return len(self._current) if isinstance(self._current, Many) else self._current is not None
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the feed has something that was not read for the current ones."""
+        return not self.ended and self.feed.has_news(self.reader)
 
     def is_current(self, connection: Connection) -> bool:
-        """Whether it has everything that the current ones have."""
+        """Whether a connection has everything that the current ones have."""
         return connection.reader is self.reader
 
     def join(self, connection: Connection) -> None:
-        """It belongs here from now on, and is not current yet."""
+        """Add a connection, which is not current yet."""
         self.size += 1
-        self.note_replay(connection)
+        self._note_replay(connection)
 
     def leave(self, connection: Connection) -> None:
-        """It does not belong here any more. Before it is closed, since it is known by its descriptor."""
+        """Remove a connection."""
         self.exclude(connection)
-        self.replaying.pop(connection, None)
+        self._replaying = excluding(self._replaying, connection)
         self.size -= 1
 
-    def note_replay(self, connection: Connection) -> None:
-        """Note whether it reads the log now."""
-        if connection.reader.behind:
-            self.replaying[connection] = None
-        else:
-            self.replaying.pop(connection, None)
-
     def include(self, connection: Connection) -> None:
-        """It is current from now on, unless it has left."""
-        if connection.open:
-            # The log may have told it more than had been offered when the shared reader came here. All of that is
-            # before this position.
-            self.reader.advance(connection.reader.number)
-            connection.reader = self.reader
-            self.current[connection.chunked][connection.descriptor] = connection
+        """Make an open connection a current one."""
+        # The log may have told it more than had been offered when the shared reader came here. All of that is before
+        # this position.
+        self.reader.advance(connection.reader.number)
+        connection.reader = self.reader
+        self._current = including(self._current, connection)
 
     def exclude(self, connection: Connection) -> None:
-        """It goes its own way from now on. Idempotent."""
-        if self.current[connection.chunked].pop(connection.descriptor, None) is not None:
+        """Give a connection a reader of its own. Idempotent."""
+        if self.is_current(connection):
+            self._current = excluding(self._current, connection)
             connection.reader = self.reader.copy()
             if self.broadcast is not None and (data := self.broadcast.withdraw(connection)):
                 connection.rest = (data, *connection.rest)
 
+    def catch_up(self, connection: Connection) -> bool:
+        """Write to a connection what it lacks, and `close` after it when the feed has ended. Return whether it lacks
+        nothing. Otherwise its socket is full, the log has what comes next, or it has come further than the others.
+
+        Raises `FeedError`, and `OSError` of the connection.
+        """
+        if not connection.write() or connection.ending:  # nothing is read before what was read has left
+            return False
+        reader = connection.reader
+        with reading_feed():
+            events = self.feed.read(reader, self.reader.position)
+            frames = list(map(sse.encode, events))
+        if frames:
+            connection.put(*frames)
+        self._note_replay(connection)
+        if self.ended:
+            connection.put_closing()
+        return connection.write() and not reader.behind and reader.position <= self.reader.position
+
+    def read_news(self) -> tuple[Connection, ...]:
+        """Read the feed's news for the current ones, and begin to write them. Return the connections that have to be
+        advanced on their own."""
+        self.ended = self.feed.ended  # asked first: what comes after the end is not taken
+        events = self.feed.read(self.reader, readers=self.current_size)
+        if self.reader.behind:
+            return self._send_to_log()
+        if events and self._current is not None:
+            self.start(sse.encode_all(events))
+        # A gap ends a replay, whether the log answers or not.
+        return self.replaying if any(event is REFRESH_EVENT for event in events) else ()
+
     def start(self, data: bytes) -> None:
         """Begin to write data to all that are current; `write_slice` goes on until there is no `broadcast`."""
-        self.broadcast = Broadcast(*self.current, data)
+        self.written_at = time.monotonic()
+        self.broadcast = Broadcast(self.current, data)
 
-    def write_slice(self) -> Written:
-        """Write to some of those that have not got what is broadcast. The others of them are current all the same: what
-        they lack goes with them when they are excluded."""
+    def write_slice(self) -> list[tuple[Connection, Exception | None]]:
+        """Write to some of those that have not got what is broadcast. Return the connections that took less, which are
+        not current any more, and those that failed, with the error.
+
+        The connections that are left are current all the same: what they lack goes with them when they are excluded.
+        """
         assert self.broadcast is not None
         written = self.broadcast.write_slice()
-        for connection, rest in written.rests:
+        for connection, rest, _ in written:
             self.exclude(connection)
             connection.rest = (rest, *connection.rest)
         if self.broadcast.done:
             self.broadcast = None
-        return written
+        return [(connection, error) for connection, _, error in written]
+
+    def silent_since(self, connection: Connection) -> float | None:
+        """When a connection was written to last. None if it is being written to, or about to be."""
+        behind = connection.reader.behind
+        if not self.is_current(connection) and (connection.rest or not behind):
+            return None
+        return connection.since if behind else max(connection.since, self.written_at)
+
+    def finish(self) -> tuple[Connection, ...]:
+        """The current ones have what was read, or take it along. Return the connections that have to be advanced on
+        their own: all of them, when the feed has ended."""
+        if self.ended:
+            return (*self.current, *self.replaying)
+        if self.feed.members == self.current_size:
+            self.feed.drop_read(self.reader.position)
+        return ()
+
+    def _send_to_log(self) -> tuple[Connection, ...]:
+        """What the current ones need next is gone from the feed."""
+        connections = self.current
+        for connection in connections:
+            self.exclude(connection)
+            self._note_replay(connection)
+        self.reader = self.feed.reader()
+        return connections
+
+    def _note_replay(self, connection: Connection) -> None:
+        note = including if connection.reader.behind else excluding
+        self._replaying = note(self._replaying, connection)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 from . import held
 from .connection import Connection, chunk
 
-__all__ = ["Broadcast", "Written"]
+__all__ = ["Broadcast", "Shortfall"]
 
 _FEW = 16
 _TOO_LONG = 0.001
@@ -19,12 +19,13 @@ _SLICE = 8 * _FEW
 """Writes of one slice, which take about a millisecond: others wait so long for their news."""
 
 
-class Written(NamedTuple):
-    """What became of a slice, apart from the connections that took everything."""
+class Shortfall(NamedTuple):
+    """A connection that did not take everything."""
 
-    rests: list[tuple[Connection, memoryview]]
-    """Those that took less, and what they did not take."""
-    failures: list[tuple[Connection, Exception]]
+    connection: Connection
+    rest: memoryview
+    error: Exception | None
+    """None if its socket is full."""
 
 
 class Broadcast:
@@ -34,11 +35,10 @@ class Broadcast:
     thread.
     """
 
-    def __init__(self, plain: Mapping[int, Connection], chunked: Mapping[int, Connection], data: bytes) -> None:
-        """Connections by their descriptors: those whose bodies end with the connection, and those with chunked ones."""
-        self._frames = data, chunk(data) if chunked else b""
-        self._left: dict[int, Connection] = {**plain, **chunked}
-        self._descriptors = list(self._left)
+    def __init__(self, connections: tuple[Connection, ...], data: bytes) -> None:
+        self._frames = data, chunk(data)
+        self._connections = connections
+        self._left = dict.fromkeys(connections)
         self._at = 0
         self._write: Callable[[int, bytes], int] = os.write
 
@@ -48,43 +48,44 @@ class Broadcast:
         return not self._left
 
     def withdraw(self, connection: Connection) -> bytes:
-        """Write to this connection no more. What it was to get; nothing if it has got that."""
-        if self._left.get(connection.descriptor) is not connection:
+        """Write to this connection no more. Return what it was to get, nothing if it has got that."""
+        if connection not in self._left:
             return b""
-        del self._left[connection.descriptor]
+        del self._left[connection]
         return self._frames[connection.chunked]
 
-    def write_slice(self) -> Written:
-        """Write to the next connections.
+    def write_slice(self) -> list[Shortfall]:
+        """Write to the next connections. Return those that did not take everything.
 
         Each write gives the interpreter up, which ordinary requests are glad of. A thread that computes, though, keeps
         it for some milliseconds each time, and thousands of streams would wait for seconds: when a few writes have
         taken that long, the others hold it.
         """
-        written = Written([], [])
+        shortfalls: list[Shortfall] = []
         end = self._at + _SLICE
         while self._at < end and self._left:
             began = time.monotonic()
-            self._write_few(written)
+            self._write_few(shortfalls)
             if time.monotonic() - began > _FEW * _TOO_LONG:
                 self._write = held.write
-        return written
+        return shortfalls
 
-    def _write_few(self, written: Written) -> None:
-        pop, frames, write = self._left.pop, self._frames, self._write
-        descriptors = self._descriptors[self._at : self._at + _FEW]
+    def _write_few(self, shortfalls: list[Shortfall]) -> None:
+        left, frames, write = self._left, self._frames, self._write
+        connections = self._connections[self._at : self._at + _FEW]
         self._at += _FEW
-        for descriptor in descriptors:
-            connection = pop(descriptor, None)
-            if connection is None:
+        for connection in connections:
+            if connection not in left:
                 continue  # it was withdrawn
+            del left[connection]
             data = frames[connection.chunked]
+            error = None
             try:
-                sent = write(descriptor, data)
+                sent = write(connection.descriptor, data)
             except BlockingIOError:
                 sent = 0
-            except Exception as error:
-                written.failures.append((connection, error))
-                continue
+            except Exception as raised:
+                # Its traceback has this frame, and so `shortfalls`: a cycle, in which the connection would stay.
+                sent, error = 0, raised.with_traceback(None)
             if sent != len(data):
-                written.rests.append((connection, memoryview(data)[sent:]))
+                shortfalls.append(Shortfall(connection, memoryview(data)[sent:], error))

@@ -19,7 +19,7 @@ _MANY = 1024
 """Parts that one `writev` takes (IOV_MAX)."""
 
 _PIECE = 16_384
-_MOST_HEARD = 65_536
+_MOST_RECEIVED = 65_536
 """Bytes that a client may send: a pipelined request of ordinary size, and not what fills the kernel's memory."""
 
 LAST_CHUNK = b"0\r\n\r\n"
@@ -42,19 +42,19 @@ class Connection(Ticking):
     """
 
     __slots__ = (
+        "blocked",
         "chunked",
         "descriptor",
         "ending",
         "feed",
-        "heard",
         "keepalive",
         "on_close",
         "open",
         "reader",
+        "received",
         "rest",
+        "sent_number",
         "since",
-        "told",
-        "waiting",
     )
 
     def __init__(
@@ -68,8 +68,8 @@ class Connection(Ticking):
         keepalive: float,
         on_close: Callable[[], object],
     ) -> None:
-        """Owns the descriptor of a non-blocking socket. `head` is what is written first; it tells the reader's number,
-        if that has one."""
+        """Owns the descriptor of a non-blocking socket. `head` is what is written first; it has the reader's number,
+        if there is one."""
         self.open = True
         self.descriptor = descriptor
         """-1 once it is closed."""
@@ -80,14 +80,14 @@ class Connection(Ticking):
         self.on_close = on_close
         self.rest: tuple[bytes | memoryview, ...] = (head,) if head else ()
         """What its socket has not taken yet."""
-        self.heard = 0
+        self.received = 0
         """How many bytes its client has sent."""
         self.since = time.monotonic()
         """When it was written to last, apart from what went to its whole audience."""
         self.tick = -1
-        self.told = reader.number
-        """The number that its client was told last, other than by an event."""
-        self.waiting = False
+        self.sent_number = reader.number
+        """The last number that was sent to its client, other than with an event."""
+        self.blocked = False
         """Whether its socket had no room, and the streamer waits for some."""
         self.ending = False
         """Whether `rest` is the last that it gets."""
@@ -105,13 +105,13 @@ class Connection(Ticking):
             self.rest += parts
 
     def put_keepalive(self, number: int) -> None:
-        """Have a keepalive written next, with the number (0: none) unless its client was told that one last."""
-        self.put(sse.keepalive(number if number != self.told else 0))
-        self.told = number or self.told
+        """Have a keepalive written next, with the number (0: none) unless that was sent last."""
+        self.put(sse.keepalive(number if number != self.sent_number else 0))
+        self.sent_number = number or self.sent_number
 
-    def put_farewell(self) -> None:
+    def put_closing(self) -> None:
         """Have `retry`, `close` and the end of the body written next."""
-        self.put(sse.farewell())
+        self.put(sse.closing())
         if self.chunked:
             self.rest += (LAST_CHUNK,)
         self.ending = True
@@ -126,11 +126,17 @@ class Connection(Ticking):
             self.rest = _without(self.rest, sent)
         return not self.rest
 
+    def note_blocked(self) -> None:
+        """Note whether its socket has room now."""
+        self.blocked = bool(self.rest)
+        if not self.blocked:
+            self.since = time.monotonic()
+
     def drop_input(self) -> bool:
         """Read what the client has sent, and drop it; False when the client has sent too much. Raises `OSError`."""
         with suppress(BlockingIOError):
-            self.heard += len(os.read(self.descriptor, _PIECE))
-        return self.heard <= _MOST_HEARD
+            self.received += len(os.read(self.descriptor, _PIECE))
+        return self.received <= _MOST_RECEIVED
 
     def close(self, *, stalled: bool) -> None:
         """End the connection, leave the feed and give the stream's place back. Idempotent, never waits.

@@ -26,7 +26,7 @@ from ...delivery.reader import Reader
 from ...errors import PgFanoutError
 from .. import sse
 from ..client import close_after_response, server_socket, serves_requests, stop_reading
-from ..threaded import ThreadedStream, forget
+from ..threaded import ThreadedStream, close_later
 from .connection import Connection
 from .streamer import streamer
 from .takeover import Takeover, framing
@@ -136,10 +136,10 @@ class DetachedStream:
     def __del__(self) -> None:
         # It may run in the middle of anything, with locks held that giving back needs.
         for give_back in self._what_to_give_back():
-            forget(give_back)
+            close_later(give_back)
         if self._takeover is not None:
             if self._takeover.is_crowded():
-                forget(_give_advice)
+                close_later(_give_advice)
             self._takeover.abandon()
 
     def _what_to_give_back(self) -> list[Callable[[], object]]:
@@ -189,7 +189,7 @@ class DetachedStream:
         finally:
             self._end_takeover(takeover, written)
         if not stays:
-            return self._say_goodbye()
+            return self._end_now()
         return sse.KEEPALIVE
 
     def _hand_over(self, takeover: Takeover, written: bytes, *, chunked: bool) -> None:
@@ -249,14 +249,14 @@ class DetachedStream:
         return next(self._in_thread)
 
     def _open_and_end(self) -> bytes:
-        """With the opening, since a farewell has no id: alone it would make a client forget its own."""
-        return self._opening + self._say_goodbye()
+        """With the opening, since `close` has no id: alone it would make a client forget its own."""
+        return self._opening + self._end_now()
 
-    def _say_goodbye(self) -> bytes:
+    def _end_now(self) -> bytes:
         self._next = DetachedStream._end
         self._close_after_response()
         self._wait_for_nothing()
-        return sse.farewell()
+        return sse.closing()
 
     def _close_after_response(self) -> None:
         """What the server would keep alive is a stand-in, or the connection of a client that was refused."""

@@ -7,15 +7,12 @@ import math
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 
-from ...delivery.feed import Feed
 from ...rate_limit import RateLimit
-from ...threads import start_thread
 from .connection import Connection
-from .loop import EARLIEST_KEEPALIVE, Loop
+from .loop import Loop
+from .mailbox import Mailbox
 
 __all__ = ["Streamer", "streamer"]
 
@@ -24,9 +21,6 @@ logger = logging.getLogger("pgfanout")
 _ADMISSION_TIME = 0.003
 """Seconds for arrivals in one turn; one more may begin in the last moment of it."""
 
-_CROWD = 32
-"""Arrivals for which the thread is woken. Each that an event finds waiting has to be written to on its own."""
-
 _LOG_PAUSE = 10.0
 """Seconds between two log lines about failures."""
 
@@ -34,25 +28,18 @@ _LOG_PAUSE = 10.0
 class Streamer:
     """Takes connections over and writes their streams, until they end.
 
-    Its thread starts with the first stream and ends with the last. What it works on, the loop, is
-    that thread's own; others leave word in one of the deques, whose operations are atomic, and
-    wake it.
-
-    `_lock` guards `_thread`, `_loop` and `_sleeps_until`, and what is put into the deques: so
-    nothing is left with a thread that is about to end, or to sleep. It is held for a few
-    operations, none of which waits, and while the thread is started.
+    Its thread starts with the first stream and ends with the last. What it works on, the loop, is that thread's own.
+    Others put something into the `mailbox`, which wakes it.
 
     News come before arrivals: those are admitted for `_ADMISSION_TIME` at most between two looks at the sockets and
     the feeds, and the thread does not sleep while some are left. So a crowd holds up the streams that are there for
     some milliseconds, and no thread of the server has to wait for it.
 
-    Every method may be called from any thread.
+    Every method may be called from any thread. `_lock` guards the making of the loop.
     """
 
-    _thread: threading.Thread | None
+    mailbox: Mailbox
     _loop: Loop | None
-    _sleeps_until: float
-    _wake_descriptor: int
 
     def __init__(self) -> None:
         self._renew()
@@ -61,65 +48,39 @@ class Streamer:
     def open(self) -> int:
         """How many streams it has."""
         loop = self._loop
-        return len(self._arrivals) + (len(loop.connections) if loop is not None else 0)
+        return len(self.mailbox.arrivals) + (len(loop.connections) if loop is not None else 0)
 
     def prepare(self) -> None:
         """Have the descriptors that it needs itself. Raises `OSError` when there are none left."""
         with self._lock:
             if self._loop is None:
-                # Never closed: others may be about to write to it, and its number must not become
-                # that of a connection.
-                if self._wake_descriptor < 0:
-                    self._wake_descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-                self._loop = Loop(self._wake_descriptor, self._news)
+                self.mailbox.prepare()
+                self._loop = Loop(self.mailbox)
 
     def adopt(self, connection: Connection) -> None:
         """Take a connection over; `prepare` was called before. Never waits.
 
-        The thread is not woken for each that has nothing to be written yet: they are admitted together, when
-        there are `_CROWD` of them, or by whatever wakes it before. Raises `OSError` or `RuntimeError`
-        when the system has no memory or no thread for it; the connection is still the caller's then.
+        Raises `OSError` or `RuntimeError` when the system has no memory or no thread for it; the connection is still
+        the caller's then.
         """
         assert self._loop is not None
-        with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = start_thread("pgfanout-streamer", self._run, self._loop)
-            self._loop.watch(connection)
-            self._arrivals.append(connection)
-            late = self._sleeps_until > time.monotonic() + EARLIEST_KEEPALIVE * connection.keepalive
-            crowded = len(self._arrivals) >= _CROWD
-        # Asked after it was put among the arrivals: news that come later wake the thread themselves.
-        if late or crowded or connection.has_news:
-            self.wake()
+        poller = self._loop.poller
+        poller.watch(connection)
+        try:
+            self.mailbox.put_arrival(connection)
+        except BaseException:
+            poller.unwatch(connection)
+            raise
 
-    def news(self, feed: Feed) -> None:
-        """See `NewsReader`: the listener's thread calls it, and then `wake`.
-
-        A thread that begins reads the feeds of its first connections anyway.
-        """
-        with self._lock:
-            if self._thread is not None:
-                self._news.append(feed)
-
-    def wake(self) -> None:
-        """See `NewsReader`: look now what there is to do. Never waits.
-
-        A thread that is at work looks before it sleeps, and need not be woken.
-        """
-        with self._lock:
-            sleeps = self._sleeps_until > 0.0
-        if sleeps:
-            os.eventfd_write(self._wake_descriptor, 1)
-
-    def settle(self, timeout: float) -> None:
-        """Wait, `timeout` seconds at most, until whoever has left by now has been let go."""
+    def close_left(self, timeout: float) -> None:
+        """Have the connections closed whose clients have left by now. Wait for it, `timeout` seconds at most."""
         done = threading.Event()
-        if self._do(done.set):
+        if self.mailbox.call(done.set):
             done.wait(timeout)
 
     def wait_until_empty(self, timeout: float) -> bool:
         """Wait, `timeout` seconds at most, until all streams have ended; whether they have."""
-        thread = self._thread
+        thread = self.mailbox.thread
         if thread is not None:
             thread.join(timeout)
         return not self.open
@@ -128,98 +89,67 @@ class Streamer:
         """End all connections as they are, for clients that don't take a proper end; waits for it,
         `timeout` seconds at most."""
         loop = self._loop
-        if loop is not None and self._do(loop.cut):
+        if loop is not None and self.mailbox.call(loop.cut):
             self.wait_until_empty(timeout)
 
     def abandon(self) -> None:
-        """In a forked child, where its thread does not exist: let go of the parent's connections."""
+        """In a forked child, where its thread does not exist: close the child's copies of the descriptors."""
         if self._loop is not None:
             self._loop.abandon()
-            os.close(self._wake_descriptor)
-        for connection in self._arrivals:
-            os.close(connection.descriptor)
+        self.mailbox.abandon()
         self._renew()
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
-        self._thread = None
         self._loop = None
-        self._sleeps_until = 0.0
-        self._wake_descriptor = -1
-        self._arrivals: deque[Connection] = deque()
-        self._news: deque[Feed] = deque()
-        self._errands: deque[Callable[[], object]] = deque()
-        self._complaints = RateLimit(_LOG_PAUSE)
+        self.mailbox = Mailbox(self._run)
+        self._log_lines = RateLimit(_LOG_PAUSE)
 
-    def _do(self, errand: Callable[[], object]) -> bool:
-        """Have the thread do something; False when it does not run."""
-        with self._lock:
-            if self._thread is None:
-                return False
-            self._errands.append(errand)
-        self.wake()
-        return True
-
-    def _run(self, loop: Loop) -> None:
-        while not self._is_over(loop):
+    def _run(self) -> None:
+        loop = self._loop
+        assert loop is not None
+        while loop.connections or not self.mailbox.leave():
             try:
                 self._turn(loop)
             except Exception as error:
                 self._give_up(loop, error)
 
     def _give_up(self, loop: Loop, error: Exception) -> None:
-        """After a failure nobody knows what was written and what not: those who come back are told to refresh."""
+        """After a failure nobody knows what was written and what not: clients that come back are told to refresh."""
         with suppress(Exception):
-            held_back = self._complaints.take()
+            held_back = self._log_lines.take()
             if held_back is not None:
                 words = "the streamer failed; all streams are cut, and browsers come back (%d more failures before)"
                 logger.error(words, held_back, exc_info=error)
         with suppress(Exception):
             loop.cut(error)
-        while self._arrivals:
-            connection = self._arrivals.popleft()
+        arrivals = self.mailbox.arrivals
+        while arrivals:
+            connection = arrivals.popleft()
             with suppress(Exception):
                 connection.feed.count_failure()
                 connection.close(stalled=False)
 
     def _turn(self, loop: Loop) -> None:
-        # Taken before the sockets are looked at: an errand sees what had happened, and who had come, when it was given.
-        errands = [self._errands.popleft() for _ in range(len(self._errands))]
-        self._admit(loop, math.inf if errands else _ADMISSION_TIME)
-        events = loop.wait(0.0 if errands else self._pause(loop))
-        self._sleeps_until = 0.0
+        # Taken before the sockets are looked at: a call sees what had happened, and what had come, when it was made.
+        calls = self.mailbox.take_calls()
+        self._admit(loop, math.inf if calls else _ADMISSION_TIME)
+        events = loop.poller.wait(0.0 if calls else self.mailbox.sleep(loop.pause()))
+        self.mailbox.awake()
         loop.handle(events)
         loop.broadcast()
         loop.keep_alive()
-        for errand in errands:
-            errand()
+        for call in calls:
+            call()
 
     def _admit(self, loop: Loop, seconds: float) -> None:
         """Admit those who have arrived, and stop after so many seconds."""
         deadline = time.monotonic() + seconds
-        for _ in range(len(self._arrivals)):
-            loop.admit(self._arrivals.popleft())
+        arrivals = self.mailbox.arrivals
+        for _ in range(len(arrivals)):
+            loop.admit(arrivals.popleft())
             if time.monotonic() > deadline:
                 break
-
-    def _pause(self, loop: Loop) -> float | None:
-        """How long it may sleep: whoever comes with something to do after this knows that it does."""
-        pause = loop.pause()
-        with self._lock:
-            if self._arrivals or self._news or self._errands:
-                return 0.0
-            self._sleeps_until = math.inf if pause is None else time.monotonic() + pause
-        return pause
-
-    def _is_over(self, loop: Loop) -> bool:
-        if loop.connections:
-            return False
-        with self._lock:
-            if self._arrivals or self._errands:
-                return False
-            self._thread = None
-            self._news.clear()
-            return True
 
 
 streamer = Streamer()

@@ -230,7 +230,7 @@ def test_what_waits_for_room_is_not_copied(lines: list[Line]) -> None:
     connection.put(*parts)
     connection.write()
     connection.put(b"more")
-    connection.put_farewell()
+    connection.put_closing()
     held = [part.obj if isinstance(part, memoryview) else part for part in connection.rest]
     assert [any(part is each for each in held) for part in parts] == [True, True]
 
@@ -277,7 +277,7 @@ def test_there_is_news_when_the_feed_is_ahead_or_has_ended(lines: list[Line]) ->
 def test_a_farewell_is_a_retry_a_close_and_nothing_more(lines: list[Line]) -> None:
     line, connection, _ = line_for(lines)
     before = connection.ending
-    connection.put_farewell()
+    connection.put_closing()
     assert (before, connection.ending) == (False, True)
     body = line.receive_rest()
     assert [event.type for event in parse(body)] == ["close"]
@@ -286,7 +286,7 @@ def test_a_farewell_is_a_retry_a_close_and_nothing_more(lines: list[Line]) -> No
 
 def test_the_farewell_of_a_chunked_body_has_its_last_chunk(lines: list[Line]) -> None:
     line, connection, _ = line_for(lines, chunked=True)
-    connection.put_farewell()
+    connection.put_closing()
     body = line.receive_rest()
     assert body.endswith(b"\r\n0\r\n\r\n")
     assert [event.type for event in parse(dechunk(body))] == ["close"]
@@ -295,7 +295,7 @@ def test_the_farewell_of_a_chunked_body_has_its_last_chunk(lines: list[Line]) ->
 @KINDS
 def test_after_a_farewell_the_connection_ends_with_a_fin(lines: list[Line], chunked: bool) -> None:
     line, connection, client_socket = line_for(lines, chunked=chunked)
-    connection.put_farewell()
+    connection.put_closing()
     assert connection.write()
     connection.close(stalled=False)
     client = Client(client_socket, chunked=chunked)
@@ -307,7 +307,7 @@ def test_what_the_client_has_sent_does_not_turn_the_end_into_a_reset(lines: list
     _, connection, client = line_for(lines)
     client.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
     assert select.select([connection.descriptor], [], [], PATIENCE)[0]
-    connection.put_farewell()
+    connection.put_closing()
     assert connection.write()
     connection.close(stalled=False)
     assert [event.type for event in Client(client, chunked=False).to_end()] == ["close"]
@@ -347,7 +347,7 @@ def test_closing_without_a_farewell_ends_both_directions(lines: list[Line]) -> N
 def test_closing_after_a_farewell_ends_what_is_sent_and_not_what_is_received(lines: list[Line]) -> None:
     _, connection, client = line_for(lines)
     with socket.socket(fileno=os.dup(connection.descriptor)) as copy:
-        connection.put_farewell()
+        connection.put_closing()
         connection.write()
         connection.close(stalled=False)
         assert Client(client, chunked=False).to_end()
@@ -359,7 +359,7 @@ def test_closing_after_a_farewell_ends_what_is_sent_and_not_what_is_received(lin
 def test_closing_waits_for_nothing_whatever_time_out_sockets_have(lines: list[Line]) -> None:
     line = Line()
     lines.append(line)
-    line.connection.put_farewell()
+    line.connection.put_closing()
     assert line.connection.write()
     with default_timeout(2 * PATIENCE), ThreadPoolExecutor(1) as pool:
         pool.submit(line.connection.close, stalled=False).result(PATIENCE)
@@ -418,18 +418,18 @@ def test_what_a_client_sends_is_read_and_dropped(lines: list[Line]) -> None:
     assert select.select([connection.descriptor], [], [], PATIENCE)[0]
     while select.select([connection.descriptor], [], [], 0.1)[0]:
         assert connection.drop_input()
-    assert connection.heard == 1800
+    assert connection.received == 1800
 
 
 def test_a_client_that_sends_too_much_is_told_apart(lines: list[Line]) -> None:
     _, connection, client = line_for(lines)
     client.sendall(b"x" * 65_537)
     heard = [0]
-    while connection.heard < 65_537:
+    while connection.received < 65_537:
         assert select.select([connection.descriptor], [], [], PATIENCE)[0]
-        assert connection.drop_input() is (connection.heard <= 65_536)
-        assert connection.heard > heard[-1]
-        heard.append(connection.heard)
+        assert connection.drop_input() is (connection.received <= 65_536)
+        assert connection.received > heard[-1]
+        heard.append(connection.received)
     assert not connection.drop_input()
 
 
@@ -473,9 +473,11 @@ def write(audience: Audience, data: bytes) -> tuple[list[Connection], list[tuple
     failed: list[tuple[Connection, Exception]] = []
     audience.start(data)
     while audience.broadcast is not None:
-        written = audience.write_slice()
-        behind += [connection for connection, _ in written.rests]
-        failed += written.failures
+        for connection, error in audience.write_slice():
+            if error is None:
+                behind.append(connection)
+            else:
+                failed.append((connection, error))
     return behind, failed
 
 
@@ -484,7 +486,7 @@ def test_a_new_audience_is_empty(lines: list[Line]) -> None:
     line.feed.offer(Event("orders", b"1"))
     audience = Audience(line.feed)
     assert (audience.reader.position, audience.ended) == (1, False)
-    assert (audience.current_size, audience.all_current()) == (0, [])
+    assert (audience.current_size, audience.current) == (0, ())
     assert not audience.is_current(connection)
     assert write(audience, b"x") == ([], [])
 
@@ -493,10 +495,10 @@ def test_who_is_included_is_current_until_it_is_excluded(lines: list[Line]) -> N
     connections = [line_for(lines, chunked=chunked)[1] for chunked in (False, True, True)]
     audience = audience_of(connections, 5)
     assert audience.current_size == 3
-    assert set(audience.all_current()) == set(connections)
+    assert set(audience.current) == set(connections)
     audience.exclude(connections[1])
     assert [audience.is_current(connection) for connection in connections] == [True, False, True]
-    assert set(audience.all_current()) == {connections[0], connections[2]}
+    assert set(audience.current) == {connections[0], connections[2]}
     assert connections[1].reader.position == 5
     connections[1].reader.position = 4
     audience.exclude(connections[1])  # it was not current: it knows its own place
@@ -504,13 +506,11 @@ def test_who_is_included_is_current_until_it_is_excluded(lines: list[Line]) -> N
     assert audience.current_size == 2
 
 
-def test_who_has_left_is_not_included_again(lines: list[Line]) -> None:
+def test_a_connection_that_has_left_is_in_the_audience_no_more(lines: list[Line]) -> None:
     connections = [line_for(lines)[1] for _ in range(2)]
     audience = audience_of(connections)
     audience.leave(connections[0])
-    connections[0].close(stalled=False)
-    audience.include(connections[0])
-    assert audience.all_current() == [connections[1]]
+    assert audience.current == (connections[1],)
     assert audience.size == 1
 
 
@@ -569,7 +569,7 @@ def test_who_has_no_room_is_behind_with_what_it_did_not_take_and_the_others_have
     big = numbers(20 * BUFFER)[::-1]
     assert write(audience, b"small") == ([full], [])
     assert (rest_of(full), full.reader.position) == (chunk(b"small") if chunked else b"small", 3)
-    assert set(audience.all_current()) == {part, fine}
+    assert set(audience.current) == {part, fine}
     behind, failed = write(audience, big)
     assert part in behind
     assert failed == []

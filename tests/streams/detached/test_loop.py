@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 from collections.abc import Iterator
 
@@ -12,10 +11,9 @@ from pgfanout import REFRESH_EVENT
 from pgfanout.delivery.feed import Feed
 from pgfanout.delivery.registry import Registry
 from pgfanout.streams.detached.connection import Connection
-from pgfanout.streams.detached.loop import Loop
 from pgfanout.topic import Topic
 
-from ...support.detached import tcp_pair
+from ...support.detached import loop_without_thread, tcp_pair
 from ...support.logs import ManualLog
 from ...support.sse import parse
 
@@ -42,8 +40,7 @@ class Rig:
         registry = Registry()
         self.feed = registry.join(TOPICS, lambda: self.new_feed(registry, buffer_bytes))
         self.feed.begin()
-        self._wake_descriptor = os.eventfd(0)
-        self.loop = Loop(self._wake_descriptor)
+        self.loop = loop_without_thread()
         server, self.client = tcp_pair()
         server.setblocking(False)
         self.connection = Connection(
@@ -55,7 +52,7 @@ class Rig:
             keepalive=60.0,
             on_close=lambda: None,
         )
-        self.loop.watch(self.connection)
+        self.loop.poller.watch(self.connection)
         self.loop.admit(self.connection)
 
     def new_feed(self, registry: Registry, buffer_bytes: int) -> Feed:
@@ -91,7 +88,7 @@ class Rig:
         self.loop.cut()
         self.loop.abandon()
         self.client.close()
-        os.close(self._wake_descriptor)
+        self.loop._mailbox.abandon()
 
 
 @pytest.fixture

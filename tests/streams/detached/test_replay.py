@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 from collections import deque
@@ -21,8 +20,8 @@ from pgfanout.delivery.registry import Registry
 from pgfanout.event import REFRESH_EVENT, Event
 from pgfanout.streams import sse
 from pgfanout.streams.detached.connection import Connection
-from pgfanout.streams.detached.loop import Loop
 
+from ...support.detached import loop_without_thread
 from ...support.logs import TOPICS, MemoryLog
 from ...support.sse import EventStreamParser, SentEvent
 
@@ -74,9 +73,8 @@ class Site:
         self.registry = Registry()
         self.mailbox = Mailbox()
         self.stack = ExitStack()
-        self.wake = os.eventfd(0, os.EFD_NONBLOCK)
-        self.stack.callback(os.close, self.wake)
-        self.loop = Loop(self.wake)
+        self.loop = loop_without_thread()
+        self.stack.callback(self.loop._mailbox.abandon)
         self.stack.callback(self.loop.abandon)
         self.stack.callback(self.loop.cut)
         self.clients: list[Client] = []
@@ -104,7 +102,7 @@ class Site:
             keepalive=10.0,
             on_close=lambda: None,
         )
-        self.loop.watch(connection)
+        self.loop.poller.watch(connection)
         self.loop.admit(connection)
         self.clients.append(Client(connection, theirs))
         return self.clients[-1]
@@ -135,7 +133,7 @@ class Site:
     def keep_alive(self) -> None:
         """As after a long silence."""
         for audience in self.loop._audiences.values():
-            for connection in audience.all_current():
+            for connection in audience.current:
                 connection.put(sse.keepalive(audience.feed.cursor(audience.reader)))
                 self.loop.handle([(connection.descriptor, select.EPOLLOUT)])
 
@@ -164,7 +162,7 @@ class Site:
 
     def turn(self) -> None:
         """What the streamer's thread does when it is woken."""
-        self.loop.handle(self.loop.wait(0))
+        self.loop.handle(self.loop.poller.wait(0))
         while self.mailbox.told:
             self.loop.broadcast(self.mailbox.told.pop())
 
@@ -323,9 +321,9 @@ def test_the_events_of_a_page_are_encoded_once_for_all_who_get_it(site: Site) ->
     site.turn()
     while site.log.answer():
         pass
-    [page, *_] = (page for *_, page in site.loop._answers)
+    [page, *_] = (page for *_, page in site.loop._mailbox.answers)
     assert page is not None
-    assert site.loop._framed(page, page.events) is site.loop._framed(page, page.events)
+    assert site.loop._replay._framed(page, page.events) is site.loop._replay._framed(page, page.events)
     assert [shown(events) for events in site.settle()] == [numbers(3, 10)] * 3
 
 
@@ -514,10 +512,10 @@ def test_a_page_that_was_read_before_a_fail_over_does_not_come_after_its_refresh
     site = make_site()
     client = site.connect(after=6)
     assert site.log.answer()  # the log vouches for the number, and has the rest
-    site.loop._answers.clear()  # ... which the streamer has not come to
+    site.loop._mailbox.answers.clear()  # ... which the streamer has not come to
     client.connection.reader.known, client.connection.reader.asked = True, None
     site.loop._due[client.connection] = None
-    site.loop._settle()
+    site.loop._work()
     assert site.log.answer()
     site.lose(2)
     site.publish(1)

@@ -27,9 +27,11 @@ from pgfanout.delivery.log import Answer, Page, always
 from pgfanout.delivery.registry import Registry
 from pgfanout.event import REFRESH_EVENT, Event
 from pgfanout.streams import sse
+from pgfanout.streams.detached import audience as audience_module
 from pgfanout.streams.detached import broadcast as broadcast_module
 from pgfanout.streams.detached import connection as connection_module
 from pgfanout.streams.detached import loop as loop_module
+from pgfanout.streams.detached import mailbox as mailbox_module
 from pgfanout.streams.detached import streamer as streamer_module
 from pgfanout.streams.detached.connection import Connection
 from pgfanout.streams.detached.streamer import Streamer
@@ -97,7 +99,7 @@ class Hub:
 
     def follow(self, topics: tuple[Topic, ...]) -> Feed:
         def make() -> Feed:
-            return SteppedFeed(SIZE, self.world.streamer, self.registry, topics, self.log, buffer_bytes=BYTES)
+            return SteppedFeed(SIZE, self.world.streamer.mailbox, self.registry, topics, self.log, buffer_bytes=BYTES)
 
         feed = self.registry.join(topics, make)
         assert isinstance(feed, SteppedFeed)
@@ -117,19 +119,19 @@ class Hub:
             consumer.offer(event)
         if self.log is not None:
             self.log.offered = self.number
-        self.world.streamer.wake()
+        self.world.streamer.mailbox.wake()
 
     def gap(self) -> None:
         self.has_told_a_gap = True
         for consumer in self.registry.all():
             consumer.offer(REFRESH_EVENT)
-        self.world.streamer.wake()
+        self.world.streamer.mailbox.wake()
 
     def end(self) -> None:
         self.ended = True
         for consumer in self.registry.seal():
             consumer.end()
-        self.world.streamer.wake()
+        self.world.streamer.mailbox.wake()
 
     def has_between(self, topics: tuple[Topic, ...], after: int, before: int) -> bool:
         return any(after < number < before and topic in topics for number, topic in self.events)
@@ -262,10 +264,10 @@ class World:
         self.streamer.prepare()
         assert self.streamer._loop is not None
         self.loop = self.streamer._loop
-        wait = self.loop.wait
-        self.loop.wait = lambda pause: wait(0.0)  # type: ignore[method-assign]
+        wait = self.loop.poller.wait
+        self.loop.poller.wait = lambda pause: wait(0.0)  # type: ignore[method-assign]
         self.errors: list[BaseException | None] = []
-        self.loop._complain = lambda what, error: self.errors.append(error)  # type: ignore[method-assign]
+        self.loop._log_failure = lambda what, error: self.errors.append(error)  # type: ignore[method-assign]
         self.hubs = [Hub(self, log=True), Hub(self, log=False)]
 
     def _patch(self) -> None:
@@ -279,8 +281,10 @@ class World:
             return encode(event)
 
         for where, name, value in (
-            (streamer_module, "start_thread", lambda *arguments: thread),
+            (mailbox_module, "start_thread", lambda *arguments: thread),
             (streamer_module, "time", clock),
+            (mailbox_module, "time", clock),
+            (audience_module, "time", clock),
             (loop_module, "time", clock),
             (connection_module, "time", clock),
             (broadcast_module, "time", clock),
@@ -300,7 +304,7 @@ class World:
             stream.client.connection.close()
             if not stream.adopted:
                 stream.connection.close(stalled=False)
-        with mock.patch.object(loop_module.Loop, "wait", return_value=[]):
+        with mock.patch.object(self.loop.poller, "wait", return_value=[]):
             self.streamer._give_up(self.loop, ZeroDivisionError())
         self.streamer.abandon()
         self._stack.close()
@@ -333,7 +337,7 @@ class World:
 
     def turn(self, likely: float = 0.0, happens: Callable[[], object] = lambda: None) -> None:
         """A turn of the streamer; how likely it is that something happens in each of its moments."""
-        wait = self.loop.wait
+        wait = self.loop.poller.wait
         self._likely, self._happens = likely, happens
 
         def wait_and_be_late(pause: float | None) -> list[tuple[int, int]]:
@@ -341,7 +345,7 @@ class World:
             self.moment()
             return events
 
-        with mock.patch.object(self.loop, "wait", wait_and_be_late):
+        with mock.patch.object(self.loop.poller, "wait", wait_and_be_late):
             self.streamer._turn(self.loop)  # an error here would cut everybody
         self._likely = 0.0
 
@@ -363,7 +367,7 @@ class World:
             asked = len(log.asked)
             for _ in range(asked):
                 log.answer(knows=True)
-            busy = len(log.asked) < asked or self.streamer._arrivals
+            busy = len(log.asked) < asked or self.streamer.mailbox.arrivals
             for stream in self.streams:
                 while stream.read():
                     busy = True
@@ -553,7 +557,7 @@ class Steps:
         unexpected = [error for error in self.world.errors if not isinstance(error, ZeroDivisionError)]
         assert not unexpected, "something failed that was not made to fail"
         present = set(loop.connections.values())
-        arriving = set(self.world.streamer._arrivals)
+        arriving = set(self.world.streamer.mailbox.arrivals)
         assert present | arriving == {stream.connection for stream in streams if stream.adopted and not stream.gone}
         assert all(connection.descriptor == descriptor for descriptor, connection in loop.connections.items())
         scheduled = {connection for slot in loop._wheel._slots.values() for connection in slot}
@@ -562,7 +566,7 @@ class Steps:
         for feed, audience in loop._audiences.items():
             of_feed = {connection for connection in present if connection.feed is feed}
             assert len(of_feed) == audience.size > 0
-            assert {*audience.all_current(), *audience.replaying} <= of_feed
+            assert {*audience.current, *audience.replaying} <= of_feed
             assert feed.members == len([stream for stream in streams if stream.feed is feed and not stream.gone])
 
 

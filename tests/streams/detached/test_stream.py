@@ -23,7 +23,7 @@ from pgfanout import MemoryHub
 from pgfanout import gunicorn as hooks
 from pgfanout.delivery.follower import Follower
 from pgfanout.errors import HubClosedError, TooManyStreamsError
-from pgfanout.gunicorn import _say_goodbye as say_goodbye
+from pgfanout.gunicorn import _end_streams as say_goodbye
 from pgfanout.hub import core_of
 from pgfanout.streams import ThreadedStream, sse
 from pgfanout.streams import client as client_module
@@ -38,7 +38,7 @@ from pgfanout.streams.detached.stream import (
     reason_to_stay,
 )
 from pgfanout.streams.detached.streamer import Streamer, streamer
-from pgfanout.streams.threaded import close_abandoned, close_forgotten, live_streams
+from pgfanout.streams.threaded import close_dropped, close_left, live_streams
 from pgfanout.topic import topics
 
 from ...support.detached import (
@@ -220,7 +220,7 @@ class Response:
     made: ClassVar[list[Response]] = []
 
     def __init__(self, hub: MemoryHub, *, resumed: bool = False, no_thread: bool = False) -> None:
-        feed, reader = core_of(hub).follow(topics("orders", TENANT), streamer)  # raises once the hub is closed
+        feed, reader = core_of(hub).follow(topics("orders", TENANT), streamer.mailbox)  # raises once the hub is closed
         self.server, self.connection = tcp_pair()
         self.made.append(self)
         self.released: list[str] = []
@@ -291,7 +291,7 @@ def hub() -> Iterator[MemoryHub]:
 def nothing_is_lost(hub: MemoryHub) -> Iterator[None]:
     """At the end nobody is counted, nothing is forgotten, and no descriptor is left."""
     gc.collect()
-    close_forgotten()
+    close_dropped()
     streamer.prepare()
     before = open_descriptors()
     yield
@@ -674,7 +674,7 @@ def test_a_response_with_much_of_its_own_fails_with_advice(
     del response.body
     with pytest.raises(BlockingIOError):
         serve(response.server, body, chunked=True)
-    close_forgotten()
+    close_dropped()
     assert 'detach="never"' in caplog.text
     assert len(response.released) == 1
     response.give_up()
@@ -866,7 +866,7 @@ def test_closing_after_the_client_has_left_gives_the_place_back(
     response.give_up()
     del response.body
     gc.collect()
-    close_forgotten()
+    close_dropped()
     assert len(released) == 1
     assert len(response.released) == 1
 
@@ -894,7 +894,7 @@ def drop(response: Response) -> None:
     del response.body
     gc.collect()
     assert response.released == []  # a finaliser may run in the middle of anything
-    close_forgotten()
+    close_dropped()
 
 
 def test_a_stream_that_stayed_and_was_dropped_holds_up_no_farewell(hub: MemoryHub) -> None:
@@ -911,7 +911,7 @@ def test_a_stream_that_stayed_and_was_dropped_holds_up_no_farewell(hub: MemoryHu
 def test_a_farewell_waits_for_a_stream_that_is_about_to_leave_its_thread(
     hub: MemoryHub, thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hooks, "_FAREWELL_TIME", PATIENCE)
+    monkeypatch.setattr(hooks, "_END_TIME", PATIENCE)
     response = Response(hub)
     response.server.sendall(plain_head() + next(response.body))
     farewell = thread.submit(say_goodbye)
@@ -970,7 +970,7 @@ def test_a_body_that_is_dropped_is_found_without_a_collection(hub: MemoryHub) ->
         response = Response(hub)
         next(response.body)
         del response.body
-        close_forgotten()
+        close_dropped()
         assert len(response.released) == 1
         response.give_up()
     finally:
@@ -1134,7 +1134,7 @@ def test_whenever_the_hub_closes_or_the_client_leaves_everything_is_given_back_o
         assert [event.type for event in client.to_end() if event.type != "refresh"] == ["close"]
         assert client.parser.retry is not None
     else:
-        eventually(lambda: close_abandoned() or serving.done())
+        eventually(lambda: close_left() or serving.done())
         eventually(lambda: response.released)
     error = serving.exception(PATIENCE)
     assert error is None or (leave is not None and isinstance(error, OSError))
@@ -1153,4 +1153,4 @@ def waits(response: Response) -> bool:
 def test_following_a_closed_hub_is_refused(hub: MemoryHub) -> None:
     hub.close()
     with pytest.raises(HubClosedError):
-        core_of(hub).follow(topics("orders", TENANT), streamer)
+        core_of(hub).follow(topics("orders", TENANT), streamer.mailbox)

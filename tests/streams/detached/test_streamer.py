@@ -29,9 +29,11 @@ from pgfanout.delivery.feed import Feed
 from pgfanout.delivery.reader import Reader
 from pgfanout.hub import core_of
 from pgfanout.streams import sse
+from pgfanout.streams.detached import audience as audience_module
 from pgfanout.streams.detached import broadcast as broadcast_module
 from pgfanout.streams.detached import connection as connection_module
 from pgfanout.streams.detached import loop as loop_module
+from pgfanout.streams.detached import mailbox as mailbox_module
 from pgfanout.streams.detached import streamer as streamer_module
 from pgfanout.streams.detached.connection import Connection
 from pgfanout.streams.detached.loop import Loop
@@ -41,7 +43,16 @@ from pgfanout.streams.detached.wheel import Wheel
 from pgfanout.topic import topics
 
 from ...support.child import FORKS, in_child
-from ...support.detached import BUFFER, PATIENCE, Client, open_descriptors, read_to_end, reset, tcp_pair
+from ...support.detached import (
+    BUFFER,
+    PATIENCE,
+    Client,
+    loop_without_thread,
+    open_descriptors,
+    read_to_end,
+    reset,
+    tcp_pair,
+)
 from ...support.sse import SentEvent
 from ...support.wait import eventually
 
@@ -75,7 +86,7 @@ class Stream:
         self.closed: list[str] = []
         streamer.prepare()
         try:
-            feed, reader = core_of(hub).follow(topics(channel, TENANT), streamer)
+            feed, reader = core_of(hub).follow(topics(channel, TENANT), streamer.mailbox)
         except HubClosedError:
             server.close()
             connection.close()
@@ -132,7 +143,7 @@ def streamer() -> Iterator[Streamer]:
     yield streamer
     streamer.cut(PATIENCE)
     assert streamer.wait_until_empty(PATIENCE)
-    eventually(lambda: streamer._thread is None)
+    eventually(lambda: streamer.mailbox.thread is None)
     streamer.abandon()
 
 
@@ -227,7 +238,7 @@ def test_a_slow_client_gets_every_byte(hub: MemoryHub, open_stream: Open, chunke
     for start in range(0, 300, 10):
         hub.publish_many([("orders", TENANT, [number, pad]) for number in range(start, start + 10)])
     settle(hub)
-    eventually(lambda: stream.connection.waiting)
+    eventually(lambda: stream.connection.blocked)
     events: list[SentEvent] = []
     while len(events) < 300:
         connection = stream.client.connection
@@ -271,7 +282,7 @@ def test_a_client_that_reads_nothing_gets_one_refresh_and_what_came_later(
     for number in range(count):
         hub.publish("orders", TENANT, number)
     settle(hub)
-    streamer.settle(PATIENCE)
+    streamer.close_left(PATIENCE)
     assert stream.data(len(expected)) == expected
     hub.publish("orders", TENANT, "later")
     assert stream.data(1) == ['"later"']
@@ -300,7 +311,7 @@ def test_a_gap_is_told_at_once_though_no_event_follows_it(
     streams = [open_stream(), open_stream("stock")]
     hub.publish_many([("orders", TENANT, 1), ("stock", TENANT, 1)])
     assert [stream.data(1) for stream in streams] == [["1"]] * 2
-    eventually(lambda: streamer._sleeps_until > time.monotonic())
+    eventually(lambda: streamer.mailbox._sleeps_until > time.monotonic())
     core_of(hub).dispatcher.gap()
     assert [stream.data(1) for stream in streams] == [["refresh"]] * 2
 
@@ -381,15 +392,15 @@ def test_after_settling_those_who_had_left_are_gone(open_stream: Open, streamer:
         streams.append(open_stream(ends=ends))
     for _ in range(10):
         streams.pop().client.connection.close()
-    streamer.settle(PATIENCE)
+    streamer.close_left(PATIENCE)
     assert streamer.open == 10
     assert not any(stream.gone.is_set() for stream in streams)
 
 
 def test_settling_without_streams_does_not_wait(streamer: Streamer) -> None:
-    streamer.settle(60.0)
+    streamer.close_left(60.0)
     streamer.prepare()
-    streamer.settle(60.0)
+    streamer.close_left(60.0)
 
 
 def test_whoever_settles_while_the_thread_ends_does_not_wait_for_nothing(open_stream: Open, streamer: Streamer) -> None:
@@ -397,7 +408,7 @@ def test_whoever_settles_while_the_thread_ends_does_not_wait_for_nothing(open_st
     for _ in range(200):
         stream = open_stream(ends=socket.socketpair())
         stream.client.connection.close()
-        streamer.settle(PATIENCE)
+        streamer.close_left(PATIENCE)
         assert stream.gone.is_set()
     assert time.monotonic() - began < PATIENCE
 
@@ -468,18 +479,18 @@ def test_without_a_thread_the_stream_stays_with_its_owner(
     assert stream.closed == []
     assert streamer._loop is not None
     with pytest.raises(FileNotFoundError):  # or the descriptor of another connection would be watched
-        streamer._loop._poll.unregister(stream.connection.descriptor)
+        streamer._loop.poller._poll.unregister(stream.connection.descriptor)
     stream.connection.close(stalled=False)
     assert open_stream().data(0) == []
 
 
 def test_where_no_thread_runs_news_are_not_kept(hub: MemoryHub, streamer: Streamer) -> None:
     for number in range(10):
-        feed, _ = core_of(hub).follow(topics(f"channel{number}", TENANT), streamer)
+        feed, _ = core_of(hub).follow(topics(f"channel{number}", TENANT), streamer.mailbox)
         hub.publish(f"channel{number}", TENANT, 1)
         settle(hub)
         feed.leave()
-    assert not streamer._news
+    assert not streamer.mailbox.feeds
 
 
 def test_a_thread_that_ends_leaves_no_news(hub: MemoryHub, open_stream: Open, streamer: Streamer) -> None:
@@ -489,12 +500,12 @@ def test_a_thread_that_ends_leaves_no_news(hub: MemoryHub, open_stream: Open, st
 
     def end() -> None:
         loop.cut()
-        streamer.news(stream.connection.feed)
+        streamer.mailbox.news(stream.connection.feed)
 
-    assert streamer._do(end)
+    assert streamer.mailbox.call(end)
     assert streamer.wait_until_empty(PATIENCE)
-    eventually(lambda: streamer._thread is None)
-    assert not streamer._news
+    eventually(lambda: streamer.mailbox.thread is None)
+    assert not streamer.mailbox.feeds
 
 
 def test_a_failure_of_the_clean_up_ends_no_thread(
@@ -514,7 +525,7 @@ def test_a_failure_of_the_clean_up_ends_no_thread(
     with monkeypatch.context() as patch:
         patch.setattr(streamer._loop, "cut", fail)
         patch.setattr(streamer_module.logger, "error", fail)  # as a filter of the application's may
-        assert streamer._do(lambda: None)
+        assert streamer.mailbox.call(lambda: None)
         eventually(lambda: not failing)
     hub.publish("orders", TENANT, 1)
     assert stream.data(1) == ["1"]
@@ -523,9 +534,9 @@ def test_a_failure_of_the_clean_up_ends_no_thread(
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_was_ended_has_a_successor(hub: MemoryHub, open_stream: Open, streamer: Streamer) -> None:
     stream = open_stream()
-    thread = streamer._thread
+    thread = streamer.mailbox.thread
     assert thread is not None
-    assert streamer._do(sys.exit)
+    assert streamer.mailbox.call(sys.exit)
     thread.join(PATIENCE)
     other = open_stream()
     hub.publish("orders", TENANT, 1)
@@ -543,8 +554,8 @@ def test_a_failure_that_lasts_ends_those_who_arrive(
 
     assert streamer._loop is not None
     with monkeypatch.context() as patch:
-        patch.setattr(streamer._loop, "wait", fail)
-        streamer.wake()
+        patch.setattr(streamer._loop.poller, "wait", fail)
+        streamer.mailbox.wake()
         assert admitted.gone.wait(PATIENCE)
         assert open_stream().gone.wait(PATIENCE)
 
@@ -669,8 +680,8 @@ def test_news_from_before_the_adoption_are_delivered_though_the_thread_sleeps(
     stream = open_stream.follow(keepalive=2000.0)
     hub.publish("orders", TENANT, 1)
     settle(hub)
-    streamer.settle(PATIENCE)
-    eventually(lambda: streamer._sleeps_until > time.monotonic())
+    streamer.close_left(PATIENCE)
+    eventually(lambda: streamer.mailbox._sleeps_until > time.monotonic())
     assert stream.adopt().data(1) == ["1"]
 
 
@@ -709,7 +720,7 @@ def test_a_crowd_that_arrives_does_not_wake_the_thread_for_each(
     hub: MemoryHub, open_stream: Open, streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = open_stream(keepalive=100.0)
-    eventually(lambda: streamer._sleeps_until > time.monotonic() + 50)
+    eventually(lambda: streamer.mailbox._sleeps_until > time.monotonic() + 50)
     woken: list[int] = []
     real = os.eventfd_write
 
@@ -735,7 +746,7 @@ def test_a_stream_that_arrives_without_a_wake_is_silent_no_longer_than_its_keepa
     open_stream: Open, streamer: Streamer
 ) -> None:
     open_stream(keepalive=1.0)
-    eventually(lambda: 0.5 < streamer._sleeps_until - time.monotonic() < 0.89)  # so another's does not wake it
+    eventually(lambda: 0.5 < streamer.mailbox._sleeps_until - time.monotonic() < 0.89)  # so another's does not wake it
     began = time.monotonic()
     stream = open_stream(keepalive=1.0)
     wait_for_comments(stream, 1)
@@ -916,7 +927,7 @@ def test_what_a_client_sends_is_held_by_nobody(open_stream: Open) -> None:
     for _ in range(4):
         stream.client.connection.sendall(b"x" * 10_000)
         eventually(lambda: waiting_input(stream.connection.descriptor) == 0)
-    eventually(lambda: stream.connection.heard == 40_000)
+    eventually(lambda: stream.connection.received == 40_000)
 
 
 def waiting_input(descriptor: int) -> int:
@@ -950,7 +961,7 @@ def test_news_do_not_wait_for_a_crowd_of_arrivals(
         held.set()
         hold.wait(PATIENCE)
 
-    assert streamer._do(wait_with_the_turn)  # one errand: a turn that has one admits all
+    assert streamer.mailbox.call(wait_with_the_turn)  # one errand: a turn that has one admits all
     assert held.wait(PATIENCE)
     crowd = [open_stream("stock") for _ in range(50)]
     written_after: list[int] = []
@@ -978,22 +989,22 @@ def test_a_crowd_is_admitted_without_a_pause(
     hub: MemoryHub, open_stream: Open, streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_stream(keepalive=1000.0)
-    eventually(lambda: streamer._sleeps_until > time.monotonic())
+    eventually(lambda: streamer.mailbox._sleeps_until > time.monotonic())
     monkeypatch.setattr(streamer_module, "_ADMISSION_TIME", 0.0)
     for _ in range(20):
         open_stream(keepalive=1000.0)
-    streamer.wake()
-    eventually(lambda: not streamer._arrivals)
+    streamer.mailbox.wake()
+    eventually(lambda: not streamer.mailbox.arrivals)
 
 
 def test_a_crowd_does_not_wait_for_an_event_to_be_admitted(open_stream: Open, streamer: Streamer) -> None:
     """An event is written at once to all who were admitted, and to each of the others on its own."""
-    crowd = streamer_module._CROWD
+    crowd = mailbox_module._CROWD
     open_stream(keepalive=100.0)  # the thread wakes for it before the others' time, and not soon
-    eventually(lambda: streamer._sleeps_until > time.monotonic())
+    eventually(lambda: streamer.mailbox._sleeps_until > time.monotonic())
     for _ in range(3 * crowd):
         open_stream(keepalive=1000.0)
-    eventually(lambda: len(streamer._arrivals) < crowd)
+    eventually(lambda: len(streamer.mailbox.arrivals) < crowd)
 
 
 # Races.
@@ -1150,7 +1161,7 @@ def test_arrivals_that_nobody_has_admitted_are_not_the_childs_either(hub: Memory
     streamer = Streamer()
     streamer.prepare()
     stream = Stream(hub, streamer)
-    streamer._arrivals.append(stream.connection)
+    streamer.mailbox.arrivals.append(stream.connection)
     link = os.readlink(f"/proc/self/fd/{stream.connection.descriptor}")
 
     def child() -> Any:
@@ -1158,7 +1169,7 @@ def test_arrivals_that_nobody_has_admitted_are_not_the_childs_either(hub: Memory
         return [streamer.open, any(link in each for each in open_descriptors())]
 
     assert in_child(child) == [0, False]
-    streamer._arrivals.clear()
+    streamer.mailbox.arrivals.clear()
     streamer.abandon()
     stream.connection.close(stalled=False)
     stream.client.connection.close()
@@ -1197,8 +1208,7 @@ class Bench:
 
     def __init__(self, hub: MemoryHub, clock: Clock) -> None:
         self.clock = clock
-        self.wake = os.eventfd(0, os.EFD_NONBLOCK)
-        self.loop = Loop(self.wake)
+        self.loop = loop_without_thread()
         self.hub = hub
         self.clients: list[socket.socket] = []
         self.feed: Feed
@@ -1221,7 +1231,7 @@ class Bench:
 
     def admit(self, *, keepalive: float = 10.0, head: bytes = b"") -> Connection:
         connection = self.follow(keepalive=keepalive, head=head)
-        self.loop.watch(connection)
+        self.loop.poller.watch(connection)
         self.loop.admit(connection)
         return connection
 
@@ -1243,7 +1253,7 @@ class Bench:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (loop_module, connection_module, broadcast_module):
+    for module in (loop_module, connection_module, broadcast_module, audience_module):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
@@ -1255,7 +1265,7 @@ def bench(hub: MemoryHub, clock: Clock) -> Iterator[Bench]:
     yield bench
     bench.loop.cut()
     bench.loop.abandon()
-    os.close(bench.wake)
+    bench.loop._mailbox.abandon()
     for client in bench.clients:
         client.close()
 
@@ -1364,11 +1374,11 @@ def fill(bench: Bench, number: int = 0) -> bytes:
 def test_who_is_behind_gets_no_keepalive_in_between(bench: Bench) -> None:
     connection = bench.admit(keepalive=10.0)
     expected = fill(bench)
-    waiting = [connection.waiting]
+    waiting = [connection.blocked]
     for _ in range(30):
         bench.pass_time(1.0)
     assert drain(bench) == expected
-    waiting.append(connection.waiting)
+    waiting.append(connection.blocked)
     assert waiting == [True, False]
     for _ in range(11):
         bench.pass_time(1.0)
@@ -1380,17 +1390,17 @@ def drain(bench: Bench, number: int = 0) -> bytes:
     received = b""
     while data := bench.received(number):
         received += data
-        bench.loop.handle(bench.loop.wait(0.0))
+        bench.loop.handle(bench.loop.poller.wait(0.0))
     return received
 
 
 def test_who_had_no_room_is_watched_for_some_and_then_no_more(bench: Bench) -> None:
     bench.admit()
-    assert bench.loop.wait(0.0) == []  # a socket with room is no event
+    assert bench.loop.poller.wait(0.0) == []  # a socket with room is no event
     fill(bench)
-    assert bench.loop.wait(0.0) == []
+    assert bench.loop.poller.wait(0.0) == []
     drain(bench)
-    assert bench.loop.wait(0.0) == []
+    assert bench.loop.poller.wait(0.0) == []
     bench.offer(1)
     bench.loop.broadcast(bench.feed)
     assert bench.received() == frame(1)
@@ -1401,7 +1411,7 @@ def test_a_head_that_did_not_leave_before_leaves_first(bench: Bench) -> None:
     bench.offer(1)
     bench.loop.broadcast(bench.feed)
     assert bench.received() == b"HTTP/1.1 200 OK\r\n\r\n" + frame(1)
-    assert bench.loop.wait(0.0) in ([], [(bench.wake, select.EPOLLIN)])
+    assert bench.loop.poller.wait(0.0) in ([], [(bench.loop._mailbox.descriptor, select.EPOLLIN)])
 
 
 def test_events_that_everyone_has_are_not_held(bench: Bench) -> None:
@@ -1421,7 +1431,7 @@ def test_events_are_held_for_one_who_is_behind_or_on_its_way(bench: Bench) -> No
     bench.offer(1)
     bench.loop.broadcast(bench.feed)
     assert len(bench.feed.events) == 1
-    bench.loop.watch(late)
+    bench.loop.poller.watch(late)
     bench.loop.admit(late)
     assert bench.received(1) == frame(1)
     big = fill(bench)
@@ -1438,7 +1448,7 @@ def test_news_without_a_reader_here_are_left_for_the_one_who_comes(bench: Bench)
     connection = bench.follow()
     bench.offer(1)
     bench.loop.broadcast(bench.feed)
-    bench.loop.watch(connection)
+    bench.loop.poller.watch(connection)
     bench.loop.admit(connection)
     assert bench.received() == frame(1)
 
@@ -1501,10 +1511,10 @@ def test_who_has_left_does_not_come_up_any_more(bench: Bench) -> None:
     bench.admit()
     bench.admit()
     bench.clients[0].close()
-    bench.loop.handle(bench.loop.wait(0.0))
+    bench.loop.handle(bench.loop.poller.wait(0.0))
     assert due_ticks(bench.loop) == [1]
     bench.clients[1].close()
-    bench.loop.handle(bench.loop.wait(0.0))
+    bench.loop.handle(bench.loop.poller.wait(0.0))
     assert due_ticks(bench.loop) == []
     bench.pass_time(20.0)
 
@@ -1514,9 +1524,9 @@ def test_nothing_more_is_heard_of_a_connection_that_a_child_still_has(bench: Ben
     copy = os.dup(connection.descriptor)
     try:
         bench.clients[0].close()
-        bench.loop.handle(bench.loop.wait(0.0))
+        bench.loop.handle(bench.loop.poller.wait(0.0))
         assert bench.loop.connections == {}
-        assert bench.loop.wait(0.0) == []
+        assert bench.loop.poller.wait(0.0) == []
     finally:
         os.close(copy)
 
@@ -1524,7 +1534,7 @@ def test_nothing_more_is_heard_of_a_connection_that_a_child_still_has(bench: Ben
 def test_an_event_for_a_descriptor_that_is_gone_is_none(bench: Bench) -> None:
     connection = bench.admit()
     bench.clients[0].close()
-    events = bench.loop.wait(0.0)
+    events = bench.loop.poller.wait(0.0)
     assert [descriptor for descriptor, _ in events] == [connection.descriptor]
     bench.loop.handle(events)
     bench.loop.handle(events)
@@ -1532,8 +1542,8 @@ def test_an_event_for_a_descriptor_that_is_gone_is_none(bench: Bench) -> None:
 
 
 def test_a_wake_is_taken_note_of_once(bench: Bench) -> None:
-    os.eventfd_write(bench.wake, 3)
-    events = bench.loop.wait(PATIENCE)
-    assert events == [(bench.wake, select.EPOLLIN)]
+    os.eventfd_write(bench.loop._mailbox.descriptor, 3)
+    events = bench.loop.poller.wait(PATIENCE)
+    assert events == [(bench.loop._mailbox.descriptor, select.EPOLLIN)]
     bench.loop.handle(events)
-    assert bench.loop.wait(0.0) == []
+    assert bench.loop.poller.wait(0.0) == []

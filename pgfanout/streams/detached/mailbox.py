@@ -1,0 +1,131 @@
+"""Mailbox: what other threads leave for the streamer's thread."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from ...delivery.feed import Feed
+from ...delivery.log import Page
+from ...delivery.reader import Question
+from ...threads import start_thread
+from .connection import Connection
+
+__all__ = ["EARLIEST_KEEPALIVE", "Mailbox"]
+
+EARLIEST_KEEPALIVE = 0.9
+"""Of the silence that a keepalive ends, the part after which it may come."""
+
+_CROWD = 32
+"""Arrivals for which the thread is woken. Each that an event finds waiting has to be written to on its own."""
+
+
+class Mailbox:
+    """Arrivals, news, answers and calls for the streamer's thread, and whether that thread runs or sleeps.
+
+    `_lock` guards `thread` and `_sleeps_until`, and what is put into the deques: so nothing is left with a thread
+    that is about to end, or to sleep. It is held for a few operations, none of which waits, and while the thread is
+    started.
+
+    Methods up to `wake` are for any thread, the others for the streamer's. None waits.
+    """
+
+    def __init__(self, run: Callable[[], object]) -> None:
+        """`run` is what the thread does. It starts with the first arrival."""
+        self._run = run
+        self._lock = threading.Lock()
+        self.thread: threading.Thread | None = None
+        self._sleeps_until = 0.0
+        self.descriptor = -1
+        """Readable when the thread is to wake."""
+        self.arrivals: deque[Connection] = deque()
+        self.feeds: deque[Feed] = deque()
+        self.answers: deque[tuple[Connection, Question, Page | None]] = deque()
+        self._calls: deque[Callable[[], object]] = deque()
+
+    def prepare(self) -> None:
+        """Have a descriptor. Raises `OSError` when there is none left."""
+        # Never closed: others may be about to write to it, and its number must not become that of a connection.
+        with self._lock:
+            if self.descriptor < 0:
+                self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def put_arrival(self, connection: Connection) -> None:
+        """Hand a connection over.
+
+        The thread is not woken for each that has nothing to be written yet: they are admitted together, when there are
+        `_CROWD` of them, or by whatever wakes the thread before. Raises `RuntimeError` when the system has no thread.
+        """
+        with self._lock:
+            if self.thread is None or not self.thread.is_alive():
+                self.thread = start_thread("pgfanout-streamer", self._run)
+            self.arrivals.append(connection)
+            late = self._sleeps_until > time.monotonic() + EARLIEST_KEEPALIVE * connection.keepalive
+            crowded = len(self.arrivals) >= _CROWD
+        # Asked after it was put among the arrivals: news that come later wake the thread themselves.
+        if late or crowded or connection.has_news:
+            self.wake()
+
+    def news(self, feed: Feed) -> None:
+        """See `delivery.feed.Mailbox`. A thread that begins reads the feeds of its first connections anyway."""
+        with self._lock:
+            if self.thread is not None:
+                self.feeds.append(feed)
+
+    def put_answer(self, connection: Connection, question: Question, page: Page | None) -> None:
+        """Hand over what the log has answered to a connection's question."""
+        with self._lock:
+            self.answers.append((connection, question, page))
+        self.wake()
+
+    def call(self, function: Callable[[], object]) -> bool:
+        """Have the thread call a function, after it has admitted all that has arrived. False when it does not run."""
+        with self._lock:
+            if self.thread is None:
+                return False
+            self._calls.append(function)
+        self.wake()
+        return True
+
+    def wake(self) -> None:
+        """See `delivery.feed.Mailbox`. A thread that is at work looks before it sleeps, and need not be woken."""
+        with self._lock:
+            sleeps = self._sleeps_until > 0.0
+        if sleeps:
+            os.eventfd_write(self.descriptor, 1)
+
+    def take_calls(self) -> list[Callable[[], object]]:
+        """Return the functions to be called in this turn."""
+        return [self._calls.popleft() for _ in range(len(self._calls))]
+
+    def sleep(self, pause: float | None) -> float | None:
+        """Return how long the thread may sleep, of so many seconds or for ever. What is put later wakes it."""
+        with self._lock:
+            if self.arrivals or self.feeds or self.answers or self._calls:
+                return 0.0
+            self._sleeps_until = math.inf if pause is None else time.monotonic() + pause
+        return pause
+
+    def awake(self) -> None:
+        """Note that the thread does not sleep any more."""
+        self._sleeps_until = 0.0
+
+    def leave(self) -> bool:
+        """Let the thread end, unless there is something for it."""
+        with self._lock:
+            if self.arrivals or self._calls:
+                return False
+            self.thread = None
+            self.feeds.clear()
+            return True
+
+    def abandon(self) -> None:
+        """In a forked child: close the descriptors."""
+        for connection in self.arrivals:
+            os.close(connection.descriptor)
+        if self.descriptor >= 0:
+            os.close(self.descriptor)

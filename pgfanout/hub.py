@@ -27,29 +27,29 @@ _live: weakref.WeakKeyDictionary[NotifyHub, None] = weakref.WeakKeyDictionary()
 
 
 def live_hubs() -> list[NotifyHub]:
-    """The hubs of this process: what a server's shutdown hook has to close."""
+    """The hubs of this process. A server's shutdown hook closes them."""
     return [hub for ref in _live.keyrefs() if (hub := ref()) is not None]
 
 
 def core_of(hub: NotifyHub) -> Core:
-    """What a hub has in this process: for streams and servers, which need more of it than users."""
+    """A hub's core in this process, for streams and servers."""
     return hub._core
 
 
 class NotifyHub:
     """Subscribe, publish, start, close. Making one opens nothing and starts nothing.
 
-    Every method may be called from any thread. `close` must not be called from a signal handler,
-    which could interrupt the very code whose lock it needs: let the handler raise `SystemExit`.
+    Every method may be called from any thread. Do not call `close` from a signal handler: the handler may have
+    interrupted code that holds a lock which `close` needs. Let the handler raise `SystemExit` instead.
 
-    A hub that was made, or even started, before a `fork` works in the child: everything is made
-    anew there. Subscriptions stay with the process that made them.
+    A hub that was made or started before a `fork` works in the child, which makes a new core for it. Subscriptions stay
+    with the process that made them.
     """
 
     def __init__(
         self, new_backend: Callable[[], Backend], *, buffer_size: int = 32, buffer_bytes: int = BUFFER_BYTES
     ) -> None:
-        """`new_backend` makes what carries the events, once in each process. Raises `ValueError`."""
+        """`new_backend` is called once in each process. Raise `ValueError` for a buffer that holds nothing."""
         for name, value in (("buffer_size", buffer_size), ("buffer_bytes", buffer_bytes)):
             if value < 1:
                 raise ValueError(f"{name} has to be at least 1, not {value}")
@@ -59,26 +59,25 @@ class NotifyHub:
         renew_in_children(self._begin_anew)
 
     def start(self, timeout: float = 10.0) -> None:
-        """Start the listener's thread and wait, `timeout` seconds at most, until it listens.
+        """Start the listener's thread. Block until the hub listens, for at most `timeout` seconds.
 
-        Idempotent; `subscribe` does it when nobody did. Raises `HubConfigurationError` at once
-        for what waiting won't cure, `HubTimeoutError` for what it might have cured, and
-        `HubClosedError`. Once the hub has listened, nothing stops it but `close`.
+        Idempotent. `subscribe` calls it. Raise `HubConfigurationError` at once for an error that waiting won't cure,
+        `HubTimeoutError` when the time is over, and `HubClosedError`. Once the hub has listened, only `close` stops it.
         """
         self._core.lifecycle.check_open()
         self._core.lifecycle.start(timeout)
 
     def start_in_background(self) -> None:
-        """Start the listener's thread and return at once. The thread tries until `close`, whatever fails.
+        """Start the listener's thread and return at once. The thread retries until `close`, whatever fails.
 
-        What fails is in `stats().last_error`, and in the log at a bounded rate. Idempotent. Raises `HubClosedError`.
+        Errors are in `stats().last_error`, and in the log at a bounded rate. Idempotent. Raise `HubClosedError`.
         """
         self._core.lifecycle.keep_trying()
 
     def run(self) -> None:
-        """Listen in the calling thread until `close`; the hub is closed when it returns.
+        """Listen in the calling thread. Block until `close`. The hub is closed when it returns.
 
-        It waits for a server as long as it takes. Raises `HubConfigurationError`, `HubClosedError`.
+        It retries without end while the server is away. Raise `HubConfigurationError` and `HubClosedError`.
         """
         try:
             self._core.lifecycle.run()
@@ -88,8 +87,8 @@ class NotifyHub:
     def close(self, timeout: float = 5.0) -> None:
         """Give every subscription `CLOSE_EVENT`, then stop the listener.
 
-        Idempotent, from any thread. Waits `timeout` seconds at most for the listener's thread
-        and for a publish that is under way, and logs a warning for what takes longer.
+        Idempotent, from any thread. Block for at most `timeout` seconds until the listener's thread, and a publish that
+        is under way, have ended. Log a warning if they have not.
         """
         self._core.close(timeout)
 
@@ -101,13 +100,14 @@ class NotifyHub:
         after: int | str | None = None,
         start_timeout: float = 10.0,
     ) -> Subscription:
-        """A subscription to one channel of a tenant, or to several.
+        """Subscribe to one channel of a tenant, or to several.
 
-        What is committed after it returns is delivered, or told as a gap. With history, `after` is a
-        `cursor` or an event's id: what was committed since then comes first, or a refresh when that is
-        not known. A subscription that is dropped is closed.
-        Starts the hub when nobody did; that, and that alone, may wait. Raises `InvalidEventError`,
-        `HubClosedError` and what `start` raises.
+        Events that are committed after it returns are delivered, or a refresh stands for them. With history, `after` is
+        a `cursor` or an event's id. The events since then come first, or a refresh if the log can't tell them. A
+        subscription that is garbage-collected is closed.
+
+        Start the hub if it was not started, and block for at most `start_timeout` seconds for that alone. Raise
+        `InvalidEventError`, `HubClosedError` and what `start` raises.
         """
         wanted = topics(channels, tenant_id)
         self.start(start_timeout)
@@ -115,20 +115,19 @@ class NotifyHub:
 
     @property
     def has_history(self) -> bool:
-        """Whether events are kept for those who missed them."""
+        """Whether the backend keeps events that can be read again."""
         return self._core.log is not None
 
     def cursor(self, *, executor: Any = None, start_timeout: float = 10.0) -> str | None:
-        """Where the history ends, as far as this process knows; None without history.
+        """Return where the history ends, as far as this process knows. Return None without history.
 
-        What was committed up to there is seen by whoever queries the database from now on. So a
-        page that gets the cursor before it reads its state, and opens its stream with
-        `?last_event_id=` and the cursor, misses nothing. Starts the hub when nobody did, and raises
-        what `start` raises; otherwise it never waits.
+        A query that starts now sees everything that was committed up to the cursor. So a page misses nothing if it gets
+        the cursor before it reads its state, and opens its stream with `?last_event_id=` and the cursor. Start the hub
+        if it was not started, and raise what `start` raises. Otherwise it never blocks.
 
-        A transaction of REPEATABLE READ or SERIALIZABLE has its snapshot from its first query on: what counts is what
-        that sees. With the page's `executor` (as for `publish`) the cursor is read in its transaction, by a role that
-        may read the history. That blocks for a round trip, needs no listener, and raises the executor's errors.
+        A transaction of REPEATABLE READ or SERIALIZABLE keeps the snapshot of its first query. Pass its `executor` (as
+        for `publish`), and the cursor is read in that transaction, with the rights of its role. That blocks for a round
+        trip, needs no listener, and raises the executor's errors.
         """
         if self._core.log is None:
             return None
@@ -146,20 +145,19 @@ class NotifyHub:
         type: str = "",
         executor: Any = None,
     ) -> None:
-        """Send one event: a payload that JSON can hold, or `bytes` that are JSON already.
+        """Send one event. The payload is any JSON value, or `bytes` that are JSON already.
 
-        With an `executor` whose connection is in a transaction, the event is delivered when it
-        commits, and never when it rolls back. Blocks for a round trip. Raises
-        `InvalidEventError` and `PayloadTooLargeError` before anything is sent, `HubClosedError`,
-        and the executor's own errors.
+        If the `executor`'s connection is in a transaction, the event is delivered when that commits, and never if it
+        rolls back. Block for a round trip. Raise `InvalidEventError` and `PayloadTooLargeError` before anything is
+        sent, `HubClosedError`, and the executor's own errors.
         """
         self.publish_many([(channel, tenant_id, payload, type)], executor=executor)
 
     def publish_many(self, events: Iterable[Sequence[Any]], *, executor: Any = None) -> None:
         """Send many events in one round trip, all or none, in their order.
 
-        Each is `(channel, tenant_id, payload)` or `(channel, tenant_id, payload, type)`.
-        Everything is checked before anything is sent; raises what `publish` raises.
+        Each is `(channel, tenant_id, payload)` or `(channel, tenant_id, payload, type)`. All are checked before any is
+        sent. Raise what `publish` raises.
         """
         self._core.lifecycle.check_open()
         backend = self._core.backend
@@ -168,7 +166,7 @@ class NotifyHub:
             backend.send(texts, executor)
 
     def stats(self) -> HubStats:
-        """A snapshot of the hub's state and counters. Never waits."""
+        """Return a snapshot of the hub's state and counters. Never blocks."""
         return self._core.stats()
 
     @property

@@ -27,13 +27,13 @@ is forked meanwhile finds it held for ever: then no thread of the child waits.""
 class Lifecycle:
     """New, trying to listen, listening, healing, closed.
 
-    A listener that ends, whatever it raised, is followed by another after a pause of 0.1 s to 1.5 s, until `close`.
-    Before the hub has listened for the first time there are two exceptions, unless somebody has called `keep_trying`:
-    `HubConfigurationError` ends the attempt, and so does the end of the last `start` that waited for it.
+    When a listener ends, whatever it raised, another one is run after a pause of 0.1 s to 1.5 s, until `close`. There
+    are two exceptions before the hub has listened for the first time, unless `keep_trying` was called. A
+    `HubConfigurationError` ends the attempt, and so does the last `start` that waited for it, when its time is over.
 
-    `_changed` guards every attribute below it and those of the attempts, and is notified when one of them changes. The
-    listener runs, stops and is joined without it. Single flags are also read without it: such an answer was true a
-    moment ago, which is all that any answer can be.
+    `_changed` guards every attribute below it, and those of the attempts. It is notified when one of them changes. The
+    listener runs, stops and is joined without the lock. Single flags are also read without it: they may be out of date
+    a moment later in any case.
     """
 
     def __init__(self, new_listener: Callable[[], Listener]) -> None:
@@ -92,10 +92,7 @@ class Lifecycle:
             raise HubTimeoutError(f"not listening after {timeout:g} s: {self.last_error or 'no answer yet'}")
 
     def keep_trying(self) -> None:
-        """Start the listener's thread, which then tries until `close`, whatever fails. Never waits, idempotent.
-
-        Raises `HubClosedError`.
-        """
+        """See `NotifyHub.start_in_background`."""
         if self._kept and self._attempt is not None and not self._closed:
             return
         with self._changed:
@@ -105,8 +102,9 @@ class Lifecycle:
     def await_first_start(self, timeout: float) -> bool:
         """Start the listener's thread like `keep_trying`, and return whether the hub listens.
 
-        The first thread that asks waits, `timeout` seconds at most, until the hub listens or a first attempt has
-        failed. No other thread of the process waits. Raises `HubClosedError`.
+        For threads of a server, which must not wait for a database that is away. Block the first thread that calls it,
+        for at most `timeout` seconds, until the hub listens or a first attempt has failed. No other thread of the
+        process blocks. Raise `HubClosedError`.
         """
         self.keep_trying()
         if self._has_listened or self._first_wait_is_over or not _first_wait.acquire(blocking=False):
@@ -162,7 +160,7 @@ class Lifecycle:
             attempt.listener.abandon()
 
     def now_listening(self) -> bool | None:
-        """The listener's word that it listens. Whether it had listened before; None when it was given up meanwhile."""
+        """The listener listens. Return whether the hub had listened before, or None if `start` has given it up."""
         with self._changed:
             if not self._speaks_for_us():
                 return None
@@ -176,7 +174,7 @@ class Lifecycle:
         return again
 
     def not_listening(self, error: str) -> None:
-        """The listener's word that it doesn't listen (any more), and why."""
+        """The listener does not listen, or no longer, and why."""
         with self._changed:
             if self._speaks_for_us():
                 self._fail(error)
@@ -249,7 +247,7 @@ class Lifecycle:
                 self._changed.notify_all()
 
     def _run_listener(self, attempt: Attempt) -> None:
-        """Run the present listener until it ends, whatever it raises, and note why it ended."""
+        """Run the present listener until it ends, and note why it ended."""
         try:
             attempt.listener.run()
         except HubConfigurationError as error:
@@ -279,7 +277,7 @@ class Lifecycle:
                 if self._attempt is attempt:
                     self._attempt = None  # now, so that `keep_trying` doesn't take it for one that goes on
                 return True
-            # The threads that wait in `start` have been notified of the error, and take it during the pause.
+            # The threads that wait in `start` have been notified of the error, and read it during the pause.
             stopped = self._changed.wait_for(lambda: attempt.stopped, pause * random.uniform(0.5, 1.0))
             attempt.error = None
             if stopped:

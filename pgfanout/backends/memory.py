@@ -14,9 +14,9 @@ __all__ = ["MemoryHub"]
 
 
 class MemoryHub(NotifyHub):
-    """Publishes to the subscriptions of the same process, with every check and limit of
-    PostgreSQL's hub: what passes here passes there. There are no transactions, so `executor` is
-    accepted and has no effect: an event is delivered at once.
+    """Publishes to the subscriptions of the same process, with every check and limit of PostgreSQL's hub.
+
+    There are no transactions: `executor` is accepted and ignored, and an event is delivered at once.
     """
 
     def __init__(self, *, buffer_size: int = 32, buffer_bytes: int = BUFFER_BYTES) -> None:
@@ -37,7 +37,7 @@ class _MemoryBackend(Backend):
 
 
 class _Listener:
-    """One thread hands everything on, so that all subscribers see one order."""
+    """One thread hands on all events, so that all subscribers see one order."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -51,7 +51,7 @@ class _Listener:
             self._sink.receive(texts)
 
     def hear(self, texts: Sequence[str]) -> None:
-        """Take what was published. Nobody has ever heard a notification that came before LISTEN."""
+        """Take what was published. As with LISTEN, what came before `run` is not heard."""
         if self._hears:
             self._inbox.put(texts)
 

@@ -16,9 +16,9 @@ from .log import Log, LogSession, number_of
 __all__ = ["LogIntake", "TextIntake"]
 
 _FILL_TIME = 1.0
-"""Seconds for which the listener reads on what was missed, before readers are sent to the log."""
+"""Seconds for which the listener reads what was missed. Then each reader has to ask the log for its own part."""
 _REMEMBERED = 5_000
-"""Numbers that are remembered, at least: a notification may come long after its event was read."""
+"""Numbers that are remembered, at least. A notification may come long after its event was read."""
 _IN_TURN = 16
 """Notifications of a batch up to which events past the log are offered in their turn."""
 _LAST = 2**63 - 1
@@ -74,19 +74,18 @@ class OfferedLog(Log, Protocol):
 
 
 class LogIntake:
-    """Offers the log's events in the order of their numbers, each once.
+    """Dispatches the log's events in the order of their numbers, each once. For the listener's thread.
 
-    A notification only says that there is something to read. Any role that can connect can notify, so what the text
-    says is believed of no event of the log: each batch of notifications makes the hub read the log from its position
-    on. So no text can forge an event, hide one, or move the position, and one that was damaged costs nothing. A text
-    whose number the log does not have is an event of its own, or none. With `log_only` it is not delivered; otherwise
-    it is, without a number. In a batch of 16 notifications or less it comes in its turn. In a larger batch the events
-    of the log come first, since nobody can rely on the place of an event that the log does not have. So notifications
-    of strangers hold up an event of the log for one batch at most.
+    A notification only says that the log has something new. Any role that can connect can notify, so the intake
+    believes no text: after each batch of notifications it reads the log from `offered` on. So no text can forge an
+    event of the log, hide one or move `offered`, and a damaged text costs nothing.
 
-    For the listener's thread. Nobody knows what was missed of events past the log, so without `log_only` each new
-    session is a gap. Whoever has something to read is woken before the server is asked, whose answer may take its time,
-    or never come.
+    A text whose number the log does not have is an event past the log, or none at all. It is dispatched, without a
+    number, if the log is not `complete`. In a batch of up to 16 notifications it comes in its turn. In a larger batch
+    the log's events come first, so strangers' notifications hold up an event of the log for one batch at most.
+    If the log is not `complete`, each new session is a gap: nobody knows which events past the log were missed.
+
+    Readers are woken before each query. The server's answer may be late, or never come.
     """
 
     _session: LogSession  # the listener's; `catch_up` comes first
@@ -97,15 +96,17 @@ class LogIntake:
         self._max_replay = max_replay
         self._recent: set[int] = set()  # numbers that were offered last, in two generations
         self._older: set[int] = set()
-        self._asleep = False  # whether something was offered that nobody was woken for
-        self._damaged = False  # whether something of this batch could not be read
+        self._asleep = False  # whether events were offered since the readers were woken
+        self._damaged = False  # whether a text of this batch could not be decoded
         self._refreshes = 0
         self.fills = 0
         self.filled_events = 0
 
     def catch_up(self, session: LogSession | None) -> bool:
-        """Begin with a new session: offer what was missed since the last one. False when the log can't
-        tell all of it, and everyone was told to refresh. Raises `HubConfigurationError` and psycopg's errors.
+        """Begin with a new session: dispatch what was missed since the last one.
+
+        Return False when the log can't tell all of it, and every consumer has got a refresh. Raise
+        `HubConfigurationError` and what the session raises.
         """
         if session is None:
             raise TypeError("a backend with a log has to give its listener's session")
@@ -131,12 +132,14 @@ class LogIntake:
         return True
 
     def check(self) -> None:
-        """Make sure that this is still the log that notifies us. Raises what `catch_up` raises."""
+        """Raise what `catch_up` raises, if the log notifies another channel now, or is gone."""
         self._session.ends()
 
     def receive(self, texts: Sequence[str]) -> None:
-        """Take a batch of notifications: offer what the log has after the position. Raises psycopg's errors; the
-        position is right then, and the next session goes on from there."""
+        """Take a batch of notifications: dispatch what the log has after `offered`.
+
+        Raise what the session raises. `offered` is right then, and the next session goes on from there.
+        """
         numbers = [_number_at_end(text) for text in texts]
         if all(map(self._was_offered, numbers)):
             return
@@ -168,7 +171,7 @@ class LogIntake:
         return self._read(max(numbers))  # as far as was notified, so that each event past the log comes in its turn
 
     def _take_doubtful(self, doubtful: list[tuple[str, int]]) -> None:
-        """Take texts with numbers that were passed, by events that nobody remembers or by somebody's invention."""
+        """Take texts whose numbers are not above `offered`: of events that are not remembered, or invented."""
         if not doubtful:
             return
         self._wake()
@@ -195,7 +198,7 @@ class LogIntake:
                 self._dispatcher.offer(topic, unnumbered if number_of(event) else event)
 
     def _read(self, last: int) -> Iterator[int]:
-        """Offer what comes after the position, up to a number; yields each number once it was offered."""
+        """Dispatch what comes after `offered`, up to a number. Yield each number once its event was offered."""
         while self._log.offered < last:
             self._wake()
             news = self._session.news(self._log.offered, last)
@@ -222,7 +225,7 @@ class LogIntake:
         return True
 
     def _skip(self, last: int) -> bool:
-        """Go on after a number, and have each reader get from the log what it has missed up to there."""
+        """Go on after a number. Each reader gets from the log what it has missed up to there."""
         before = self._log.offered
         if before >= last:
             return True
@@ -236,18 +239,21 @@ class LogIntake:
         return True
 
     def _refresh(self, last: int) -> None:
-        """Tell everyone to, and go on after a number. That is everyone's cursor when they were told, and not before:
-        who got it and lost the connection then would never hear of what was before it."""
+        """Refresh every consumer, and go on after a number.
+
+        `offered` rises after the refresh. A client that got the number first, and lost its connection before the
+        refresh, would never hear of the events in between.
+        """
         self._refreshes += 1
         self._recent, self._older = set(), set()  # a log that has lost commits may draw the same numbers again
         if last < self._log.offered:
-            self._log.offered = 0  # no reader is to take a number that was lost for one of this process's own
+            self._log.offered = 0  # readers must not take a lost number for one that this process has offered
         self._log.begun = last
         self._dispatcher.gap()
         self._log.offered = last
 
     def _offer(self, number: int, topic: Topic, event: Event | None) -> None:
-        # First, as with every event: who follows from here on is not to wait for one that was looked up without them.
+        # Set before the followers are looked up: a reader that comes later must not wait for this event.
         self._log.begun = number
         if event is None and self._dispatcher.has_followers(topic):
             event = self._fetch(number)

@@ -1,4 +1,4 @@
-"""Questions: what the log is to be asked, in a fair order."""
+"""Questions: what readers ask the log, in a fair order."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _Sets = OrderedDict[tuple[Topic, ...], _Same]
 
 
 class Questions:
-    """A queue that tenants take turns in, and within a tenant its sets of topics.
+    """A queue in which tenants take turns, and within a tenant its sets of topics.
 
-    So a tenant with a thousand questions delays the question of another tenant by one. Questions that have failed come
-    when there are no others. A question that is not wanted any more is not taken. Such questions are also removed as
-    soon as they may be half of the queue, so it has at most twice as many as there are readers.
+    A tenant with a thousand questions delays another tenant's question by one. Questions that have failed come when
+    there are no others. A question that is no longer wanted is not taken. Such questions are removed when they may be
+    half of the queue, so the queue has at most twice as many questions as there are readers.
 
-    It has no lock: its owner's guards it.
+    The owner's lock guards it.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Questions:
         return self._size + len(self._failed)
 
     def add(self, question: Question) -> None:
-        """Have a question asked when it's its turn."""
+        """Put a question into the queue."""
         if len(self) >= self._sweep_at:
             self._sweep()
         if question.tries:
@@ -60,7 +60,7 @@ class Questions:
             self._put(question)
 
     def take(self) -> list[Question]:
-        """The next that is wanted, with all that ask the same; empty when there is none."""
+        """Take the next wanted question, with all that ask the same. Return an empty list when there is none."""
         while self._tenants:
             if questions := [question for question in self._next() if question.wanted()]:
                 return questions

@@ -1,4 +1,4 @@
-"""Subscription: one consumer's handle on a bounded queue, with the overflow rule."""
+"""Subscription: one consumer's handle on a bounded queue."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ def _nothing(backlog: Backlog, *, stalled: bool = False) -> None:
 class Subscription:
     """What `hub.subscribe` returns: a bounded queue of the events of its topics.
 
-    At most `buffer_size` events wait in it, and at most `buffer_bytes` of their payloads or one event. When one more
-    arrives, all of them are dropped and one `REFRESH_EVENT` stands in their place and in that event's; later events
-    follow it. With a log that refills, the oldest make room instead, and are read again when their turn comes.
+    At most `buffer_size` events wait in it, with at most `buffer_bytes` of payload or one event. If one more arrives,
+    all of them are dropped, and one `REFRESH_EVENT` stands for them and for that event. Later events follow it. With
+    history, the oldest events are dropped instead, and read again when it is their turn.
 
-    Iterating, or `get`, waits for events; after `CLOSE_EVENT` the iteration ends. Any thread may
-    use it, and `close` it while another one waits.
+    Iterate it, or call `get`; both block until there is an event. The iteration ends after `CLOSE_EVENT`. Any thread
+    may use the subscription, and `close` it while another thread waits.
 
-    A subscription that nobody has any more leaves the hub by itself, soon: the hub has its queue alone. A loop over
-    it, and a `get` that waits, have it.
+    A subscription that is garbage-collected leaves the hub soon. A loop over it, or a waiting `get`, keeps it alive.
     """
 
     def __init__(
@@ -36,7 +35,7 @@ class Subscription:
         on_close: Callable[..., object] = _nothing,
         on_drop: Callable[[Backlog], object] = _nothing,
     ) -> None:
-        """The hub has the `backlog`, and not the subscription.
+        """The hub refers to the `backlog` alone, so that an unused subscription is garbage-collected.
 
         `on_close` is called with the backlog, and with `stalled=True` when the reader has stalled. `on_drop` is called
         with the backlog by the finaliser of a subscription that was not closed. It may run in the middle of anything,
@@ -48,7 +47,7 @@ class Subscription:
 
     @property
     def cursor(self) -> int | None:
-        """Everything of its topics up to this number of the log has been read; None without a log."""
+        """The number of the log up to which this subscription has read its topics. None without a log."""
         return self._backlog.cursor
 
     @property
@@ -58,7 +57,7 @@ class Subscription:
 
     @property
     def buffer_bytes(self) -> int:
-        """How many bytes of payloads can wait, where it's more than one event."""
+        """How many bytes of payload can wait, if they are of more than one event."""
         return self._backlog.max_bytes
 
     @property
@@ -67,24 +66,23 @@ class Subscription:
         return self._backlog.ended
 
     def get(self, timeout: float | None = None) -> Event:
-        """The next event; waits for it, `timeout` seconds at most, or for ever (None or infinity).
+        """Return the next event. Block until there is one, for at most `timeout` seconds (None: without a limit).
 
-        Raises `queue.Empty` when the time has passed. After the end it returns `CLOSE_EVENT`,
-        however often it is called.
+        Raise `queue.Empty` when the time has passed. After the end, every call returns `CLOSE_EVENT`.
         """
         return self._backlog.get(timeout=_seconds(timeout))
 
     def get_all(self, timeout: float | None = None) -> list[Event]:
-        """Every event that waits, at least one; waits for the first like `get`.
+        """Return every event that waits, at least one. Block for the first like `get`.
 
         The list ends with `CLOSE_EVENT` when the subscription has ended.
         """
         return self._backlog.get_all(_seconds(timeout))
 
     def close(self, *, stalled: bool = False) -> None:
-        """Leave the hub. Idempotent, never waits; other threads that wait get `CLOSE_EVENT`.
+        """Leave the hub. Idempotent, never blocks. Threads that wait in `get` receive `CLOSE_EVENT`.
 
-        `hub.stats()` counts it as a reader that `stalled` when it is closed for that.
+        With `stalled`, `hub.stats()` counts a stalled reader.
         """
         self._on_close(self._backlog, stalled=stalled)
         self._backlog.end(drop=True)
@@ -113,6 +111,6 @@ class Subscription:
 
 
 def _seconds(timeout: float | None) -> float | None:
-    # A queue refuses negative times; "the time is over" is an ordinary result of subtracting. And a lock refuses times
-    # that it can't count, infinity among them.
+    # A queue refuses negative times, which subtracting easily gives. A lock refuses times that it can't count, such as
+    # infinity.
     return None if timeout is None or timeout > threading.TIMEOUT_MAX else max(0.0, timeout)

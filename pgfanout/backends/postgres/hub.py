@@ -24,21 +24,19 @@ _DAY = 86_400.0
 class PostgresHub(NotifyHub):
     """A hub on PostgreSQL's NOTIFY, with one LISTEN connection for the process.
 
-    `conninfo` is a connection string or URL of the server itself (or of a pooler in session
-    mode). `executor` is what publishes go through when they name none; without either, the hub
-    opens a connection of its own for them. `postgres_channel` carries all events; hubs that are
-    to hear each other have the same one.
+    `conninfo` is a connection string or URL of the server itself, or of a pooler in session mode. A publish that names
+    no executor goes through `executor`; without both, the hub opens a connection for it. `postgres_channel` carries all
+    events. Hubs with the same one hear each other.
 
-    With `history`, True or the settings, events are kept in a table of the database, which
-    `install_history` makes: who missed some gets them from there.
+    With `history` (True, or the settings) the database keeps events in a table, which `install_history` makes. A reader
+    that has missed events gets them from there.
 
-    Every `heartbeat` seconds the listener makes sure that its server answers, within
-    `heartbeat_timeout` seconds, and that it hears: a connection that is dead or deaf is found in
-    the sum of the two. After a failure it tries again at growing intervals, of
-    `max_reconnect_delay` seconds at most: the longer, the later it is back after its server.
+    Every `heartbeat` seconds the listener checks that its server answers within `heartbeat_timeout` seconds, and that
+    notifications arrive. So it finds a dead or deaf connection within the sum of the two. After a failure it
+    reconnects at growing intervals, of at most `max_reconnect_delay` seconds.
 
-    Raises `HubConfigurationError` for a connection string that can't be read,
-    `InvalidEventError` for an impossible channel name.
+    Raise `HubConfigurationError` for a connection string that can't be read, and `InvalidEventError` for an impossible
+    channel name.
     """
 
     def __init__(
@@ -69,17 +67,16 @@ class PostgresHub(NotifyHub):
         )
 
     def __repr__(self) -> str:
-        # No connection string: it may hold a password.
+        # The connection string may hold a password.
         return f"<PostgresHub on {self._postgres_channel!r}>"
 
     def install_history(self, *, publishers: Iterable[str] = (), readers: Iterable[str] = ()) -> None:
-        """Make the schema of the history with these settings, or bring one that is there up to this version.
+        """Install the history's schema with these settings, or upgrade an existing one to this version.
 
-        Settings of a log that is there stay as they are, and so do functions of this release or a newer one:
-        `python -m pgfanout sql install` changes those. Idempotent, and safe to be called by many processes at
-        once, whatever the database's default isolation is. The roles named get the rights that publishing
-        takes, or running a hub. Opens a connection for it, whose role owns what it makes. Blocks; raises
-        psycopg's errors.
+        An existing log keeps its settings, and functions of this release or a newer one. To change those, run
+        `python -m pgfanout sql install`. Idempotent, and safe to be called by many processes at once, whatever the
+        database's default isolation is. The `publishers` and `readers` are roles that get the rights to publish, or to
+        run a hub. Open a connection, whose role owns the schema. Block until it is done, and raise psycopg's errors.
         """
         schema = (self._history or History()).on(self._postgres_channel)
         with connect(self._parameters, "pgfanout-install") as connection, script_transaction(connection):

@@ -1,8 +1,7 @@
 """The listener: one session that LISTENs, for as long as the hub lives.
 
-An outer loop that connects again after whatever went wrong, an inner one that hands on what
-arrives. LISTEN comes before anything is announced, so that a page which loads its state when it
-is told to refresh can't miss what is committed while it loads.
+An outer loop reconnects after any failure, an inner one hands on what arrives. The session LISTENs before the hub
+refreshes its subscribers. So a page that reloads its state on a refresh can't miss what is committed while it loads.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ class Listener:
         self._alarmed = False
 
     def run(self) -> None:
-        """Listen until `stop`. Raises `HubConfigurationError` before the first success only."""
+        """Listen until `stop`. Raise `HubConfigurationError`, but only before the first success."""
         while not self._watchdog.stopped:
             try:
                 self._session()
@@ -83,7 +82,7 @@ class Listener:
                     self._survive(error)
 
     def stop(self) -> None:
-        """Make `run` return: within milliseconds, or `connect_timeout` while it connects."""
+        """Make `run` return within milliseconds, or within `connect_timeout` while it connects."""
         self._watchdog.stop()
 
     def abandon(self) -> None:
@@ -118,7 +117,7 @@ class Listener:
         self._delay = self._first_delay
 
     def _round(self, session: Session, heartbeat: Heartbeat) -> None:
-        """Hand on a slice of what has arrived, or what arrives before the heartbeat or the sink is due."""
+        """Hand on one batch of notifications, or send the heartbeat if it is due."""
         now = time.monotonic()
         if now >= heartbeat.due_at:
             pulse = heartbeat.needs_pulse(now)
@@ -153,7 +152,7 @@ class Listener:
             self._watchdog.wait_stopped(self._delay)
 
     def _lost(self, error: Exception) -> None:
-        """After a failure: give up for what waiting won't cure, else wait a little."""
+        """After a failure: raise if waiting won't cure it, otherwise wait before the next try."""
         dead = self._watchdog.expired or isinstance(error, diagnosis.DeafError)
         limit = f"the server did not answer within {self._timeout:g} s"
         words = limit if self._watchdog.expired else diagnosis.words(error, self._server_words)
@@ -171,6 +170,6 @@ class Listener:
         self._watchdog.wait_stopped(pause)
 
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
-        # Why a server ends a session arrives as a notice, not with the exception.
+        # The reason why a server ends a session arrives as a notice, not with the exception.
         if notice.severity_nonlocalized in ("FATAL", "PANIC"):
             self._server_words = notice.message_primary or ""

@@ -53,7 +53,7 @@ class Sink:
         raises."""
         self.received += len(texts)
         self._intake.receive(texts)
-        self._dispatcher.tell_lost()
+        self._dispatcher.refresh_waiting()
         self._dispatcher.wake()
 
     def heartbeat(self, queue_usage: float) -> None:

@@ -51,36 +51,36 @@ def got(subscription: FedSubscription) -> list[str]:
 
 def test_the_first_gap_is_told_at_once_and_to_its_topic_alone(site: Site) -> None:
     ours, both, theirs = site.subscribe(ORDERS), site.subscribe(STOCK, ORDERS), site.subscribe(THEIRS)
-    site.dispatcher.lose(ORDERS)
+    site.dispatcher.note_gap(ORDERS)
     assert [got(ours), got(both), got(theirs)] == [["refresh"], ["refresh"], []]
     assert (site.dispatcher.pause(), site.dispatcher.gaps) == (None, 1)
 
 
 def test_the_gaps_of_the_next_second_are_told_together_when_it_is_over(site: Site) -> None:
     ours, theirs = site.subscribe(ORDERS, STOCK), site.subscribe(THEIRS)
-    site.dispatcher.lose(ORDERS)
+    site.dispatcher.note_gap(ORDERS)
     site.now += 0.25
     for topic in (ORDERS, STOCK, ORDERS):
-        site.dispatcher.lose(topic)
+        site.dispatcher.note_gap(topic)
     assert site.dispatcher.pause() == 0.75
     site.now += 0.5
-    site.dispatcher.tell_lost()
+    site.dispatcher.refresh_waiting()
     assert got(ours) == ["refresh"]
     site.now += 0.25
-    site.dispatcher.tell_lost()
+    site.dispatcher.refresh_waiting()
     assert [got(ours), got(theirs)] == [["refresh"], []]
     assert (site.dispatcher.pause(), site.dispatcher.gaps) == (None, 2)
 
 
 def test_no_event_comes_between_a_gap_and_its_refresh_whichever_topic_it_is_of(site: Site) -> None:
     both, stock = site.subscribe(ORDERS, STOCK), site.subscribe(STOCK)
-    site.dispatcher.lose(ORDERS)
+    site.dispatcher.note_gap(ORDERS)
     site.offer(STOCK, b"1")
-    site.dispatcher.lose(ORDERS)
+    site.dispatcher.note_gap(ORDERS)
     site.offer(ORDERS, b"2")
     site.offer(STOCK, b"3")
     site.now += 1.0
-    site.dispatcher.tell_lost()
+    site.dispatcher.refresh_waiting()
     site.offer(ORDERS, b"4")
     assert [got(both), got(stock)] == [["refresh", "1", "refresh", "4"], ["1", "3"]]
 
@@ -89,36 +89,36 @@ def test_no_event_comes_between_a_gap_and_its_refresh_whichever_topic_it_is_of(s
 def test_whoever_comes_after_a_gap_misses_nothing_and_is_told_of_the_next(site: Site, lost: Topic | None) -> None:
     early = site.subscribe(ORDERS)
     for _ in range(2):
-        site.dispatcher.lose(lost)
+        site.dispatcher.note_gap(lost)
     later = site.subscribe(ORDERS)
     site.offer(ORDERS, b"1")
-    site.dispatcher.lose(lost)
+    site.dispatcher.note_gap(lost)
     latest = site.subscribe(ORDERS)
     site.offer(ORDERS, b"2")
     site.now += 1.0
-    site.dispatcher.tell_lost()
+    site.dispatcher.refresh_waiting()
     assert [got(early), got(later), got(latest)] == [["refresh"], ["1", "refresh"], ["2"]]
 
 
 def test_a_lost_connection_is_told_at_once_and_covers_what_waits(site: Site) -> None:
     subscription = site.subscribe(ORDERS)
-    site.dispatcher.lose(ORDERS)
-    site.dispatcher.lose(ORDERS)
+    site.dispatcher.note_gap(ORDERS)
+    site.dispatcher.note_gap(ORDERS)
     assert got(subscription) == ["refresh"]
     site.dispatcher.gap()
     site.offer(ORDERS, b"1")
     assert got(subscription) == ["refresh", "1"]
     assert site.dispatcher.pause() is None
-    site.dispatcher.lose(ORDERS)
+    site.dispatcher.note_gap(ORDERS)
     assert got(subscription) == []
 
 
 def test_a_gap_that_concerns_nobody_is_none(site: Site) -> None:
-    site.dispatcher.lose(None)
+    site.dispatcher.note_gap(None)
     subscription = site.subscribe(STOCK)
-    site.dispatcher.lose(ORDERS)
+    site.dispatcher.note_gap(ORDERS)
     assert (site.dispatcher.gaps, site.dispatcher.pause()) == (0, None)
-    site.dispatcher.lose(STOCK)
+    site.dispatcher.note_gap(STOCK)
     assert got(subscription) == ["refresh"]
 
 
@@ -130,7 +130,7 @@ def test_where_a_log_fills_gaps_nothing_is_held_and_what_nobody_can_read_is_none
         site.dispatcher.take_unlogged(ORDERS)
         site.offer(ORDERS, b"%d" % number)
     site.now += 1.0
-    site.dispatcher.tell_lost()
+    site.dispatcher.refresh_waiting()
     assert [got(ours), got(stock)] == [["refresh", "0", "1", "2", "refresh"], []]
     assert (site.dispatcher.undecodable, site.dispatcher.unlogged) == (1, 3)
 

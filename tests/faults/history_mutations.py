@@ -168,7 +168,7 @@ WITH_HISTORY = tuple(
         (
             "an event past the log is told to nobody",
             "delivery/dispatcher.py",
-            "        self.lose(topic)\n",
+            "        self.note_gap(topic)\n",
             "",
             ("past-the-log",),
         ),
@@ -182,8 +182,8 @@ WITH_HISTORY = tuple(
         (
             "an event past the log is told to everyone",
             "delivery/dispatcher.py",
-            "self._missing.update(self.registry.of(topic))",
-            "self._missing.update(self.registry.all())",
+            "self._waiting.update(self.registry.of(topic))",
+            "self._waiting.update(self.registry.all())",
             ("past-the-log", "numbers-forged"),
         ),
         (

@@ -16,7 +16,7 @@ from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Final
 
 from .errors import InvalidEventError, PayloadTooLargeError, PgFanoutError
-from .event import Event, check_type, refuse_constant
+from .event import Event, check_type, checked_event, refuse_constant
 from .topic import Topic
 
 __all__ = [
@@ -170,7 +170,7 @@ def _decode_own(text: str) -> tuple[Topic, Event]:
         kind, name = tail.groups("")
         check_type(kind)
         name = _id(name)
-    return topic, Event.checked(topic.channel, text[start:end].encode(), kind, name)
+    return topic, checked_event(topic.channel, text[start:end].encode(), kind, name)
 
 
 def _id(name: str) -> str:
@@ -225,7 +225,7 @@ def _event(topic: Topic, members: Mapping[str, str], text: str) -> Event:
     kind = check_type(_string(members, "type", default=""))
     name = _id(_string(members, "id", default=""))
     payload = members["payload"] if (own := _own_payload(text)) is None else own
-    return Event.checked(topic.channel, payload.encode(), kind, name)
+    return checked_event(topic.channel, payload.encode(), kind, name)
 
 
 def _own_payload(text: str) -> str | None:

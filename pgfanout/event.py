@@ -17,6 +17,7 @@ __all__ = [
     "check_json",
     "check_label",
     "check_type",
+    "checked_event",
     "keep_frame",
     "refuse_constant",
 ]
@@ -48,25 +49,18 @@ class Event:
     `envelope.decode`.
     """
 
-    __slots__ = ("channel", "frame", "id", "payload", "type")
+    __slots__ = ("_frame", "channel", "id", "payload", "type")
 
     channel: str
     payload: bytes
     type: str
     id: str
-    frame: bytes | None
+    _frame: bytes | None
     """The event as bytes of an event stream. The first stream that encodes it keeps it here for all (`keep_frame`)."""
 
     def __init__(self, channel: str, payload: bytes, type: str = "", id: str = "") -> None:
         check_json(payload)
         self._set(check_channel(channel), payload, check_type(type), check_label("id", id))
-
-    @classmethod
-    def checked(cls, channel: str, payload: bytes, type: str, id: str) -> Event:
-        """Return an event made of parts that the caller has checked. It saves the decoder time."""
-        event = cls.__new__(cls)
-        event._set(channel, payload, type, id)
-        return event
 
     def _set(self, channel: str, payload: bytes, type: str, id: str) -> None:
         _put_channel(self, channel)
@@ -111,13 +105,20 @@ class Event:
         for name in ("CLOSE_EVENT", "REFRESH_EVENT"):
             if globals()[name] is self:
                 return name
-        return (Event.checked, self._key())
+        return (checked_event, self._key())
 
 
 # The setters of the slots. They bypass `__setattr__`, and are as fast as setting an attribute.
 _put_channel, _put_payload, _put_type, _put_id, keep_frame = (
-    Event.__dict__[name].__set__ for name in ("channel", "payload", "type", "id", "frame")
+    Event.__dict__[name].__set__ for name in ("channel", "payload", "type", "id", "_frame")
 )
+
+
+def checked_event(channel: str, payload: bytes, type: str, id: str) -> Event:
+    """Return an event made of parts that the caller has checked. It saves the decoder time."""
+    event = Event.__new__(Event)
+    event._set(channel, payload, type, id)
+    return event
 
 
 def check_type(type: str) -> str:
@@ -173,8 +174,8 @@ def refuse_constant(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON value")
 
 
-CLOSE_EVENT: Final = Event.checked("", b"{}", "close", "")
+CLOSE_EVENT: Final = checked_event("", b"{}", "close", "")
 """The last event of a subscription: the hub or the subscription was closed."""
 
-REFRESH_EVENT: Final = Event.checked("", b"{}", "refresh", "")
+REFRESH_EVENT: Final = checked_event("", b"{}", "refresh", "")
 """Events may have been lost here: reload the current state."""

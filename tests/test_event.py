@@ -171,7 +171,7 @@ def test_a_long_label_is_shown_in_part() -> None:
     assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize("name", ["channel", "payload", "type", "id", "frame"])
+@pytest.mark.parametrize("name", ["channel", "payload", "type", "id", "_frame"])
 def test_an_event_does_not_change(name: str) -> None:
     event = Event("orders", b"{}", "t", "i")
     before = getattr(event, name)

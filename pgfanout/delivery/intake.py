@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 from ..envelope import MalformedEnvelopeError, UnroutableEnvelopeError, decode
-from ..event import Event
+from ..event import Event, checked_event
 from ..topic import Topic
 from .dispatcher import Dispatcher
 from .log import Log, LogSession, number_of
@@ -194,7 +194,7 @@ class LogIntake:
             if self._log.complete:
                 self._dispatcher.take_unlogged(topic)
             else:
-                unnumbered = Event.checked(event.channel, event.payload, event.type, "")
+                unnumbered = checked_event(event.channel, event.payload, event.type, "")
                 self._dispatcher.offer(topic, unnumbered if number_of(event) else event)
 
     def _read(self, last: int) -> Iterator[int]:

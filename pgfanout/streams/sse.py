@@ -54,7 +54,7 @@ _line_ends = re.compile(b"\r\n|\n|\r")
 
 def encode(event: Event) -> bytes:
     """Return an event's frame. It is encoded once, and all streams share the bytes."""
-    frame = event.frame
+    frame = event._frame  # a cache that belongs to this module
     if frame is None:
         frame = _encode(event)
         keep_frame(event, frame)

@@ -14,6 +14,7 @@ from pgfanout.delivery.dispatcher import Dispatcher
 from pgfanout.delivery.intake import LogIntake
 from pgfanout.delivery.log import Ends, News
 from pgfanout.envelope import MalformedEnvelopeError, encode
+from pgfanout.event import checked_event
 from pgfanout.topic import Topic
 
 from ..support.logs import AskedSession, ManualLog, logged
@@ -232,7 +233,7 @@ def test_an_event_that_was_passed_long_ago_is_asked_for(
 
 
 def test_what_nobody_can_follow_is_counted_and_passed_over(intake: LogIntake, followers: Followers) -> None:
-    intake.receive([encode(Event.checked("x" * 64, b"1", "", ""), TENANT)])
+    intake.receive([encode(checked_event("x" * 64, b"1", "", ""), TENANT)])
     assert (followers.unroutable, followers.told) == (1, [])
 
 

@@ -96,7 +96,7 @@ def test_several_frames_are_one_after_the_other() -> None:
 
 def test_a_frame_is_encoded_once_and_shared() -> None:
     event = Event("orders", b"1")
-    assert sse.encode(event) is sse.encode(event) is event.frame
+    assert sse.encode(event) is sse.encode(event) is event._frame
 
 
 def test_the_opening_is_a_comment_and_an_id_in_a_block_with_data() -> None:

@@ -12,6 +12,7 @@ from ...topic import check_channel
 from .backend import PostgresBackend
 from .conninfo import connect, parse, script_transaction
 from .history import History
+from .history.settings import schema_of
 from .listener import Timing
 from .publisher import Executor
 from .session import PULSE_CHANNEL
@@ -78,6 +79,6 @@ class PostgresHub(NotifyHub):
         database's default isolation is. The `publishers` and `readers` are roles that get the rights to publish, or to
         run a hub. Open a connection, whose role owns the schema. Block until it is done, and raise psycopg's errors.
         """
-        schema = (self._history or History()).on(self._postgres_channel)
+        schema = schema_of(self._history or History(), self._postgres_channel)
         with connect(self._parameters, "pgfanout-install") as connection, script_transaction(connection):
             schema.install(connection, publishers, readers)

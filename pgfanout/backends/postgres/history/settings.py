@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .schema import MAX_PAYLOAD, Schema
 
-__all__ = ["History"]
+__all__ = ["History", "schema_of"]
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,13 @@ class History:
     prune_every: float = 60.0
 
     def __post_init__(self) -> None:
-        self.on("pgfanout_events")
+        schema_of(self, "pgfanout_events")
         if self.max_replay < 1:
             raise ValueError("max_replay is a number of events: at least 1")
         if not 0 < self.prune_every <= 86_400:
             raise ValueError("prune_every is a number of seconds: above 0, a day at most")
 
-    def on(self, postgres_channel: str) -> Schema:
-        """The schema for hubs that listen on this channel. Raises `ValueError`."""
-        return Schema(self.schema, postgres_channel, self.max_age, self.max_rows, self.max_payload)
+
+def schema_of(history: History, postgres_channel: str) -> Schema:
+    """Return the schema for hubs that listen on this channel. Raise `ValueError` for a wrong setting."""
+    return Schema(history.schema, postgres_channel, history.max_age, history.max_rows, history.max_payload)

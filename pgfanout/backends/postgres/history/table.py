@@ -10,7 +10,7 @@ from psycopg.adapt import Buffer, Loader
 
 from ....delivery.log import Ends, Found, News, Page
 from ....errors import HubConfigurationError
-from ....event import Event
+from ....event import Event, checked_event
 from ....topic import Topic
 from .schema import REQUIRED
 from .settings import History
@@ -141,7 +141,7 @@ class LogTable:
             return None
         if first is None:
             return Found(Page([], last), False)
-        events = [Event.checked(row[4], row[6], row[5], str(row[3])) for row in rows]
+        events = [checked_event(row[4], row[6], row[5], str(row[3])) for row in rows]
         if len(rows) == rows[0][7] < _PAGE_ROWS:
             return Found(Page(events, last), False)
         return Found(Page(events, rows[-1][3]), True)
@@ -210,5 +210,5 @@ def prepare(connection: psycopg.Connection[Any]) -> None:
 
 def _found(row: tuple[Any, ...]) -> tuple[Topic, Event | None]:
     number, channel, tenant, type, payload = row
-    event = None if payload is None else Event.checked(channel, payload, type, str(number))
+    event = None if payload is None else checked_event(channel, payload, type, str(number))
     return Topic(channel, tenant), event

@@ -1,4 +1,4 @@
-"""Publisher: events out, through whatever can execute a statement."""
+"""Publisher: sends events through anything that can execute a statement."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ logger = logging.getLogger("pgfanout")
 class Executor(Protocol):
     """What a publish can go through: a psycopg connection or cursor.
 
-    A `psycopg_pool.ConnectionPool` (a connection is borrowed) and the block object of
-    `conn.transaction()` do as well.
+    A `psycopg_pool.ConnectionPool` (a connection is borrowed) and the block object of `conn.transaction()` work, too.
     """
 
     def execute(self, query: Any, params: Any = None, /) -> Any:
@@ -35,17 +34,16 @@ class Executor(Protocol):
 
 
 LOCK_TIMEOUT: Final = 10
-"""Seconds that a publish through the hub's own connection waits for another transaction's lock, the waits of its COMMIT
-among them. A `lock_timeout` that the role, the database or the server sets takes its place."""
+"""Seconds that a publish through the hub's own connection waits for another transaction's lock, also in its COMMIT. A
+`lock_timeout` of the role, the database or the server takes precedence."""
 
-# For the transaction alone: behind a pooler in transaction mode the session is somebody else's a moment later.
+# For this transaction only: behind a pooler in transaction mode the session then goes to another client.
 _BOUND = (
     "SELECT pg_catalog.set_config('lock_timeout', CASE pg_catalog.current_setting('lock_timeout')"
     f" WHEN '0' THEN '{LOCK_TIMEOUT}s' ELSE pg_catalog.current_setting('lock_timeout') END, true), "
 )
 
-# As bytes, since the text then doesn't pass through the connection's client encoding; a function
-# in FROM yields the array in its order.
+# As bytes, so that the text doesn't pass through the connection's client encoding. unnest in FROM keeps the order.
 _NOTIFY = (
     "SELECT pg_catalog.pg_notify(%s, pg_catalog.convert_from(envelope, 'UTF8'))"
     " FROM pg_catalog.unnest(%s::bytea[]) AS envelope"
@@ -61,47 +59,47 @@ class _Call(NamedTuple):
     params: tuple[Any, ...]
 
     def run(self, connection: psycopg.Connection[Any], start: str = "SELECT ") -> psycopg.Cursor[tuple[Any, ...]]:
-        """Execute it on a connection of psycopg's. A caller's may have a cursor of any kind in use."""
+        """Execute the call on a psycopg connection. A caller's connection may have a cursor of any kind in use."""
         return execute(connection, _for_psycopg(self.statement, start), self.params)
 
 
 @cache
 def _for_psycopg(statement: str, start: str) -> bytes:
-    # Binary, since psycopg escapes bytes for a literal: without standard_conforming_strings that is another text.
+    # Binary: otherwise psycopg escapes bytes as a literal, which is another text without standard_conforming_strings.
     return statement.replace("%s::bytea", "%b::bytea").replace("SELECT ", start, 1).encode()
 
 
 class _OwnConnection:
-    """A connection of the hub's own, for one thread at a time."""
+    """The hub's own connection, for one thread at a time."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
         self._is_read_only = conninfo.is_read_only(connection)
-        # Not a method of ours, which would be a circle: a connection that is let go of in the middle closes at once.
+        # A method of ours would be a reference cycle. Without one, an abandoned connection closes at once.
         self._notices: deque[psycopg.errors.Diagnostic] = deque(maxlen=1)
         connection.add_notice_handler(self._notices.append)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way: no statement, no transaction."""
+        """Whether no statement and no transaction is under way."""
         return self.connection.pgconn.transaction_status == TransactionStatus.IDLE
 
     def is_usable(self) -> bool:
-        """Whether it is idle and the server has not ended it. Never waits.
+        """Whether it is idle and the server has not ended it. Never block.
 
-        It costs no round trip, and spares the first publish after a restart of the server an error. What the server has
-        to say to an idle connection is nearly always that it ends it, by an error or a warning.
+        This takes no round trip, and spares the first publish after a restart of the server an error. If the server
+        sends an error or a warning to an idle connection, it nearly always ends that connection.
         """
         self._notices.clear()
         try:
             self.connection.pgconn.consume_input()
-            self.connection.pgconn.notifies()  # has libpq look at what it has read
+            self.connection.pgconn.notifies()  # makes libpq parse what it has read
         except psycopg.Error:
             return False
         return self.is_idle and not self._notices
 
     def execute(self, call: _Call) -> None:
-        """Run it in a transaction that waits for no lock without end, and that may write."""
+        """Run a call in a transaction that may write and that does not wait for a lock without end."""
         try:
             if self._is_read_only:
                 with self.connection.transaction():
@@ -110,26 +108,26 @@ class _OwnConnection:
                 call.run(self.connection, _BOUND)
         except psycopg.errors.LockNotAvailable as error:
             raise type(error)(
-                f"{diagnosis.words(error)}: the publish waited for another transaction, which has been committing, or"
-                " holding a lock, for long. Look for it in pg_locks (not granted) and pg_blocking_pids, and for the"
-                " oldest xact_start in pg_stat_activity"
+                f"{diagnosis.words(error)}: the publish waited too long for another transaction, which is committing or"
+                " holds a lock. Find it with pg_locks (not granted) and pg_blocking_pids, or by the oldest xact_start"
+                " in pg_stat_activity"
             ) from error
 
 
 class Publisher:
-    """Sends through the executor it is given, or through a connection of its own.
+    """Sends events through a given executor, or through its own connection.
 
-    It notifies, or puts what it sends into the log of a schema, which notifies when it is committed.
+    It notifies, or inserts the events into the log of a schema. The log notifies at the commit.
 
-    The own connection is opened by the first publish that needs it. `_turn` lets one thread use it at a time, over its
-    I/O by nature, which `LOCK_TIMEOUT` bounds. It guards `_own`, `_opened` and `_owner`; no other lock is taken in it.
+    The first publish that needs the own connection opens it. `_turn` lets one thread at a time use it, and is held over
+    its I/O, which `LOCK_TIMEOUT` limits. It guards `_own`, `_opened` and `_owner`. No other lock is taken in it.
 
-    An exception may be raised between any two instructions of a publish, by a signal handler (Celery's soft time limit)
-    or a time-out of gevent's. So a publish takes the connection out of `_own` and puts it back when it is idle again. A
-    connection that was left in the middle of a statement is not found by other publishes, and is closed at the end of
-    the turn. `_turn` is released by a `with` block, and by `_release_if_held` if the exception came before that block
-    had begun. The thread that has it can take it once more: a signal handler that itself publishes gets a connection of
-    its own for that.
+    A signal handler (Celery's soft time limit) or a gevent time-out may raise an exception between any two instructions
+    of a publish. So a publish takes the connection out of `_own`, and puts it back when it is idle again. If an
+    exception leaves the connection in the middle of a statement, other publishes don't find it, and it is closed at the
+    end of the turn. A `with` block releases `_turn`. If the exception comes before that block has begun,
+    `_release_if_held` does. The thread that holds `_turn` can take it again: a signal handler that publishes gets
+    another connection.
     """
 
     def __init__(self, parameters: conninfo.Parameters, channel: str, schema: str = "") -> None:
@@ -144,7 +142,7 @@ class Publisher:
         self._unreachable_at = float("-inf")
 
     def send(self, texts: Sequence[str], executor: Any) -> None:
-        """Send each text, in one statement. Blocks for a round trip, raises psycopg's errors."""
+        """Send the texts in one statement. Block for a round trip. Raise psycopg's errors."""
         call = self._logged(texts) if self._schema else _Call(_NOTIFY, (self._channel, _encoded(texts)))
         if executor is None:
             self._send_by_own_connection(call)
@@ -152,8 +150,8 @@ class Publisher:
             _run(call, executor)
 
     def fetch(self, executor: Any, statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """The rows of a statement that is executed in the executor's transaction, if it has one. Blocks for a round
-        trip, raises psycopg's errors."""
+        """Execute a statement in the executor's transaction, if it has one, and return the rows. Block for a round
+        trip. Raise psycopg's errors."""
         rows: list[Any] = []
         _run(_Call(statement, tuple(params)), executor, rows.extend)
         return rows
@@ -161,12 +159,11 @@ class Publisher:
     def close(self, timeout: float) -> None:
         """Close the own connection, if there is one.
 
-        Waits `timeout` seconds at most for a publish that is under way; one that takes longer
-        closes the connection when it is done.
+        Block up to `timeout` seconds for a publish that is under way. A longer one closes the connection when it ends.
         """
         self._closed = True
         if not self._turn.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
-            logger.warning("a publish did not end within %g s and is left behind", timeout)
+            logger.warning("a publish did not end within %g s and is left behind: it closes its connection", timeout)
             return
         try:
             self._close_what_is_left()
@@ -174,12 +171,12 @@ class Publisher:
             self._turn.release()
 
     def abandon(self) -> None:
-        """In a forked child: let go of the parent's connection without a word to its server."""
+        """In a forked child, drop the parent's connections without a message to the server."""
         for connection in list(self._opened):
             abandon(connection)
 
     def _logged(self, texts: Sequence[str]) -> _Call:
-        """What puts them into the log; see `compose_logged`. A single event, the usual case, costs less."""
+        """Return the call that puts texts into the log: see `compose_logged`. For one event there is a cheaper one."""
         channels, tenants, types, payloads = zip(*(text.split("\n", 3) for text in texts), strict=True)
         if len(texts) == 1:
             params = (channels[0].encode(), tenants[0], payloads[0].encode(), types[0].encode())
@@ -208,7 +205,7 @@ class Publisher:
         try:
             self._turn.release()
         except RuntimeError:
-            pass  # this thread has released it, as it should
+            pass  # this thread has released it already, as usual
 
     def _send_in_turn(self, call: _Call, arrived: float) -> None:
         own = self._take_out(arrived)
@@ -221,7 +218,7 @@ class Publisher:
 
     def _take_out(self, arrived: float) -> _OwnConnection:
         if self._unreachable_at > arrived:
-            # Who waited while another found out need not wait for it once more.
+            # This thread waited while another one found that out. It need not wait for another attempt.
             raise psycopg.OperationalError("the server can't be reached, as another thread's publish has found")
         own, self._own = self._own, None
         return own if own is not None and own.is_usable() else self._connect()
@@ -231,7 +228,7 @@ class Publisher:
             self._own = own
 
     def _close_what_is_left(self) -> None:
-        """At the end of a turn: whatever was raised, there is one connection, or none once the hub is closed."""
+        """End a turn, whatever was raised: keep `_own` unless the hub is closed, and close all other connections."""
         kept = None if self._own is None or self._closed else self._own.connection
         for connection in [each for each in self._opened if each is not kept]:
             connection.close()
@@ -248,9 +245,9 @@ class Publisher:
 
 
 def abandon(connection: psycopg.Connection[Any] | None) -> None:
-    """In a forked child: drop the inherited socket, and never touch the session it belongs to.
+    """In a forked child, drop the inherited socket without touching the parent's session.
 
-    The descriptor's number stays taken, by the null device, since libpq's object still has it.
+    The null device takes over the descriptor's number, since libpq's object still refers to it.
     """
     if connection is None or connection.closed:
         return
@@ -263,7 +260,7 @@ def abandon(connection: psycopg.Connection[Any] | None) -> None:
 
 
 _abandoned: list[psycopg.Connection[Any]] = []
-"""Kept, so that nothing finalises them."""
+"""References that keep these connections from being finalised."""
 
 
 def _encoded(texts: Iterable[str]) -> list[bytes]:
@@ -275,13 +272,13 @@ def _nothing(rows: Iterable[Any]) -> None:
 
 
 def _run(call: _Call, executor: Any, take: Callable[[Any], object] = _nothing) -> None:
-    """Execute through what the application gave; `take` gets the result while its connection is still ours."""
-    connection = getattr(executor, "connection", executor)  # a cursor's, a transaction's
+    """Execute a call through the application's executor. Pass the result to `take` while we still have the connection."""
+    connection = getattr(executor, "connection", executor)  # of a cursor or a transaction block
     if isinstance(connection, psycopg.Connection):
         take(call.run(connection))
     elif hasattr(executor, "execute"):
         take(_execute(executor, call))
-    elif callable(connection):  # a pool's
+    elif callable(connection):  # of a pool
         with connection() as borrowed:
             _run(call, borrowed, take)
     else:
@@ -295,5 +292,5 @@ def _execute(executor: Executor, call: _Call) -> Any:
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
-        raise TypeError("an executor has to be synchronous; this one needs to be awaited")
+        raise TypeError("an executor has to be synchronous, but the result of this one has to be awaited")
     return result

@@ -1,4 +1,4 @@
-"""A table's trigger: the SQL that makes each change of a row an event of the history."""
+"""A table's trigger: the SQL that publishes each change of a row as an event of the history."""
 
 from __future__ import annotations
 
@@ -24,42 +24,39 @@ _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 class TableTrigger:
     """Publishes the changes of a table: each row that changes is one event of the history.
 
-    Names are given as they are, without quotes: "sales.Order Items" is the table Order Items of the
-    schema sales. A table without a schema is looked up as in any statement, when the script runs.
-    `tenant` is a column of the type uuid, or of a domain over it. `key` names the columns that tell a
-    tenant's rows apart: the primary key unless given, else columns that are NOT NULL and have a unique
-    index (on all of them or some, with or without the tenant's column; not partial, without expressions).
+    Give names without quotes: "sales.Order Items" is the table Order Items of the schema sales. A table without a
+    schema is looked up in the search path when the script runs. `tenant` is a column of the type uuid, or of a domain
+    over it. `key` names the columns that identify a row of a tenant. The default is the primary key. Other columns have
+    to be NOT NULL, and some or all of them must have a unique index, with or without the tenant's column. The index may
+    not be partial or have expressions.
 
-    The event goes to `channel`, the table's own name if it is empty, of the row's tenant. Its type is
-    insert, update or delete, its payload {"operation": "update", "key": {"id": 42}}; with `payload`,
-    the names of columns, also "row", which has their values after the change, or before a delete.
-    Events of one statement come in the order of the key.
+    The event goes to the row's tenant on `channel`, by default the table's name. Its type is insert, update or delete.
+    Its payload is {"operation": "update", "key": {"id": 42}}. With `payload`, the names of columns, it also has "row":
+    their values after the change, or before a delete. The events of a statement come in the order of the key.
 
-    Nothing is published for a row without a tenant, nor for an update that leaves all the `columns`
-    as they were (the whole row, when none are named). Where the key or the tenant changes, the old one
-    gets a delete and the new one an insert. `when` is a condition in SQL on the columns: rows for which
-    it does not hold are treated as if they were not in the table, so an update by which it begins to
-    hold is an insert, and one by which it ends is a delete. It is evaluated with the search path
-    pg_catalog: functions, types and operators from elsewhere have to be qualified.
+    Nothing is published for a row without a tenant, or for an update that leaves all `columns` (by default: the row)
+    unchanged. If the key or the tenant changes, the old one gets a delete and the new one an insert. `when` is an SQL
+    condition on the columns. Rows for which it does not hold count as absent from the table. So an update after which
+    it begins to hold is an insert, and an update after which it no longer holds is a delete. Its search path is
+    pg_catalog: qualify functions, types and operators from elsewhere.
 
-    Any role that may write the table publishes by that. The trigger function lies in the table's schema and
-    belongs to the table's owner, with whose rights it runs, and who has to be a publisher of the history.
-    The script is for that role or a superuser to run. A table has one such trigger for each history:
-    the script of another one replaces it.
+    Any role that may write to the table publishes by writing. The trigger function is in the table's schema, belongs to
+    the table's owner and runs with the owner's rights. The owner has to be a publisher of the history. The owner or a
+    superuser runs the script. A table has one such trigger for each history: the next script replaces it.
 
-    PostgreSQL refuses to drop or retype a column that is named here or read by `when`. A column that is renamed is
-    followed; the events keep its old name. With the schema of the history, or a column that is dropped with CASCADE,
-    the trigger goes as well, or stays and warns. When the trigger can't tell what has changed (a function of `when`
-    was dropped, or fails for a row), each tenant of the statement's rows gets one update with the key null, and the
-    writer a warning; where it can't even publish (the owner is no publisher any more), a warning alone. The write
-    goes on in each case.
+    PostgreSQL refuses to drop or retype a column that is named here or that `when` reads. A column may be renamed, and
+    the events keep its old name. If the history's schema or a column is dropped with CASCADE, the trigger is dropped,
+    too, or stays and warns. If the trigger can't tell which rows have changed (a function of `when` was dropped, or
+    fails for a row), each tenant of the statement's rows gets one update with the key null, and the writer gets a
+    warning. If it can't publish at all (the owner is no longer a publisher), there is only the warning. The write
+    succeeds in all these cases.
 
-    What is not seen: TRUNCATE; statements that name a partition, or a child table, instead of this table; partitions
-    that are attached or detached; what logical replication applies, and what is written with
-    session_replication_role = replica; virtual generated columns, which can't be named here.
-    What fails the statement that writes: a row whose event the history refuses (a payload above its limit), and
-    millions of rows at once (the server holds the events of a statement in memory, half a kilobyte each and more
-    with rows).
+    Not published are: TRUNCATE; statements on a partition or a child table instead of this table; attaching and
+    detaching partitions; changes applied by logical replication or with session_replication_role = replica; changes of
+    virtual generated columns, which can't be named here.
+
+    A write fails if the history refuses a row's event (a payload above its limit), or with millions of rows at once:
+    the server holds a statement's events in memory, half a kilobyte each, and more with "row".
     """
 
     table: str
@@ -81,7 +78,7 @@ class TableTrigger:
         check_channel(self._channel)
 
     def script(self) -> str:
-        """The SQL that makes the trigger, as one statement that may be run again."""
+        """Return the SQL that makes the trigger: one statement that may be run again."""
         values = {
             "tenant": _literal(self.tenant),
             "tenant_column": _identifier(self.tenant),
@@ -98,7 +95,7 @@ class TableTrigger:
         return _filled("trigger.sql", {**_Names(self.table, self.schema).values(), **values})
 
     def drop_script(self) -> str:
-        """The SQL that removes it, as one statement that may be run again."""
+        """Return the SQL that removes the trigger: one statement that may be run again."""
         return drop_script(self.table, self.schema)
 
     @property
@@ -106,7 +103,7 @@ class TableTrigger:
         return self.channel or _Names(self.table, self.schema).bare
 
     def _events(self, changes: str) -> str:
-        """What the rows of a query are published as: rows of a type, a tenant, k1, k2, ... and p1, p2, ..."""
+        """Return the query for the events of `changes`, a query for type, tenant, k1, k2, ... and p1, p2, ..."""
         values = ["type AS operation", f"{_object(_KEY_VALUES)} AS key"]
         if self.payload:
             numbered = zip(_numbers(self.payload), self.payload, strict=True)
@@ -121,10 +118,10 @@ FROM (
 ORDER BY {_KEY_NUMBERS}, type"""
 
     def _updated(self) -> str:
-        """The rows of both sides, each beside the one that it was, without those that are the same.
+        """Return the query for the changes of an update: it joins the rows before and after, without equal ones.
 
         Images of rows can be compared (`*=`) whatever the types of their columns. `place` is 1, unless the key has lost
-        its unique index: then each row still meets one other at most.
+        its unique index. It makes each row match at most one other even then.
         """
         same = f"tenant, {_KEY_NUMBERS}"
         kind = "CASE WHEN before.tenant IS NULL THEN 'insert' WHEN after.tenant IS NULL THEN 'delete' ELSE 'update' END"
@@ -150,11 +147,11 @@ WHERE (before.image *= after.image) IS NOT TRUE"""
         return self._rows(rows, f"{self._image(rows)} AS image, {place}")
 
     def _image(self, rows: str) -> str:
-        # The row as a whole is no list of its columns: a virtual one among them can't be read in a trigger.
+        # The whole row, not a list of all columns: a trigger can't read a virtual column.
         return f"ROW({', '.join(map(_identifier, self.columns))})" if self.columns else f"({rows}.*)::record"
 
     def _rows(self, rows: str, and_also: str) -> str:
-        """The rows of one side that count."""
+        """Return the query for the rows of one side that have a tenant and fulfil the condition."""
         tenant = _identifier(self.tenant)
         numbered = zip(self.payload, _numbers(self.payload), strict=True)
         found = [
@@ -163,18 +160,18 @@ WHERE (before.image *= after.image) IS NOT TRUE"""
             _KEY_RENAMED,
             *(f"{_identifier(name)} AS {p}" for name, p in numbered),
         ]
-        # On lines of its own: it may end with a comment.
+        # On its own line, since it may end with a comment.
         condition = f" AND (\n{self.when}\n)" if self.when.strip() else ""
         return f"SELECT {', '.join(found)} FROM {rows} WHERE {tenant} IS NOT NULL{condition}"
 
 
 def drop_script(table: str, schema: str = "pgfanout") -> str:
-    """The SQL that removes a table's trigger, whatever it is made of. Raises `ValueError`."""
+    """Return the SQL that removes a table's trigger, whatever its options are. Raise `ValueError`."""
     return _filled("trigger_drop.sql", _Names(table, schema).values())
 
 
 class _Names:
-    """What the trigger's parts are called, quoted; `bare` is the table's own name as it is."""
+    """The quoted names of a trigger's parts. `bare` is the table's name without schema and quotes."""
 
     def __init__(self, table: str, schema: str) -> None:
         self._schema = check_schema(schema)
@@ -184,7 +181,7 @@ class _Names:
         self.bare = self._parts[-1]
 
     def values(self) -> dict[str, str]:
-        """By the placeholders of the scripts."""
+        """Return the names by the placeholders of the scripts."""
         table = ".".join(map(_identifier, self._parts))
         function = _identifier(trigger_name(self._schema, self.bare))
         return {
@@ -205,12 +202,12 @@ def _check_name(kind: str, name: str) -> None:
     if len(name.encode()) > IDENTIFIER_LIMIT:
         raise ValueError(f"a {kind}'s name has at most {IDENTIFIER_LIMIT} bytes, not {name!r}")
     if '"' in name or _CONTROL.search(name):
-        raise ValueError(f"a {kind}'s name is given as it is, without quotes and control characters, not {name!r}")
+        raise ValueError(f"give a {kind}'s name without quotes and control characters, not {name!r}")
 
 
 def _check_columns(option: str, columns: Sequence[str]) -> None:
     if isinstance(columns, str) or not isinstance(columns, Sequence):
-        raise ValueError(f"{option} has to be a sequence of columns' names, not {columns!r}")
+        raise ValueError(f"{option} has to be a sequence of column names, not {columns!r}")
     for name in columns:
         _check_name("column", name)
     if len(set(columns)) < len(columns):
@@ -230,16 +227,16 @@ def _array(names: Sequence[str]) -> str:
 
 
 def _numbers(columns: Sequence[str]) -> list[str]:
-    """What columns of the payload are called on their way, so that no name of the table's meets one of ours."""
+    """Return aliases for the columns of the payload, so that no column of the table has the name of one of ours."""
     return [f"p{number}" for number in range(1, len(columns) + 1)]
 
 
 def _object(values: str) -> str:
-    """A JSON object of the columns, under their own names."""
+    """Return the SQL for a JSON object of the columns under their own names."""
     return f"(SELECT to_json(columns.*) FROM (SELECT {values}) AS columns)"
 
 
-# The key is known when the script runs. In its strings that make statements these stand for lists of the key's columns.
+# Placeholders for lists of the key's columns, in strings that the script executes. It finds the key when it runs.
 _KEY_COLUMNS: Final = "\0key_columns\0"
 _KEY_NUMBERS: Final = "\0key_numbers\0"
 _KEY_RENAMED: Final = "\0key_renamed\0"
@@ -249,7 +246,7 @@ _KEY_VALUES: Final = "\0key_values\0"
 def _filled(file: str, values: Mapping[str, str]) -> str:
     text = (resources.files(__package__) / "sql" / file).read_text(encoding="utf-8")
     given = "".join(values.values())
-    # Ends each dollar quote's tag, so that nothing in the values ends the quote.
+    # At the end of each dollar quote's tag, so that no value can end the quote.
     mark = next(str(number) for number in count() if f"{number}$" not in given)
     text = re.sub("@([a-z_]+)@", lambda found: {**values, "mark": mark}[found.group(1)], text)
     return re.sub("\0([a-z_]+)\0", rf"$text_{mark}$ || \1 || $text_{mark}$", text)

@@ -1,4 +1,4 @@
--- The log, and what publishes into it. docs/history.md tells why it is built this way.
+-- The log, and how events get into it. docs/history.md says why it is built this way.
 
 CREATE TABLE @schema@.log (
     the_only boolean PRIMARY KEY DEFAULT true CHECK (the_only),
@@ -28,15 +28,15 @@ COMMENT ON COLUMN @schema@.event.size IS 'bytes of the payload: how much to read
 CREATE INDEX event_topic ON @schema@.event (tenant, channel, number);
 COMMENT ON TABLE @schema@.event IS 'what was published, numbered in the order of the commits';
 
--- A number is at least the time of its commit, in microseconds since 1970: so none comes twice, not even after a crash or
--- a fail-over that lost commits, nor in a log that was made anew. They stay below 2^53 until the year 2255.
+-- A number is at least the time of its commit, in microseconds since 1970. So no number is used twice, even after a crash,
+-- a fail-over that lost commits, or in a log that was created anew. Numbers stay below 2^53 until the year 2255.
 CREATE SEQUENCE @schema@.number;
 INSERT INTO @schema@.log (pruned_to, prune_to)
 SELECT number, number
 FROM setval('@schema@.number', floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint) AS number;
 
--- What transactions have published that are not committed yet: a row for each event, or for many that came together.
--- Unlogged: a crash leaves no such transaction. Without an index: a row is found where it was put.
+-- Events of transactions that are not committed yet: a row for each event, or for many that were published together.
+-- Unlogged, since no such transaction survives a crash. Without an index, since a row is found by its ctid.
 CREATE UNLOGGED TABLE @schema@.pending (
     channel text NOT NULL,
     tenant uuid NOT NULL,
@@ -50,7 +50,7 @@ CREATE UNLOGGED TABLE @schema@.pending_many (
     payloads json[] NOT NULL
 );
 
--- What they do is in functions.sql.
+-- functions.sql replaces these functions.
 CREATE FUNCTION @schema@._before_commit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 CREATE FUNCTION @schema@._at_commit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 CREATE FUNCTION @schema@._before_commit_of_many() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
@@ -63,7 +63,7 @@ CREATE CONSTRAINT TRIGGER before_commit AFTER INSERT ON @schema@.pending_many
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION @schema@._before_commit_of_many();
 CREATE CONSTRAINT TRIGGER at_commit AFTER DELETE ON @schema@.pending_many
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION @schema@._at_commit_of_many();
--- Also in a session that applies what another server has sent, as every NOTIFY is.
+-- They also fire in a session that applies changes of another server. A NOTIFY is sent there, too.
 ALTER TABLE @schema@.pending ENABLE ALWAYS TRIGGER before_commit, ENABLE ALWAYS TRIGGER at_commit;
 ALTER TABLE @schema@.pending_many ENABLE ALWAYS TRIGGER before_commit, ENABLE ALWAYS TRIGGER at_commit;
 

@@ -1,7 +1,7 @@
--- What is known of a log that somebody has emptied, or whose clock was wrong. Nothing here takes a lock that a reader of
--- the log waits for: an upgrade beside a pg_dump stops no hub.
+-- Tracks deletions from the log, and numbers that are ahead of a wrong clock. Nothing here takes a lock that blocks readers
+-- of the log, so an upgrade during a pg_dump stops no hub.
 
--- What they do is in functions.sql.
+-- functions.sql replaces these functions.
 CREATE FUNCTION @schema@._after_delete() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 CREATE FUNCTION @schema@._before_truncate() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 CREATE TRIGGER after_delete AFTER DELETE ON @schema@.event
@@ -10,7 +10,7 @@ CREATE TRIGGER before_truncate BEFORE TRUNCATE ON @schema@.event
     FOR EACH STATEMENT EXECUTE FUNCTION @schema@._before_truncate();
 ALTER TABLE @schema@.event ENABLE ALWAYS TRIGGER after_delete, ENABLE ALWAYS TRIGGER before_truncate;
 
--- Where pruning goes on: no event before this number is left. It is a hint, found out anew with each plan.
+-- Where pruning continues: no event before this number is left. It is a hint that each plan computes anew.
 CREATE SEQUENCE @schema@.oldest;
 
 CREATE TABLE @schema@.seen (

@@ -1,8 +1,8 @@
--- The functions. `sql install` replaces them, and so does the first worker of a release that has newer ones: a change here
--- needs a new REVISION in schema.py. They run with their owner's rights: a publisher needs none on the tables. So nothing in
--- them may be found by the caller's search path. The functions that each transaction with an event calls have no search path
--- of their own, since setting it is a tenth of what publishing costs: names, operators included, are qualified in them, or
--- were looked up when the function was made (BEGIN ATOMIC; a step that changes a column of `event` has to drop these first).
+-- The functions. `sql install` replaces them, and so does the first worker of a release with newer ones: a change here needs
+-- a new REVISION in schema.py. They run with their owner's rights, so a publisher needs no rights on the tables. So they must
+-- not look up anything in the caller's search path. Functions that every publishing transaction calls do not set their own
+-- search path, since that takes a tenth of the time of a publish. They qualify all names and operators, or have looked them
+-- up at creation (BEGIN ATOMIC: a step that changes a column of `event` has to drop these functions first).
 
 ALTER DOMAIN @schema@.payload DROP CONSTRAINT IF EXISTS "a payload has a limited size";
 ALTER DOMAIN @schema@.payload ADD CONSTRAINT "a payload has a limited size"
@@ -12,9 +12,9 @@ ALTER DOMAIN @schema@.event_type DROP CONSTRAINT IF EXISTS "a type has at most 2
 ALTER DOMAIN @schema@.event_type ADD CONSTRAINT "a type has at most 255 bytes"
     CHECK (octet_length(VALUE) <= 255) NOT VALID;
 
--- At the commit, each statement's events wait once more, for the transaction's other deferred constraints: what those wait
--- for must not be waited for with the lock held. A table that was vacuumed looks so small that PostgreSQL would plan to read
--- all of it: slow where a transaction has many events, and of two that are serializable one would fail.
+-- At the commit, this trigger queues a second one, so that the transaction's other deferred constraints run first. They may
+-- wait for other transactions, and must not do so while the lock is held. No sequential scan: a vacuumed table looks so small
+-- that PostgreSQL would scan it. That is slow with many events, and of two serializable transactions one would fail.
 CREATE OR REPLACE FUNCTION @schema@._before_commit() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET enable_seqscan = off AS $body$
 BEGIN
@@ -23,9 +23,9 @@ BEGIN
 END
 $body$;
 
--- Draw as many numbers as given, one after the other, and return the first. From here until the transaction has committed
--- nobody else draws one, so the order of the numbers is that of the commits, in which rows become visible and
--- notifications are delivered. (pg_sequence_last_value is what the view pg_sequences shows.)
+-- Draw `count` consecutive numbers and return the first. No other transaction draws a number until this one has committed.
+-- So the numbers are in the order of the commits, in which rows become visible and notifications are delivered.
+-- (pg_sequence_last_value is what the view pg_sequences shows.)
 CREATE OR REPLACE FUNCTION @schema@._draw(count integer) RETURNS bigint
 LANGUAGE sql BEGIN ATOMIC
     SELECT CASE WHEN pg_advisory_xact_lock(@lock@) IS NOT NULL THEN setval(
@@ -35,8 +35,8 @@ LANGUAGE sql BEGIN ATOMIC
     ) - count + 1 END;
 END;
 
--- What is notified of an event. One that may not fit, with a channel that is escaped and the largest of numbers, goes
--- without what may be large: who listens reads the row.
+-- The text that notifies an event. If the event may not fit, with an escaped channel and the largest number, the payload and
+-- the type are left out, and the listeners read the row.
 CREATE OR REPLACE FUNCTION @schema@._notification(event @schema@.event) RETURNS text
 LANGUAGE sql BEGIN ATOMIC
     SELECT format(
@@ -48,9 +48,9 @@ LANGUAGE sql BEGIN ATOMIC
     );
 END;
 
--- The last that a transaction does. The statement that draws has begun before it waits for the lock, which is held for
--- little more than the writing. (With a notification made beforehand and kept in `pending`, 16 writers had a hundredth more
--- transactions, and payloads of some KB, which were then stored twice, cost a quarter more.)
+-- The last action of a transaction. The statement that draws the number starts before it waits for the lock, so the lock is
+-- held for little more than the insert. (Making the notification earlier and keeping it in `pending` gave 16 writers one
+-- percent more transactions. It stored payloads twice, which made those of some KB cost a quarter more.)
 CREATE OR REPLACE FUNCTION @schema@._at_commit() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER AS $body$
 DECLARE
@@ -64,7 +64,7 @@ BEGIN
 END
 $body$;
 
--- The same of many.
+-- The same for many events.
 CREATE OR REPLACE FUNCTION @schema@._before_commit_of_many() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $body$
 BEGIN
@@ -103,7 +103,7 @@ $body$;
 COMMENT ON FUNCTION @schema@.publish(text, uuid, text, text) IS
     'publish one event when the transaction commits: channel, tenant, payload (JSON), type';
 
--- So that a payload of either type can be given; what is quoted is text.
+-- Overloads for payloads of the types json and jsonb. A quoted literal is text.
 CREATE OR REPLACE FUNCTION @schema@.publish(channel text, tenant uuid, payload json, type text DEFAULT '') RETURNS void
 LANGUAGE sql AS $body$ SELECT @schema@.publish(channel, tenant, payload::text, type) $body$;
 
@@ -129,7 +129,7 @@ $body$;
 COMMENT ON FUNCTION @schema@.publish_many(text[], uuid[], json[], text[]) IS
     'publish many events when the transaction commits, in their order';
 
--- A deletion of events, by hand or by pruning, moves the mark: a reader that stands before it may have missed one of them.
+-- A deletion of events, by hand or by pruning, moves the mark. A reader before the mark may have missed one of them.
 CREATE OR REPLACE FUNCTION @schema@._after_delete() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -140,8 +140,8 @@ BEGIN
 END
 $body$;
 
--- No event can be on its way: its transaction would hold a lock that TRUNCATE has waited for. So the mark is the last event,
--- which no hub is behind that has read all. An older snapshot may lack that event; then it is the last number drawn.
+-- No uncommitted event exists: its transaction would hold a lock that TRUNCATE has waited for. So the mark is the last event,
+-- and a hub that has read all is not before it. An earlier snapshot may lack that event: then it is the last number drawn.
 CREATE OR REPLACE FUNCTION @schema@._before_truncate() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -155,9 +155,9 @@ BEGIN
 END
 $body$;
 
--- The last number that is older than the given age. A number is the time of its commit, unless a clock was wrong: numbers
--- never go back, so while they are ahead of the clock they tell no time. Then the age of an event counts from the first
--- plan that has found it, or a later one, in the log.
+-- Return the last number that is older than the given age. A number is the time of its commit, unless a clock was wrong:
+-- numbers never decrease, so while they are ahead of the clock they are not times. Then the age of an event begins with the
+-- first plan that finds it, or a later event, in the log.
 CREATE OR REPLACE FUNCTION @schema@._too_old(age interval) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -179,10 +179,10 @@ BEGIN
 END
 $body$;
 
--- Remove some of the events that are too old or too many, and tell how many that were. One session at a time does;
--- others get NULL, and so does a session that meets a deletion by hand. It finds out what may go at most once in half of the
--- seconds that are given. The deletion has a lower bound: while an old snapshot is held, the index keeps the entries of
--- deleted rows, and without the bound each part would read those of all earlier parts again.
+-- Remove up to `batch` events that are too old or too many, and return how many. One session at a time prunes. Others get
+-- NULL, and so does one that meets a deletion by hand. A plan of what to remove holds for half of `every` seconds. The
+-- deletion has a lower bound: while an old snapshot is held, the index keeps the entries of deleted rows, and without the
+-- bound each batch would read the entries of all earlier batches again.
 CREATE OR REPLACE FUNCTION @schema@.prune(batch integer DEFAULT 1000, every double precision DEFAULT 60) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -193,7 +193,7 @@ DECLARE
     gone integer;
 BEGIN
     LOCK TABLE @schema@.event IN ROW EXCLUSIVE MODE;  -- before the row of `log`, as TRUNCATE and DELETE take them
-    -- Which keeps others from pruning, and needs rights, unlike an advisory lock: no stranger can hold it.
+    -- The row's lock keeps others from pruning. Unlike an advisory lock it requires rights, so no stranger can hold it.
     SELECT * INTO settings FROM @schema@.log FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         IF NOT EXISTS (SELECT FROM @schema@.log) THEN
@@ -228,11 +228,11 @@ END
 $body$;
 COMMENT ON FUNCTION @schema@.prune(integer, double precision) IS 'remove some of the events that are too old or too many';
 
--- What is installed, also where the log has lost its row, and in a transaction whose snapshot is from before.
+-- What is installed. This works even if the log has lost its row, and with a snapshot from before the installation.
 CREATE OR REPLACE FUNCTION @schema@._installed(OUT version integer, OUT revision integer)
 LANGUAGE sql STABLE AS $body$ SELECT @version@, @revision@ $body$;
 
--- The object that the only argument of a trigger is, or NULL where it is something else.
+-- The JSON object in the only argument of a trigger, or NULL if it is something else.
 CREATE OR REPLACE FUNCTION @schema@._options(argument bytea) RETURNS jsonb
 LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -245,9 +245,9 @@ EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
 END
 $body$;
 
--- The tables that publish by themselves. The options are kept as the argument of a trigger that never fires: they go with
--- the table, and come along in a dump. `renamed` has the columns that have another name now. The trigger depends on the
--- history, which takes rights on it. What the argument says is its table's owner's word, and may be anything.
+-- The tables whose changes are published. A trigger that never fires keeps the options in its argument, so they are dropped
+-- and dumped with the table. `renamed` has the columns that have another name now. Only triggers that depend on the history
+-- count: to make one requires rights on the history. Its argument may be anything that the table's owner has written.
 CREATE OR REPLACE VIEW @schema@.table_trigger AS
 SELECT watched,
     CASE WHEN options->>'revision' ~ '^[0-9]{1,9}$' THEN (options->>'revision')::integer END AS revision,
@@ -271,7 +271,7 @@ FROM (
 ) AS found;
 COMMENT ON VIEW @schema@.table_trigger IS 'the tables that publish by themselves, and with which options';
 
--- By their names: the schema may have functions of others.
+-- One by one, since the schema may have functions of others.
 REVOKE ALL ON FUNCTION
     @schema@._before_commit(),
     @schema@._at_commit(),

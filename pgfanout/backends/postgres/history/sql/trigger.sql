@@ -1,7 +1,7 @@
--- Events of a table's changes. It may be run at any time: it replaces what an earlier run has made.
+-- Publishes the changes of a table. You may run this at any time: it replaces the result of an earlier run.
 --
--- The caller's search path finds the table, and nothing else: the owner of a schema in it may have put functions, operators
--- and types there, which would run with the caller's rights. All types of this block are looked up before it begins.
+-- Only the table is looked up in the caller's search path. The owner of a schema in that path may have put functions,
+-- operators and types there, which would run with the caller's rights. This block's types are looked up before it begins.
 DO $do_@mark@$
 DECLARE
     target pg_catalog.regclass := @target@;
@@ -42,12 +42,12 @@ BEGIN
             USING ERRCODE = 'insufficient_privilege', HINT = 'Install the history with that role as a publisher.';
     END IF;
 
-    -- A worker of an older release, which makes its triggers at each start, undoes nothing of a newer one.
+    -- A worker of an older release, which makes its triggers at each start, must not replace those of a newer release.
     BEGIN
         SELECT convert_from(substring(tgargs FROM 1 FOR octet_length(tgargs) - 1), getdatabaseencoding())::jsonb->'revision'
         INTO revision FROM pg_trigger WHERE tgrelid = target::oid AND tgname = @on_columns_text@ AND tgnargs = 1;
     EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
-        NULL;  -- a trigger of somebody else's making, which is replaced
+        NULL;  -- somebody else made this trigger: replace it
     END;
     IF revision > to_jsonb(@revision@) THEN
         RAISE WARNING 'the trigger of the table % is of a newer pgfanout, and is left alone', target;
@@ -55,7 +55,7 @@ BEGIN
         RETURN;
     END IF;
 
-    -- The columns that are named exist.
+    -- The named columns have to exist.
     IF cardinality(key) = 0 THEN
         SELECT array_agg(attname ORDER BY place) INTO key
         FROM pg_index CROSS JOIN unnest(indkey) WITH ORDINALITY AS k (number, place)
@@ -73,10 +73,10 @@ BEGIN
     );
     IF problem IS NOT NULL THEN
         RAISE EXCEPTION 'the table % has no column %', target, problem
-            USING ERRCODE = 'undefined_column', HINT = 'A virtual column is none: a trigger can''t read it.';
+            USING ERRCODE = 'undefined_column', HINT = 'A virtual column does not count: a trigger can''t read it.';
     END IF;
 
-    -- The tenant is a UUID.
+    -- The tenant has to be a UUID.
     SELECT atttypid INTO STRICT type FROM pg_attribute WHERE attrelid = target::oid AND attname = @tenant@;
     WHILE (SELECT typtype = 'd' FROM pg_type WHERE oid = type) LOOP
         SELECT typbasetype INTO STRICT type FROM pg_type WHERE oid = type;
@@ -87,8 +87,8 @@ BEGIN
             HINT = 'Change its type, or add a generated column (STORED) of the type uuid.';
     END IF;
 
-    -- The key tells the tenant's rows apart. That is asked of a unique index that may be deferrable: rows with the same
-    -- key are then there for a while, and matched by `place`.
+    -- The key has to identify a row of a tenant. The unique index may be deferrable. Then rows with the same key may exist
+    -- for a while, and `place` matches them.
     SELECT string_agg(quote_ident(attname), ', ') INTO problem FROM pg_attribute
     WHERE attrelid = target::oid AND attname = ANY (key) AND NOT attnotnull;
     IF problem IS NOT NULL THEN
@@ -114,7 +114,7 @@ BEGIN
     INTO key_columns, key_numbers, key_renamed, key_values
     FROM unnest(key) WITH ORDINALITY AS k (name, place);
 
-    -- The columns that the condition reads are those that a view with the condition depends on.
+    -- To find the columns that the condition reads, create a view with it and see which columns the view depends on.
     IF btrim($when_@mark@$@when@$when_@mark@$) <> '' THEN
         EXECUTE format('CREATE VIEW %s AS SELECT 1 AS one FROM %s WHERE (', function_name, table_name)
             || $when_@mark@$
@@ -137,7 +137,7 @@ BEGIN
             USING HINT = 'Name it with --key or --columns.';
     END IF;
 
-    -- The function's place is beside the table.
+    -- The function is in the table's schema. Replace only a function that belongs to this table.
     IF EXISTS (
         SELECT FROM pg_proc WHERE oid = to_regprocedure(function_name || '()')::oid AND (
             proowner <> owner OR EXISTS (SELECT FROM pg_trigger WHERE tgfoid = pg_proc.oid AND tgrelid <> target::oid)
@@ -147,9 +147,9 @@ BEGIN
             USING HINT = 'It serves another table, or another role owns it: drop it, with its triggers.';
     END IF;
 
-    -- A block of its own makes the events. It changes nothing, and so costs no transaction id. They are published after it.
-    -- An error in the block has to do with the statement, and not with the transaction: the function then tries again with
-    -- the names that the columns have now. If that fails, too, it tells each tenant that something has changed.
+    -- A separate block computes the events. It changes nothing, so its subtransaction needs no transaction id. The events are
+    -- published after it. An error in the block does not abort the transaction: the function tries again with the current
+    -- names of the columns. If that fails, too, it publishes one update without a key to each tenant.
     EXECUTE 'CREATE OR REPLACE FUNCTION ' || function_name || $text_@mark@$() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body_@mark@$
 #variable_conflict use_column
@@ -260,12 +260,12 @@ END
 $body_@mark@$;
 $text_@mark@$;
 
-    -- Who may execute it could let it publish what a table of their own holds. A trigger that is there needs no such right.
+    -- A role with the right to execute it could use it to publish the rows of another table. Existing triggers don't need it.
     EXECUTE format('REVOKE ALL ON FUNCTION %s() FROM PUBLIC', function_name);
 
-    -- Each condition makes its trigger depend on the history, and so the trigger is dropped with the history. The last one
-    -- never fires. It depends on the columns: PostgreSQL refuses to drop them, and the function finds those that have another
-    -- name. Its argument keeps the options.
+    -- Each trigger's condition makes it depend on the history, so it is dropped with the history. The last trigger never fires.
+    -- It depends on the columns, so PostgreSQL refuses to drop them, and the function finds columns that were renamed. Its
+    -- argument keeps the options.
     EXECUTE format($trigger_@mark@$
 CREATE OR REPLACE TRIGGER %s AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT
     WHEN (NULL::@schema@.event IS NULL AND NULL::@schema@.pending_many IS NULL) EXECUTE FUNCTION %s()
@@ -286,9 +286,9 @@ $trigger_@mark@$, @on_delete_sql@, table_name, function_name);
     );
     EXECUTE format('ALTER FUNCTION %s() OWNER TO %s', function_name, owner::regrole);
 
-    -- A condition that means nothing is an error now and not at the table's next change. The rows are none of the table:
-    -- to plan a query on that would call functions in its indexes with the caller's rights.
-    -- A virtual column is none here: PostgreSQL can't read it in what a trigger gets.
+    -- Report an invalid condition now, not at the table's next change. Use rows of NULLs and not the table: planning a query
+    -- on the table would call functions in its indexes with the caller's rights. Leave out virtual columns, which a trigger
+    -- can't read.
     SELECT string_agg(format('(NULL::%s).%I', row_type, attname), ', ') INTO STRICT rows FROM pg_attribute
     WHERE attrelid = target::oid AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v';
     EXECUTE format(

@@ -1,6 +1,6 @@
--- No events of the table's changes any more. It may be run at any time.
+-- Stops publishing the changes of a table. You may run this at any time.
 --
--- The caller's search path finds the table, and nothing else: what others have put into it would run with the caller's rights.
+-- Only the table is looked up in the caller's search path. Objects of others in that path would run with the caller's rights.
 DO $do_@mark@$
 DECLARE
     target pg_catalog.regclass := @target@;

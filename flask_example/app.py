@@ -1,4 +1,4 @@
-"""create_app: the application, on the server that DATABASE_URL names or on an embedded one."""
+"""create_app: the application, with the database in DATABASE_URL or with an embedded server."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["create_app"]
 
 
 def create_app(database_url: str | None = None) -> Flask:
-    """The board's application. Without a URL it uses `embedded.database_url()`.
+    """Return the board's application. Without a URL it uses `embedded.database_url()`.
 
-    It connects to the database at the first request; only an embedded server is started here.
+    It connects to the database at the first request. Only an embedded server is started here.
     """
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = 16 * 1024
@@ -49,12 +49,12 @@ def _no_database(error: OperationalError) -> tuple[Response, int]:
 
 
 def _no_hub(error: PgFanoutError) -> tuple[Response, int]:
-    """The hub can't listen, or is closed because the server is going away."""
+    """The hub can't listen, or is closed because the server is shutting down."""
     current_app.logger.warning("%s", error)
     return jsonify(error="there are no live updates at the moment"), 503
 
 
 def _self_contained(response: Response) -> Response:
-    """The page loads nothing from elsewhere, and a title can't become a script."""
+    """Set a policy: the page loads nothing from elsewhere, and a title can't become a script."""
     response.headers["Content-Security-Policy"] = "default-src 'self'; img-src 'self' data:"
     return response

@@ -1,4 +1,4 @@
-"""What the board needs in its database: the history, the table, and the triggers that make its changes events."""
+"""The board's table, and the triggers that publish its changes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ CHANNEL: Final = "orders"
 
 _SEEDS: Final = ("new", "new", "new", "preparing", "preparing", "ready", "ready", "delivered")
 
-# IF NOT EXISTS does not make CREATE TABLE safe against itself: processes that start at the same
-# time take turns.
+# CREATE TABLE IF NOT EXISTS can fail if two processes run it at once. So processes that start together take turns.
 _TURN: Final = "SELECT pg_advisory_xact_lock(hashtext('board_orders'))"
 
 _TABLE: Final = """
@@ -34,7 +33,7 @@ _TABLE: Final = """
     CREATE INDEX IF NOT EXISTS board_orders_tenant ON board_orders (tenant);
 """
 
-# Whoever updates a row, from psql for example, need not think of updated_at.
+# Sets updated_at for every client that updates a row, such as psql.
 _UPDATED_AT: Final = """
     CREATE OR REPLACE FUNCTION board_orders_updated_at() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -46,8 +45,7 @@ _UPDATED_AT: Final = """
         FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION board_orders_updated_at();
 """
 
-# Whoever changes a row publishes by that. With everything in the event that a page shows of an
-# order, a page need not ask for it.
+# Every change of a row publishes an event. It has all that a page shows of an order, so the page loads nothing.
 _EVENTS: Final = TableTrigger(
     table="board_orders",
     tenant="tenant",
@@ -63,9 +61,9 @@ _SEED: Final = """
 
 
 def prepare(connection: Connection[Any]) -> None:
-    """Make the table and its triggers, and give each shop without orders some; in one transaction.
+    """Create the table and its triggers, and some orders for each shop that has none, in one transaction.
 
-    The history is installed already. Idempotent; processes that start at the same time take turns.
+    The history has to be installed. Idempotent. Processes that start at the same time take turns.
     """
     for statement in (_TURN, _TABLE, _UPDATED_AT, _EVENTS.script()):
         connection.execute(statement)

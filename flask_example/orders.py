@@ -1,4 +1,4 @@
-"""Orders: reading and writing the table. What it writes, the table's trigger tells every open page."""
+"""Orders: reads and writes the table. The table's trigger publishes each change to the open pages."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ BURST: Final = 500
 """Changes in one burst."""
 
 _KEPT: Final = 300
-"""Orders that a tenant may have; a new one beyond that makes room for itself."""
+"""The most orders of a tenant. Beyond that, a new order removes an old one."""
 
 _BUSY: Final = 12
-"""Orders that a burst needs to be worth looking at."""
+"""A burst adds orders up to this number, so that there is something to see."""
 
-# The time as JSON has it, and so as the events have it.
+# The time in the format of JSON, as in the events.
 _COLUMNS: Final = "id, tenant, title, status, to_json(updated_at) #>> '{}' AS updated_at"
 
 _ALL: Final = f"SELECT {_COLUMNS} FROM board_orders WHERE tenant = %s ORDER BY id"
@@ -41,7 +41,7 @@ _CREATE: Final = f"INSERT INTO board_orders (tenant, title) VALUES (%s, %s) RETU
 
 _MOVE: Final = f"UPDATE board_orders SET status = %s WHERE id = %s RETURNING {_COLUMNS}"
 
-# What was delivered is ordered again: the board stays as full as it is.
+# A delivered order becomes a new one, so the board stays as full as it is.
 _ADVANCE: Final = """
     UPDATE board_orders
     SET status = CASE status WHEN 'new' THEN 'preparing' WHEN 'preparing' THEN 'ready'
@@ -56,7 +56,7 @@ _MAKE_ROOM: Final = """
     )
 """
 
-# In the order of the key, so that two bursts wait for each other instead of locking each other out.
+# In the order of the key, so that two bursts wait for each other instead of deadlocking.
 _LOCK: Final = "SELECT id FROM board_orders WHERE tenant = %s ORDER BY id FOR UPDATE"
 
 _CUT: Final = """
@@ -67,7 +67,7 @@ _CUT: Final = """
 
 @dataclass(frozen=True)
 class Order:
-    """A row; `updated_at` is the time of its last change, as JSON has it."""
+    """A row of the table. `updated_at` is the time of its last change, in the format of JSON."""
 
     id: int
     tenant: UUID
@@ -76,7 +76,7 @@ class Order:
     updated_at: str
 
     def payload(self) -> dict[str, Any]:
-        """What the tenant's pages know of it."""
+        """Return what the tenant's pages get."""
         return {
             "id": self.id,
             "title": self.title,
@@ -86,10 +86,9 @@ class Order:
 
 
 class Orders:
-    """Every method is one transaction.
+    """The orders of all tenants. Each method is one transaction, blocks, and raises psycopg's errors.
 
-    The first call in a process prepares the database, so an instance may be made before a server
-    forks. All methods block; psycopg's errors pass through.
+    The first call in a process prepares the database, so you can create an instance before a server forks.
     """
 
     def __init__(self, conninfo: str, hub: PostgresHub) -> None:
@@ -100,18 +99,18 @@ class Orders:
             max_size=4,
             timeout=5.0,
             kwargs={"application_name": "flask_example"},
-            # A connection that a restart of the server killed is replaced, not handed out.
+            # Replaces a connection that a restart of the server has ended.
             check=ConnectionPool.check_connection,
             open=False,
         )
-        # Held by the first call while it prepares the database, which the others need as well.
+        # The first call holds it while it prepares the database. Others need the database, too, so they wait.
         self._preparing = threading.Lock()
         self._prepared = False
 
     def prepare(self) -> None:
-        """Have the database as the board needs it, the hub's history included: before the hub listens.
+        """Install the hub's history and prepare the database. Call it before the hub listens.
 
-        Idempotent, and safe when many processes do it at once.
+        Idempotent. Several processes may call it at once.
         """
         if self._prepared:
             return
@@ -123,28 +122,28 @@ class Orders:
         self._prepared = True
 
     def close(self) -> None:
-        """Close the pool; idempotent."""
+        """Close the pool. Idempotent."""
         self._pool.close()
 
     def all(self, tenant: UUID) -> list[Order]:
-        """A tenant's orders, oldest first."""
+        """Return a tenant's orders, oldest first."""
         with self._transaction() as connection:
             return self._rows(connection, _ALL, tenant)
 
     def create(self, tenant: UUID, title: str) -> Order:
-        """A new order. The oldest ones go when the tenant has too many, delivered ones first."""
+        """Create an order and return it. If the tenant has too many, remove the oldest, delivered ones first."""
         with self._transaction() as connection:
             [order] = self._rows(connection, _CREATE, tenant, title)
             connection.execute(_MAKE_ROOM, (tenant, _KEPT))
         return order
 
     def move(self, id: int, status: str) -> Order | None:
-        """The order in its new status; None when there is no such order."""
+        """Set an order's status and return the order, or None if it does not exist."""
         with self._transaction() as connection:
             return next(iter(self._rows(connection, _MOVE, status, id)), None)
 
     def burst(self, tenant: UUID) -> int:
-        """`BURST` changes in one transaction. Returns their number."""
+        """Make `BURST` changes in one transaction. Return their number."""
         with self._transaction() as connection, connection.cursor() as cursor:
             known = [id for (id,) in cursor.execute(_LOCK, (tenant,)).fetchall()]
             missing = max(0, _BUSY - len(known))
@@ -155,7 +154,7 @@ class Orders:
         return BURST
 
     def cut(self) -> int:
-        """End the sessions of every hub that listens on this database. Returns their number."""
+        """End the sessions of all hubs that listen on this database. Return their number."""
         with self._transaction() as connection:
             row = connection.execute(_CUT).fetchone()
         return int(row[0]) if row else 0

@@ -1,7 +1,7 @@
-"""The routes. Wrong input is a 4xx whose JSON says what was wrong.
+"""The routes. For invalid input the response is a 4xx, and its JSON says what is wrong.
 
-Anyone may see and change any tenant here, since there is nobody to ask. A real application takes
-the tenant from the session of the user who asks.
+Here anyone may see and change any tenant, since there are no users. A real application takes the tenant from the user's
+session.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def _payloads(tenant: UUID) -> list[dict[str, Any]]:
 
 @board.before_request
 def prepare() -> None:
-    """Where nobody did before, the first request does: without the history the hub can't listen."""
+    """Prepare the database at the first request if it is not done. The hub can't listen without the history."""
     _orders().prepare()
 
 
 @board.get("/")
 def page() -> str:
-    """The board with its orders, which the template asks for when it has the cursor."""
+    """Return the board with its orders. The template reads the cursor first, and then the orders."""
     return render_template(
         "board.html",
         tenants=TENANTS,
@@ -55,20 +55,20 @@ def page() -> str:
 
 @board.get("/events")
 def events() -> Response:
-    """A tenant's changes, as server-sent events."""
+    """Return a tenant's changes as server-sent events."""
     return fanout.stream(CHANNEL, fields.tenant(request.args.get("tenant")))
 
 
 @board.get("/orders")
 def list_orders() -> Response:
-    """A tenant's orders, as of now."""
+    """Return a tenant's current orders."""
     tenant = fields.tenant(request.args.get("tenant"))
     return jsonify(orders=_payloads(tenant))
 
 
 @board.post("/orders")
 def create_order() -> tuple[Response, int]:
-    """201 with the new order."""
+    """Return 201 with the new order."""
     body = fields.json_object(request)
     tenant, title = fields.tenant(body.get("tenant")), fields.title(body.get("title"))
     return jsonify(_orders().create(tenant, title).payload()), 201
@@ -76,7 +76,7 @@ def create_order() -> tuple[Response, int]:
 
 @board.post("/orders/<int:id>")
 def move_order(id: int) -> Response:
-    """The order in its new status."""
+    """Return the order in its new status."""
     status = fields.status(fields.json_object(request).get("status"))
     order = _orders().move(id, status)
     if order is None:
@@ -86,13 +86,13 @@ def move_order(id: int) -> Response:
 
 @board.get("/healthz")
 def healthz() -> Response:
-    """200 when this process listens, 503 when not."""
+    """Return 200 if this process listens, else 503."""
     return fanout.healthz()
 
 
 @board.get("/status")
 def status() -> Response:
-    """Open streams and busy threads of this process, with the one that answers; of how many, 0 when unknown."""
+    """Return the process's open streams, busy threads (including this one) and all threads (0 if unknown)."""
     return jsonify(
         streams=fanout.limiter.open,
         busy=cast(Load, current_app.extensions["load"]).busy,
@@ -102,13 +102,13 @@ def status() -> Response:
 
 @board.post("/demo/burst")
 def burst() -> Response:
-    """Many changes in one transaction: more than a stream's buffer holds, so they come from the history."""
+    """Make more changes in one transaction than a stream's buffer holds. The stream gets them from the history."""
     tenant = fields.tenant(fields.json_object(request).get("tenant"))
     return jsonify(changes=_orders().burst(tenant))
 
 
 @board.post("/demo/cut")
 def cut() -> Response:
-    """Cut the listener's connection, as a failing network would. It heals by itself."""
+    """Cut the listener's connection, as a failing network would. The hub reconnects by itself."""
     fields.json_object(request)
     return jsonify(cut=_orders().cut())

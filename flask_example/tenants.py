@@ -11,7 +11,7 @@ __all__ = ["TENANTS", "Tenant", "menu"]
 
 @dataclass(frozen=True)
 class Tenant:
-    """A shop: `key` names its colours in the style sheet, `menu` is what can be ordered there."""
+    """A shop. `key` names its colours in the style sheet. `menu` lists what can be ordered there."""
 
     id: UUID
     key: str
@@ -65,5 +65,5 @@ TENANTS: Final = (
 
 
 def menu(tenant: UUID) -> tuple[str, ...]:
-    """What can be ordered at a tenant; one that the page doesn't know has the first one's menu."""
+    """Return what can be ordered at a tenant. A tenant that the page doesn't show has the first one's menu."""
     return next((shop.menu for shop in TENANTS if shop.id == tenant), TENANTS[0].menu)

@@ -2,7 +2,7 @@
 
 import { Feed } from "./feed.js";
 
-const SHOWN = 6; // cards in a column; the rest is a number below them
+const SHOWN = 6; // cards in a column; a number below them counts the rest
 const MOVE = { duration: 460, easing: "cubic-bezier(.2, .75, .2, 1)" };
 const REFRESHED_FOR = 2_500;
 const HIDDEN_FOR = 30_000;
@@ -35,7 +35,7 @@ class Shop {
   #state = "connecting";
   #calmDown = null;
 
-  // The page comes with its orders, as they were at the cursor or later.
+  // The page contains its orders as of the cursor or later.
   constructor(root, cursor) {
     this.#root = root;
     this.#tenant = root.dataset.tenant;
@@ -64,7 +64,7 @@ class Shop {
     this.#feed.close();
   }
 
-  // What the feed says.
+  // Called by the feed.
 
   #replace(rows) {
     const before = this.#orders;
@@ -75,7 +75,7 @@ class Shop {
     this.#draw();
   }
 
-  // Changes come in the order in which they were committed, so the last one is right.
+  // Changes arrive in the order of their commits, so the last one is current.
   #apply(type, row) {
     this.#events += 1;
     this.#put(".events", many(this.#events, "event", "events"));
@@ -114,7 +114,7 @@ class Shop {
     this.#root.querySelector(selector).textContent = text;
   }
 
-  // Drawing: once a frame, however much has changed.
+  // Draws at most once per frame.
 
   #draw() {
     if (this.#drawing) return;
@@ -142,7 +142,7 @@ class Shop {
     this.#drawn = true;
   }
 
-  // Puts each column's newest cards in their places; returns the ids that are shown.
+  // Puts each column's newest cards in their places and returns the ids that are shown.
   #arrange() {
     const shown = new Set();
     for (const [status, column] of this.#columns) {
@@ -187,7 +187,7 @@ class Shop {
     return new Map([...this.#cards].map(([id, card]) => [id, card.getBoundingClientRect()]));
   }
 
-  // First, last, invert, play: each card starts where it was and moves to where it is.
+  // FLIP (first, last, invert, play): each card starts at its old place and moves to its new one.
   #animate(before) {
     for (const id of this.#changed) this.#cards.get(id)?.classList.remove("changed");
     for (const card of this.#cards.values()) card.getAnimations().forEach((one) => one.cancel());
@@ -216,7 +216,7 @@ class Shop {
     });
   }
 
-  // The card moves when the event comes, here as in every other window.
+  // The card moves when the event arrives, here as in every other window.
   async #advance(id, button) {
     const order = this.#orders.get(id);
     if (!order || button.getAttribute("aria-disabled") === "true") return;
@@ -259,7 +259,7 @@ function move(card, from, to) {
   }
   const [x, y] = [from.left - to.left, from.top - to.top];
   if (!x && !y) return;
-  // A card that changes its column passes over the others.
+  // A card that moves to another column passes above the others.
   const above = x ? 2 : 1;
   card.animate(
     [
@@ -302,7 +302,7 @@ document.getElementById("cut").addEventListener("click", async () => {
   setTimeout(() => (result.textContent = ""), 4_000);
 });
 
-// How many streams the server's process has, and how few threads that takes.
+// The status line: the streams of the server's process, and its busy threads.
 const STATUS_EVERY = 2_000;
 
 async function showStatus() {
@@ -318,8 +318,8 @@ async function showStatus() {
 }
 showStatus();
 
-// A browser opens six connections to a server of HTTP/1.1, for all its windows together, and each
-// stream keeps one. So a page that nobody sees gives its own back.
+// A browser opens six connections to an HTTP/1.1 server for all its windows together, and each
+// stream keeps one. So a hidden page closes its streams.
 let hiding = null;
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiding);

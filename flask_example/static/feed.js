@@ -1,18 +1,18 @@
-// How a page follows a stream of pgfanout. Nothing in here knows what the page shows.
+// Follows a stream of pgfanout. It does not depend on what the page shows.
 //
 //   new Feed({
 //     url: "/events?tenant=…",                // where fanout.stream() answers
-//     cursor: "1764000000000000",             // pgfanout_cursor(), as of which the page has its state
-//     types: ["insert", "update", "delete"],  // the types of event that are published
+//     cursor: "1764000000000000",             // pgfanout_cursor(), read before the page's state
+//     types: ["insert", "update", "delete"],  // the types of the events
 //     load: async (signal) => …,              // fetches the current state
-//     onState: (state) => …,                  // shows it instead of what was there
+//     onState: (state) => …,                  // replaces the state that is shown
 //     onEvent: (type, payload) => …,          // shows a change
 //     onStatus: (status) => …,                // "live", "refreshing" or "reconnecting"
 //   }).open();
 //
-// With a cursor, of a hub with history, the stream begins with what came after it, and goes on from there after each
-// interruption: the state is loaded only when a refresh asks for it. Without one, or with an empty one, it is loaded
-// whenever the stream opens. An event that is older than the state may come again; newer ones follow it then.
+// With a cursor (from a hub with history) the stream begins after the cursor, and continues after its last event when it
+// was interrupted. The state is loaded only on a refresh. Without a cursor, or with an empty one, the state is loaded
+// whenever the stream opens. An event that is older than the state may arrive. Newer events then follow it.
 
 const LOAD_TIMEOUT = 10_000;
 const LONGEST_WAIT = 5_000;
@@ -38,29 +38,29 @@ export class Feed {
     this.close();
     const source = (this.#source = new EventSource(this.#url()));
 
-    // Without a cursor the state is loaded once the stream is open, not before: what is committed from
-    // here on arrives as an event, so nothing falls between the two. The same at every reconnect.
+    // Without a cursor the state is loaded once the stream is open, not before. Every later commit arrives
+    // as an event, so no change is missed between the two. The same holds for every reconnect.
     source.addEventListener("open", () => {
       this.#failures = 0;
       if (!this.#resumes) this.#load();
       else if (!this.#loading) this.#page.onStatus("live");
     });
 
-    // Events were lost, or more were missed than the history gives.
+    // Events were lost, or the page missed more events than the history replays.
     source.addEventListener("refresh", (event) => {
       this.#remember(event);
       this.#page.onStatus("refreshing");
       this.#load();
     });
 
-    // Nothing for the page, and how far the stream has come: what a new stream has to go on from.
+    // Nothing for the page: only the cursor after which a new stream has to begin.
     source.addEventListener("pgfanout.cursor", (event) => this.#remember(event));
 
-    // The server is going away. It has told the browser when to come back, and the browser will.
+    // The server shuts down. It has told the browser when to reconnect, and the browser will.
     source.addEventListener("close", () => this.#page.onStatus("reconnecting"));
 
-    // After a network error the browser reconnects by itself. After an answer that is no stream,
-    // such as a proxy's 502 during a deploy, it gives up for good, and retrying is up to us.
+    // After a network error the browser reconnects by itself. After a response that is not a stream,
+    // such as a proxy's 502 during a deploy, it gives up for good, so retry here.
     source.addEventListener("error", () => {
       this.#page.onStatus("reconnecting");
       if (source.readyState === EventSource.CLOSED) {
@@ -83,13 +83,13 @@ export class Feed {
     this.#source = null;
   }
 
-  // A refresh may come before any id: what was lost is after the cursor that there is.
+  // A refresh may come before any id. Then the current cursor stays valid: the lost events are after it.
   #remember(event) {
     if (event.lastEventId) this.#cursor = event.lastEventId;
   }
 
-  // An EventSource that reconnects tells the server its last id in a header, which counts more than this.
-  // A new one knows of none.
+  // An EventSource that reconnects sends its last id in a header, which takes precedence over this parameter.
+  // A new EventSource has no last id.
   #url() {
     if (!this.#resumes) return this.#page.url;
     const url = new URL(this.#page.url, document.baseURI);
@@ -97,13 +97,13 @@ export class Feed {
     return url;
   }
 
-  // A state that is on its way may be older than the event or newer: the event waits for it.
+  // A state that is being loaded may be older or newer than the event, so hold the event until it is there.
   #receive(type, payload) {
     if (this.#loading) this.#held.push([type, payload]);
     else this.#page.onEvent(type, payload);
   }
 
-  // One load at a time, and one more after it, however many were asked for meanwhile.
+  // One load at a time. Any number of requests during a load cause one more load after it.
   async #load() {
     this.#loadAgain = true;
     if (this.#loading) return;
@@ -111,7 +111,7 @@ export class Feed {
     let failures = 0;
     while (this.#loadAgain) {
       this.#loadAgain = false;
-      this.#held = []; // what came before a load begins is in what it returns
+      this.#held = []; // events that arrived before the load begins are in its result
       let state;
       try {
         state = await this.#page.load(AbortSignal.timeout(LOAD_TIMEOUT));
@@ -128,7 +128,7 @@ export class Feed {
   }
 }
 
-// Half a second at first, some seconds in the end, and never the same for all pages.
+// Half a second at first and some seconds in the end, with jitter so that pages don't retry together.
 function backoff(failures) {
   return Math.min(LONGEST_WAIT, 1_000 * 2 ** failures) * (0.5 + Math.random() / 2);
 }

@@ -272,7 +272,7 @@ def _nothing(rows: Iterable[Any]) -> None:
 
 
 def _run(call: _Call, executor: Any, take: Callable[[Any], object] = _nothing) -> None:
-    """Execute a call through the application's executor. Pass the result to `take` while we still have the connection."""
+    """Execute a call through the application's executor. Pass the result to `take` before the connection goes back."""
     connection = getattr(executor, "connection", executor)  # of a cursor or a transaction block
     if isinstance(connection, psycopg.Connection):
         take(call.run(connection))

@@ -49,7 +49,7 @@ def title(value: Any) -> str:
     if not text:
         _refuse("title is empty")
     if len(text) > TITLE_LIMIT:
-        _refuse(f"title has {len(text)} characters, {TITLE_LIMIT} are possible")
+        _refuse(f"title has {len(text)} characters, the limit is {TITLE_LIMIT}")
     if any(unicodedata.category(character) in _UNPRINTABLE for character in text):
         _refuse("title has a control character")
     return text

@@ -78,7 +78,7 @@ class TooManyStreamsError(PgFanoutError):
     """The process has `limit` streams open and may not have more."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"all {limit} streams of this process are taken")
+        super().__init__(f"this process has reached its limit of {limit} streams")
         self.limit = limit
 
 
@@ -86,7 +86,7 @@ class TooManyStreamsForUserError(TooManyStreamsError):
     """The user has `limit` streams open and may not have more."""
 
     def __init__(self, limit: int) -> None:
-        PgFanoutError.__init__(self, f"all {limit} streams of this user are taken")
+        PgFanoutError.__init__(self, f"this user has reached the limit of {limit} streams")
         self.limit = limit
 
 

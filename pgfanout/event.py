@@ -129,7 +129,7 @@ def check_type(type: str) -> str:
         raise InvalidEventError("type", f"{type[:80]!r} is reserved for the hub")
     size = len(type) if type.isascii() else len(type.encode())
     if size > _TYPE_LIMIT:
-        raise InvalidEventError("type", f"{type[:80]!r} has {size} bytes of UTF-8, {_TYPE_LIMIT} are possible")
+        raise InvalidEventError("type", f"{type[:80]!r} has {size} bytes of UTF-8, the limit is {_TYPE_LIMIT}")
     return type
 
 
@@ -171,7 +171,7 @@ def check_json(payload: bytes) -> None:
 
 def refuse_constant(constant: str) -> Any:
     """Raise `ValueError`: a JSON parser's `parse_constant` for NaN and Infinity, which RFC 8259 does not have."""
-    raise ValueError(f"{constant} is no JSON value")
+    raise ValueError(f"{constant} is not a JSON value")
 
 
 CLOSE_EVENT: Final = checked_event("", b"{}", "close", "")

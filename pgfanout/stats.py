@@ -15,7 +15,7 @@ class HubStats:
     listening: bool
     """Whether notifications arrive now."""
     since: float
-    """Unix time, in seconds, at which `listening` became what it is."""
+    """Unix time, in seconds, at which `listening` last changed."""
     reconnects: int
     """How often the hub listened again after it had lost its connection."""
     dead_connections: int

@@ -65,7 +65,7 @@ def _check_channel(channel: str) -> str:
     except UnicodeEncodeError:
         raise InvalidEventError("channel", f"{channel!r} is not valid Unicode") from None
     if size > CHANNEL_LIMIT:
-        raise InvalidEventError("channel", f"{channel[:80]!r} has {size} bytes of UTF-8, {CHANNEL_LIMIT} are possible")
+        raise InvalidEventError("channel", f"{channel[:80]!r} has {size} bytes of UTF-8, the limit is {CHANNEL_LIMIT}")
     if _CONTROL.search(channel):
         raise InvalidEventError("channel", f"{channel!r} has a control character")
     return channel

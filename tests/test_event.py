@@ -64,8 +64,8 @@ def test_json_numbers_of_any_length_are_payloads() -> None:
         (b"[1] 2", "not JSON at character 4: Extra data"),
         (b'"a\nb"', "not JSON at character 2: Invalid control character at"),
         (b'"\x00"', "not JSON at character 1: Invalid control character at"),
-        (b"NaN", "not JSON: NaN is no JSON value"),
-        (b"[-Infinity]", "not JSON: -Infinity is no JSON value"),
+        (b"NaN", "not JSON: NaN is not a JSON value"),
+        (b"[-Infinity]", "not JSON: -Infinity is not a JSON value"),
         (b'"\xff"', "not UTF-8 at byte 1"),
         (b'"\xed\xa0\x80"', "not UTF-8 at byte 1"),
         (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
@@ -239,7 +239,7 @@ def test_a_type_has_255_bytes_at_most(kind: str) -> None:
     with pytest.raises(InvalidEventError) as caught:
         Event("orders", b"{}", kind + "x")
     assert caught.value.field == "type"
-    assert "256 bytes of UTF-8, 255 are possible" in str(caught.value)
+    assert "256 bytes of UTF-8, the limit is 255" in str(caught.value)
     assert len(str(caught.value)) < 200
 
 

@@ -319,7 +319,7 @@ def test_a_body_that_is_no_json_object(
         ({"tenant": CAFE, "title": ["x"]}, "title has to be a string, not ['x']"),
         ({"tenant": CAFE, "title": ""}, "title is empty"),
         ({"tenant": CAFE, "title": " \n "}, "title is empty"),
-        ({"tenant": CAFE, "title": "x" * 81}, "title has 81 characters, 80 are possible"),
+        ({"tenant": CAFE, "title": "x" * 81}, "title has 81 characters, the limit is 80"),
         ({"tenant": CAFE, "title": "a\x00b"}, "title has a control character"),
         ({"tenant": CAFE, "title": "a\x1bb"}, "title has a control character"),
         ({"tenant": CAFE, "title": "a\ud800b"}, "title has a control character"),

@@ -90,8 +90,8 @@ def test_a_channel_of_up_to_63_bytes_without_control_characters_is_taken_as_it_i
     ("channel", "problem"),
     [
         ("", "it is empty"),
-        ("x" * 64, f"{'x' * 64!r} has 64 bytes of UTF-8, 63 are possible"),
-        ("é" * 32, f"{'é' * 32!r} has 64 bytes of UTF-8, 63 are possible"),
+        ("x" * 64, f"{'x' * 64!r} has 64 bytes of UTF-8, the limit is 63"),
+        ("é" * 32, f"{'é' * 32!r} has 64 bytes of UTF-8, the limit is 63"),
         ("a\x00b", "'a\\x00b' has a control character"),
         ("a\nb", "'a\\nb' has a control character"),
         ("a\x1f", "'a\\x1f' has a control character"),

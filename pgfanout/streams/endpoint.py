@@ -235,7 +235,7 @@ class StreamEndpoint:
             ("Content-Type", "text/plain; charset=utf-8"),
             ("Retry-After", str(math.ceil(seconds))),
         ]
-        # The reason why the hub doesn't listen is in the log for the operator. Clients must not see it.
+        # The log has the reason why the hub doesn't listen. It is for the operator, not for clients.
         reason = error if isinstance(error, TooManyStreamsError) else "live updates are not available at the moment"
         return Answer(status, headers, [f"{reason}\n".encode()])
 

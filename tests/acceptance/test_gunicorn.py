@@ -282,7 +282,7 @@ def test_streams_in_threads_leave_some_to_ordinary_requests(serve: Serve, follow
         assert refused.wait_end(LONG)
         assert refused.retry is not None
     status, headers, body = request(server, "GET", f"/events?tenant={TENANT}")
-    assert (status, body) == (503, b"all 4 streams of this process are taken\n")
+    assert (status, body) == (503, b"this process has reached its limit of 4 streams\n")
     assert int(headers["Retry-After"]) >= 1
     assert request(server, "GET", "/")[2] == b"hello"
 
@@ -330,7 +330,7 @@ def test_a_user_has_streams_of_their_own_number(serve: Serve, follow: Follow) ->
     for _ in range(2):
         follow(server, query="&user=anna")
     status, _, body = request(server, "GET", f"/events?tenant={TENANT}&user=anna")
-    assert (status, body) == (429, b"all 2 streams of this user are taken\n")
+    assert (status, body) == (429, b"this user has reached the limit of 2 streams\n")
     assert follow(server, query="&user=ben").status == 200
 
 

@@ -246,7 +246,7 @@ def test_nothing_that_a_client_sends_comes_back_in_a_refusal_but_a_hubs_id(last_
         assert parser.blocks == 1 and body.count(b"\n") == (5 if last_event_id else 4)
         assert answer.headers == list(sse.HEADERS)
     else:
-        assert body == b"all 0 streams of this process are taken\n"
+        assert body == b"this process has reached its limit of 0 streams\n"
         assert [name for name, _ in answer.headers] == ["Content-Type", "Retry-After"]
 
 

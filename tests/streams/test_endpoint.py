@@ -246,7 +246,7 @@ def test_any_other_client_that_is_refused_gets_a_status_and_a_time(
     assert answer.status == status
     assert headers["Content-Type"].startswith("text/plain")
     assert 3 <= int(headers["Retry-After"]) <= 8
-    assert b"streams of this " + (b"process" if user is None else b"user") in b"".join(answer.body)
+    assert b"this " + (b"process" if user is None else b"user") in b"".join(answer.body)
 
 
 def test_a_full_process_refuses_and_accepts_again_when_a_stream_has_ended(endpoint: StreamEndpoint) -> None:
@@ -271,7 +271,7 @@ def test_a_full_user_is_refused_and_another_is_not(endpoint: StreamEndpoint) -> 
 def test_a_refusal_is_logged_with_its_reason(hub: MemoryHub, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "pgfanout"):
         refused(StreamEndpoint(hub, StreamLimiter(0)), BROWSER)
-    assert caplog.messages == ["a stream was refused: all 0 streams of this process are taken"]
+    assert caplog.messages == ["a stream was refused: this process has reached its limit of 0 streams"]
 
 
 @pytest.mark.parametrize(("environ", "status"), [(BROWSER, "200 OK"), (OTHER_CLIENT, "503 Service Unavailable")])
@@ -371,8 +371,8 @@ def test_refusals_of_a_kind_are_logged_at_a_bounded_rate(hub: MemoryHub, caplog:
     endpoint.limiter.max_streams = 0
     refused(endpoint, BROWSER)
     assert caplog.messages == [
-        "a stream was refused: all 0 streams of this user are taken",
-        "a stream was refused: all 0 streams of this process are taken",
+        "a stream was refused: this user has reached the limit of 0 streams",
+        "a stream was refused: this process has reached its limit of 0 streams",
     ]
 
 

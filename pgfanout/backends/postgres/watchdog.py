@@ -32,8 +32,8 @@ class Watchdog:
     - `expired` is set before the cut, so the thread that gets the error sees it set. It does not change after the block
       of `limit`.
     - The block that makes a duplicate closes it, after the guarded attribute is cleared. So no descriptor is shut down
-      whose number the system has reused. A forked child closes its copies without the lock, which a thread of the
-      parent may hold. It shuts nothing down, since that would end the parent's connection.
+      whose number the system has reused. A forked child closes its copies without the lock, which may have been held
+      at the fork. It shuts nothing down, since that would end the parent's connection.
     """
 
     def __init__(self) -> None:

@@ -146,7 +146,7 @@ def new_id() -> str:
 
 
 def _decode_own(text: str) -> tuple[Topic, Event]:
-    """Decode a text of the form that `encode` makes, without escapes in its strings and blanks around its payload.
+    """Decode a text of the form that `encode` makes, without escapes in its strings or blanks around its payload.
 
     Nearly all notifications are of this form. Raise `ValueError` for any other text, `InvalidEventError`, and a JSON
     parser's errors.
@@ -180,13 +180,13 @@ def _id(name: str) -> str:
 
 _ID_LIMIT: Final = 64
 _sendable_id = re.compile(f"[0-9A-Za-z_-]{{1,{_ID_LIMIT}}}").fullmatch
-# A JSON string that is its own value: without escapes, control characters and lone surrogates.
+# A JSON string that is its own value: without escapes, control characters or lone surrogates.
 _PLAIN: Final = r'"([^"\\\x00-\x1f\ud800-\udfff]*)"'
 _head = re.compile(rf'\{{"channel":{_PLAIN},"tenant_id":{_PLAIN},"payload":').match
 _tail = re.compile(rf'(?:,"type":{_PLAIN})?(?:,"id":{_PLAIN})?\}}').fullmatch
 _topic = lru_cache(maxsize=4096)(Topic.of)
 _last: tuple[str, Topic] = ("\0", Topic("", ""))
-"""How the last text began, up to its payload, and its topic. The next text often begins with the same."""
+"""How the last text began, up to its payload, and its topic. The next text often has the same beginning."""
 # The parser's own number types are the fastest. It fails on integers with too many digits, which `_scan` then accepts.
 _quick_scan = json.JSONDecoder(parse_constant=refuse_constant).scan_once  # type: ignore[attr-defined]
 

@@ -102,8 +102,8 @@ class PgFanout:
         given to the response's `call_on_close` are called when the stream has ended. If it was detached, they are
         called in a thread of the library.
 
-        Block until the hub listens, for `PGFANOUT_START_TIMEOUT` seconds at most, only for the first stream of a
-        process. If no stream can be opened, the response asks the browser to retry. Raise `InvalidEventError`.
+        Only the first stream of a process may block until the hub listens, for `PGFANOUT_START_TIMEOUT` seconds at
+        most. If no stream can be opened, the response asks the browser to retry. Raise `InvalidEventError`.
         """
         answer = self._endpoint.answer(flask.request.environ, channels, tenant_id, user_id, detach=detach)
         if answer.endings is None:
@@ -161,8 +161,8 @@ class PgFanout:
 
         Call it before you read the page's state from the database. Templates that read the state themselves call
         `pgfanout_cursor()`. The cursor is empty without history and while the hub isn't listening: the page then has to
-        load its state when its stream opens. Block until the hub listens, for `PGFANOUT_START_TIMEOUT` seconds at most,
-        only in the first thread of a process that needs the hub.
+        load its state when its stream opens. Only the first thread of a process that needs the hub may block until the
+        hub listens, for `PGFANOUT_START_TIMEOUT` seconds at most.
 
         With an `executor`, as for `publish`, return the cursor of its transaction's snapshot, as REPEATABLE READ needs:
         see `NotifyHub.cursor`. This queries the database and raises the executor's errors.

@@ -180,7 +180,7 @@ class Reader:
         self.had, self.behind, self.known, self.asked, self.asks = self.position, True, True, None, 0
 
     def _join(self, tail: Tail, events: list[Event]) -> bool:
-        """Continue in the tail if it has everything after the number, or after a gap. Return whether that is so."""
+        """Continue in the tail if it has everything after the number, or after a gap. Return whether it did."""
         if tail.gap > self.position:
             events.append(self._pass_gap(tail))
             return True

@@ -93,7 +93,7 @@ class Background:
 
 
 background = Background()
-"""The process's only one. Its thread is not started here."""
+"""The only instance in the process. Creating it starts no thread."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=background._renew)

@@ -137,9 +137,9 @@ class StreamEndpoint:
         endpoint's own setting holds.
 
         Errors of the hub are not raised. If the hub has never listened, a stream that can be detached is detached, and
-        begins with a refresh once the hub listens. Any other stream is refused in a way that makes browsers retry. So
-        is a stream when a limit is reached, the database is misconfigured, or the server is stopping. The log has the
-        reason. Only the first answer may block until the hub listens. Raise `InvalidEventError`.
+        begins with a refresh once the hub listens. Any other stream is refused in a way that makes browsers retry. A
+        stream is also refused if a limit is reached, the database is misconfigured, or the server is stopping. The log
+        has the reason. Only the first answer may block until the hub listens. Raise `InvalidEventError`.
         """
         mode = self.detach if detach is None else check_detach(detach)
         if environ.get("REQUEST_METHOD") == "HEAD":
@@ -241,7 +241,7 @@ class StreamEndpoint:
 
 
 def _with_room(take: Callable[[], _Taken]) -> _Taken:
-    """Return a place from the limiter. If there is none, block up to 0.5 s until streams have ended, and try again."""
+    """Return a place from the limiter. If there is none, block 0.5 s at most for clients that leave, and try again."""
     close_dropped()
     try:
         return take()

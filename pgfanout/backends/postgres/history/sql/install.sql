@@ -3,7 +3,7 @@
 -- It is one statement, so it is done as a whole or not at all, whether psql, a migration tool or the library runs it. It
 -- uses no object that others have put into a schema of the search path.
 --
--- The catalogs tell as of now whether a table or a function exists. The row of the log is read with the transaction's
+-- The catalogs show whether a table or a function exists now. The row of the log is read with the transaction's
 -- snapshot, which under REPEATABLE READ may be older than an installation that has just ended. So the row is locked before
 -- anything changes, and PostgreSQL refuses an old snapshot with 40001 (serialization_failure).
 DO $pgfanout$

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from ..event import REFRESH_EVENT, Event
 from ..topic import Topic
@@ -14,6 +14,11 @@ from .reader import Question, Reader
 from .tail import BUFFER_BYTES, Tail
 
 __all__ = ["Feed", "Mailbox"]
+
+
+_NO_EVENTS: Final[list[Event]] = []
+"""What a feed has that has nothing. Never appended to: a list for each of thousands of idle feeds would be in the
+garbage collector's way."""
 
 
 class Owner(Protocol):
@@ -75,6 +80,7 @@ class Feed(Tail):
         buffer_bytes: int = BUFFER_BYTES,
     ) -> None:
         super().__init__(size, buffer_bytes, log)
+        self.events = _NO_EVENTS
         self.members = 0
         self.early = False
         """Whether its readers came before the hub listened for the first time. A refresh ends that. Until then they get
@@ -101,6 +107,8 @@ class Feed(Tail):
         with self._lock:
             if self._ended:
                 return True
+            if self.events is _NO_EVENTS:
+                self.events = []
             if event is REFRESH_EVENT:
                 self.early = False
                 self.append_refresh()
@@ -194,6 +202,8 @@ class Feed(Tail):
         """Let go of what comes before a position, when every reader has passed that."""
         with self._lock:
             self.forget(position)
+            if not self.events:
+                self.events = _NO_EVENTS
 
     def count_failure(self) -> None:
         """Count a reader that ends because of an error of ours."""

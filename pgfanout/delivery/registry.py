@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar, cast
 from ..errors import HubClosedError
 from ..event import Event
 from ..topic import Topic
+from .few import Few, Many, excluding, including, members
 
 __all__ = ["Consumer", "Registry"]
 
@@ -43,10 +44,10 @@ _Shared = TypeVar("_Shared", bound=SharedConsumer)
 class Registry:
     """Topic to consumers, and consumer to topics.
 
-    `_lock` guards the attributes below it. It is held for operations on dicts and tuples
-    alone: what is done with a consumer is done outside. The tuples of `_routes` are never changed
-    but made anew after a change, so a reader goes on with the one it got while others come and
-    leave, and thousands that come cost one tuple.
+    `_lock` guards the attributes below it. It is held for operations on dicts and tuples alone: what is done with a
+    consumer is done outside. `_routes` has the consumers of topics that have many. Its tuples are never changed but
+    made anew after a change, so a reader goes on with the one it got while others come and leave, and thousands that
+    come cost one tuple.
 
     `_dropped` has the consumers whose readers were dropped without a `close`. A finaliser puts them there, which may
     run while this thread holds `_lock`. Every method that looks at the consumers removes them first.
@@ -59,7 +60,7 @@ class Registry:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._dropped: queue.SimpleQueue[Consumer] = queue.SimpleQueue()
-        self._consumers: dict[Topic, dict[Consumer, None]] = {}
+        self._consumers: dict[Topic, Few[Consumer]] = {}
         self._routes: dict[Topic, tuple[Consumer, ...]] = {}
         self._topics: dict[Consumer, tuple[Topic, ...]] = {}
         self._shared: dict[tuple[Topic, ...], SharedConsumer] = {}
@@ -106,7 +107,9 @@ class Registry:
 
         Raises `HubClosedError` once sealed.
         """
-        topics = tuple(sorted(topics))
+        topics = tuple(topics)
+        if len(topics) > 1:  # a tuple of one is kept as it is: the consumer has the same
+            topics = tuple(sorted(topics))
         with self._lock:
             consumer: Any = self._shared.get(topics)
             if consumer is None:
@@ -154,8 +157,9 @@ class Registry:
         route = self._routes.get(topic)
         if route is None:
             with self._lock:
-                route = tuple(self._consumers.get(topic, ()))
-                if route:
+                consumers = self._consumers.get(topic)
+                route = members(consumers)
+                if isinstance(consumers, Many):
                     self._routes[topic] = route
         return route
 
@@ -186,13 +190,12 @@ class Registry:
             raise HubClosedError
         self._topics[consumer] = topics
         for topic in topics:
-            self._consumers.setdefault(topic, {})[consumer] = None
+            self._consumers[topic] = including(self._consumers.get(topic), consumer)
             self._routes.pop(topic, None)
 
     def _remove(self, consumer: Consumer) -> None:
         for topic in self._topics.pop(consumer):
-            rest = self._consumers[topic]
-            del rest[consumer]
+            self._consumers[topic] = excluding(self._consumers[topic], consumer)
             self._routes.pop(topic, None)
-            if not rest:
+            if self._consumers[topic] is None:
                 del self._consumers[topic]

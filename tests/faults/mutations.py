@@ -226,8 +226,8 @@ MUTATIONS = (
         4,
         "a channel is everybody's",
         "delivery/registry.py",
-        "tuple(self._consumers.get(topic, ()))",
-        "tuple(c for t in self._consumers if t.channel == topic.channel for c in self._consumers[t])",
+        "route = members(consumers)",
+        "route = tuple(c for t, f in self._consumers.items() if t.channel == topic.channel for c in members(f))",
     ),
     Mutation(
         4,

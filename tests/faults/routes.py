@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pgfanout import NotifyHub
 from pgfanout.backends.postgres.history.store import HistoryStore
+from pgfanout.delivery.few import members
 from pgfanout.hub import core_of
 
 __all__ = ["reads_history", "routes"]
@@ -13,7 +14,7 @@ __all__ = ["reads_history", "routes"]
 def routes(hub: NotifyHub) -> int:
     """How many routes there are: topics, and consumers of each."""
     consumers = dict(core_of(hub).dispatcher.registry._consumers)
-    return len(consumers) + sum(map(len, consumers.values()))
+    return len(consumers) + sum(len(members(few)) for few in consumers.values())
 
 
 def reads_history(hub: NotifyHub) -> bool:

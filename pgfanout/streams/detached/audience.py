@@ -94,6 +94,7 @@ class Audience:
         self.reader.advance(connection.reader.number)
         connection.reader = self.reader
         self._current = including(self._current, connection)
+        self._drop_read()
 
     def exclude(self, connection: Connection) -> None:
         """Give a connection a reader of its own. Idempotent."""
@@ -166,9 +167,13 @@ class Audience:
         their own: all of them, when the feed has ended."""
         if self.ended:
             return (*self.current, *self.replaying)
+        self._drop_read()
+        return ()
+
+    def _drop_read(self) -> None:
+        """Have the feed drop what all of its readers have read."""
         if self.feed.members == self.current_size:
             self.feed.drop_read(self.reader.position)
-        return ()
 
     def _send_to_log(self) -> tuple[Connection, ...]:
         """What the current ones need next is gone from the feed."""

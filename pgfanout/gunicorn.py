@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import logging
 import os
 import signal
@@ -62,6 +63,7 @@ def post_worker_init(worker: Any) -> None:
             # that is away is not waited for once it has refused.
             core_of(hub).lifecycle.await_first_start(_START_TIME)
     start_thread("pgfanout-watcher", _watch, worker, quitting)
+    _freeze_if_wanted()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
@@ -69,6 +71,20 @@ def worker_exit(server: Any, worker: Any) -> None:
     if _quitting is not None:
         _quitting.leave()
     _end_streams()
+
+
+def _freeze_if_wanted() -> None:
+    """Keep the garbage collector from what the application has loaded, with `PGFANOUT_GC_FREEZE=1`.
+
+    An option, since it is the application's memory: a collection writes to all of it, also to the pages that a worker
+    shares with its master after `--preload`.
+    """
+    wanted = os.environ.get("PGFANOUT_GC_FREEZE") or "0"
+    if wanted == "1":
+        gc.collect()  # what is garbage already would stay for good
+        gc.freeze()
+    elif wanted != "0":
+        logger.warning("PGFANOUT_GC_FREEZE is 0 or 1, not %r: nothing is frozen", wanted)
 
 
 def _log_with(worker: Any) -> None:

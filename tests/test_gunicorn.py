@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import weakref
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 import pytest
 
 from pgfanout import CLOSE_EVENT, MemoryHub
 from pgfanout import gunicorn as hooks
 from pgfanout.threads import start_thread
+
+from .support.child import FORKS, in_child
 
 PATIENCE = 20.0
 TENANT = "11111111-1111-4111-8111-111111111111"
@@ -87,3 +93,50 @@ def test_a_worker_that_is_answering_a_request_is_interrupted(
     assert sent == [signal.SIGQUIT]
     with pytest.raises(SystemExit):
         quitting(signal.SIGQUIT, None)
+
+
+class Cycle:
+    """Garbage that the collector alone finds."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+class Worker:
+    """As much of a gthread worker as the hook looks at."""
+
+    alive = True
+    log = SimpleNamespace(info=print, error_log=SimpleNamespace(handlers=[]))
+
+    def __init__(self) -> None:
+        settings: dict[str, Any] = {"worker_connections": 10, "pre_request": lambda worker, request: None}
+        self.cfg = SimpleNamespace(**settings, set=settings.__setitem__)
+
+
+def frozen_by_the_hook(setting: str | None) -> tuple[int, bool, str]:
+    """How many objects are frozen, whether garbage was collected before, and what was logged."""
+    with mock.patch.dict(os.environ):
+        os.environ.pop("PGFANOUT_GC_FREEZE", None)
+        if setting is not None:
+            os.environ["PGFANOUT_GC_FREEZE"] = setting
+        before = gc.get_freeze_count()
+        garbage = weakref.ref(Cycle())
+        with mock.patch.object(hooks.logger, "warning") as warning:
+            hooks.post_worker_init(Worker())
+        return gc.get_freeze_count() - before, garbage() is None, str(warning.call_args_list)
+
+
+@FORKS
+def test_what_the_application_has_loaded_is_frozen_if_that_is_wanted() -> None:
+    count, collected, warnings = in_child(lambda: frozen_by_the_hook("1"))
+    assert count > 100
+    assert collected
+    assert warnings == "[]"
+
+
+@FORKS
+@pytest.mark.parametrize(("setting", "warned"), [(None, False), ("0", False), ("", False), ("yes", True)])
+def test_nothing_is_frozen_unless_that_is_wanted(setting: str | None, warned: bool) -> None:
+    count, _, warnings = in_child(lambda: frozen_by_the_hook(setting))
+    assert count == 0
+    assert ("PGFANOUT_GC_FREEZE" in warnings) == warned

@@ -1,10 +1,11 @@
 # make help tells what there is. PYTHON chooses the interpreter, PORT the port of the demonstration, DURATION, SEED
 # and SCHEDULE how long, from where and which the fault harness and the fuzzer run, HISTORY=1 or 0 whether with history
-# (otherwise it's half of the time), BENCH has options of the benchmark.
+# (otherwise it's half of the time), BENCH has options of the benchmark, TESTS names files for make unit.
 
 PYTHON ?= python3
 PORT ?= 8000
 BENCH ?=
+TESTS ?=
 DURATION ?=
 SEED ?=
 SCHEDULE ?=
@@ -12,6 +13,7 @@ HISTORY ?=
 
 DEMO := .venv
 TOOLS := .tox-venv
+UNIT := .tox/unit-venv
 FUZZ := .tox/fuzz-venv
 PACKAGE := setup.cfg pyproject.toml
 OPTIONS = $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED))
@@ -19,17 +21,23 @@ HALF = $(if $(HISTORY),$(if $(filter 0,$(HISTORY)),--no-history,--history))
 PIP := -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench faults mutations churn stall fuzz clean check-python
+.PHONY: help demo unit test test-all lint types bench faults mutations churn stall fuzz clean check-python
 
 help: ## what there is
 	@echo "make targets (PYTHON=$(PYTHON), PORT=$(PORT)):"
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 12
 
 demo: $(DEMO)/.installed ## the order board on http://127.0.0.1:PORT; Ctrl-C ends it
 	@echo "The order board: http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
 	@PORT=$(PORT) exec $(DEMO)/bin/gunicorn -c flask_example/gunicorn.conf.py "flask_example:create_app()"
 
-test: $(TOOLS)/.installed ## every check and test that this machine can run, with tox
+unit: $(UNIT)/.installed ## the tests that need no server, in a minute; TESTS=tests/delivery for some of them
+	@$(UNIT)/bin/python -m pytest -q -m unit $(TESTS)
+
+test: $(TOOLS)/.installed ## every check and test, with the newest and the oldest versions; 20 minutes
+	@$(TOOLS)/bin/tox run-parallel --parallel 2 --parallel-no-spinner -m test
+
+test-all: $(TOOLS)/.installed ## the same with all versions that there are interpreters for
 	@$(TOOLS)/bin/tox run-parallel --parallel 2 --parallel-no-spinner
 
 lint: $(TOOLS)/.installed ## ruff
@@ -79,6 +87,12 @@ $(TOOLS)/.installed: Makefile | check-python
 	@echo "Setting up $(TOOLS) ..."
 	@$(PYTHON) -m venv $(TOOLS)
 	@$(TOOLS)/bin/python $(PIP) install --quiet 'tox>=4.21'
+	@touch $@
+
+$(UNIT)/.installed: $(PACKAGE) | check-python
+	@echo "Setting up $(UNIT) ..."
+	@$(PYTHON) -m venv $(UNIT)
+	@$(UNIT)/bin/python $(PIP) install --quiet --editable '.[test]'
 	@touch $@
 
 $(FUZZ)/.installed: $(PACKAGE) | check-python

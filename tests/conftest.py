@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from .support.need import need
-from .support.postgres import PostgresServer, missing_reason, random_name
+from .support.postgres import MakeServer, PostgresServer, missing_reason, random_name
 from .support.processes import session
 from .support.wait import eventually
 
@@ -22,8 +25,43 @@ settings.register_profile("ci", deadline=None, suppress_health_check=[HealthChec
 settings.load_profile("ci" if os.environ.get("CI", "").lower() == "true" else "default")
 
 
-def pytest_collection_finish() -> None:
-    """Thousands of tests stay to the end: whoever collects garbage need not look through them each time."""
+_OF_FIXTURES = {
+    "postgres": {"postgres_programs"},
+    "server": {"load_client"},
+    "browser": {"any_browser", "browser", "firefox"},
+}
+_NOT_UNIT = ("postgres", "server", "browser", "faults", "slow")
+_OF_FOLDERS = {"acceptance": "server", "faults": "faults", "support": "server"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by its folder and by the fixtures that it asks for; a test without any mark is a `unit` test."""
+    folder_of_all = Path(__file__).parent
+    for item in items:
+        asked = set(getattr(item, "fixturenames", ()))
+        marks = [mark for mark, fixtures in _OF_FIXTURES.items() if asked & fixtures]
+        folder = item.path.relative_to(folder_of_all).parts[0]
+        if folder in _OF_FOLDERS:
+            marks.append(_OF_FOLDERS[folder])
+        for mark in marks:
+            item.add_marker(mark)
+        if not any(item.get_closest_marker(mark) for mark in _NOT_UNIT):
+            item.add_marker("unit")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    session.starts_programs = item.get_closest_marker("unit") is None
+    _freeze_what_stays(item.path)
+
+
+@functools.lru_cache(maxsize=1)
+def _freeze_what_stays(module: Path) -> None:
+    """Before each module, exempt from garbage collection what pytest and Hypothesis keep to the end of the run.
+
+    Some tests collect garbage. Without this each collection would look through hundreds of thousands of objects.
+    """
+    gc.collect()
     gc.freeze()
 
 
@@ -41,10 +79,15 @@ def nothing_is_left() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """The server that tests share. A test that stops or reconfigures a server starts one of its own."""
+def postgres_programs() -> None:
+    """PostgreSQL's programs are there. Whatever asks for this, however indirectly, is marked `postgres`."""
     reason = missing_reason()
     need(reason is None, str(reason))
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_programs: None) -> Iterator[PostgresServer]:
+    """The server that tests share. A test that stops or reconfigures a server starts one of its own."""
     with PostgresServer() as server:
         yield server
 
@@ -64,12 +107,24 @@ def fresh_database_url(postgres: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_of_our_own() -> Iterator[PostgresServer]:
+def make_server(postgres_programs: None) -> Iterator[MakeServer]:
+    """Makes PostgreSQL servers that nobody shares, and starts none; each is closed after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(**options: Any) -> PostgresServer:
+            server = PostgresServer(**options)
+            stack.callback(server.close)
+            return server
+
+        yield make
+
+
+@pytest.fixture
+def postgres_of_our_own(make_server: MakeServer) -> PostgresServer:
     """A server that the test may stop, kill and start again."""
-    reason = missing_reason()
-    need(reason is None, str(reason))
-    with PostgresServer() as server:
-        yield server
+    server = make_server()
+    server.start()
+    return server
 
 
 Freeze = Callable[..., Callable[[], None]]

@@ -19,9 +19,8 @@ from pgfanout.backends.postgres.history.script import ScriptError, run_script
 from pgfanout.backends.postgres.history.trigger import TableTrigger
 from pgfanout.cli import main
 
-from .support.need import need
 from .support.ports import LOOPBACK, free_port
-from .support.postgres import SCRAM, PostgresServer, missing_reason, random_name
+from .support.postgres import SCRAM, MakeServer, PostgresServer, random_name
 
 SECRET = "s3cr3t"
 TENANT = "11111111-1111-4111-8111-111111111111"
@@ -256,10 +255,8 @@ def test_a_server_that_can_not_be_reached_is_one_line_and_status_1(capsys: Captu
     assert SECRET not in failed(capsys, "sql", "install", "--apply", "--database-url", url)
 
 
-def test_a_wrong_password_is_not_shown() -> None:
-    reason = missing_reason()
-    need(reason is None, str(reason))
-    with PostgresServer(hba=SCRAM) as server:
+def test_a_wrong_password_is_not_shown(make_server: MakeServer) -> None:
+    with make_server(hba=SCRAM) as server:
         url = server.url(password=SECRET)
         done = command("sql", "install", "--apply", "--database-url", url)
         assert done.returncode == 1 and done.stderr.count("\n") == 1

@@ -98,14 +98,14 @@ def history_beside_others(request: pytest.FixtureRequest) -> MakeHub:
 
 BACKENDS = [
     pytest.param(memory, id="memory"),
-    pytest.param(postgres, id="postgres"),
-    pytest.param(history, id="history", marks=pytest.mark.history),
+    pytest.param(postgres, id="postgres", marks=pytest.mark.postgres),
+    pytest.param(history, id="history", marks=pytest.mark.postgres),
 ]
 
 # Those that deliver what others notify.
 OPEN_TO_OTHERS = pytest.mark.parametrize(
     "make_hub",
-    [*BACKENDS[:2], pytest.param(history_beside_others, id="history_beside_others", marks=pytest.mark.history)],
+    [*BACKENDS[:2], pytest.param(history_beside_others, id="history_beside_others", marks=pytest.mark.postgres)],
     indirect=True,
 )
 
@@ -489,7 +489,7 @@ def test_gaps_that_anybody_can_cause_are_told_at_a_bounded_rate(hub: NotifyHub, 
             assert after == before + 1 or "refresh" in between
 
 
-@pytest.mark.history
+@pytest.mark.postgres
 @pytest.mark.parametrize("make_hub", [pytest.param(history, id="history")], indirect=True)
 def test_a_hub_whose_history_has_every_event_loses_none_to_what_others_notify(
     hub: NotifyHub, subscribe: Subscribe

@@ -108,7 +108,6 @@ def test_ctrl_c_ends_every_page_with_close(board: GunicornServer) -> None:
         source.close()
 
 
-@pytest.mark.browser
 def test_the_board_keeps_up_in_each_browser(board: GunicornServer, tab: Tab, connection: psycopg.Connection) -> None:
     shop = f"[data-tenant='{CAFE}']"
     state = f"document.querySelector({shop!r}).dataset.state"
@@ -126,7 +125,6 @@ def test_the_board_keeps_up_in_each_browser(board: GunicornServer, tab: Tab, con
     shows(tab, f"{shop} .refreshes", "0 refreshes")
 
 
-@pytest.mark.browser
 class TestWindows:
     """Two windows of the board, neither of which ever loads its orders again."""
 

@@ -36,8 +36,6 @@ from .board import (
     shows_the_table,
 )
 
-pytestmark = pytest.mark.browser
-
 Change = Callable[[str], object]
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import http.client
-from collections.abc import Iterator
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.support.gunicorn import GunicornServer
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import MakeServer, PostgresServer
 from tests.support.sse import EventSource
 from tests.support.wait import eventually
 
@@ -23,11 +22,12 @@ PAGES = 40
 
 
 @pytest.fixture
-def away() -> Iterator[PostgresServer]:
+def away(make_server: MakeServer) -> PostgresServer:
     """A server that refuses connections until it is started again."""
-    with PostgresServer() as server:
-        server.stop()
-        yield server
+    server = make_server()
+    server.start()
+    server.stop()
+    return server
 
 
 def get(site: GunicornServer, path: str) -> tuple[int, bytes]:

@@ -19,8 +19,6 @@ from .conftest import Serve
 from .test_detached import stats
 from .test_gunicorn import TENANT
 
-pytestmark = pytest.mark.history
-
 LONG = 30.0
 OTHER = "22222222-2222-4222-8222-222222222222"
 

@@ -15,8 +15,6 @@ from tests.support.wait import eventually
 from .apps.names import TENANT
 from .conftest import Serve
 
-pytestmark = pytest.mark.browser
-
 Order = Callable[[int], None]
 
 

@@ -23,8 +23,6 @@ from .apps.names import TENANT
 from .conftest import Serve
 from .test_gunicorn import worker_is_gone
 
-pytestmark = pytest.mark.browser
-
 LONG = 60.0
 OTHER = "22222222-2222-4222-8222-222222222222"
 

@@ -19,8 +19,6 @@ from tests.support.gunicorn import GunicornServer
 from .conftest import Serve
 from .test_gunicorn import TENANT
 
-pytestmark = pytest.mark.history
-
 READERS, EVENTS, SIZE = 10, 30, 1_000_000
 MOST = 32.0
 """MiB that the worker may grow by in all; a copy of a feed for each reader would be 600."""

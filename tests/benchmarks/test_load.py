@@ -12,8 +12,7 @@ import pytest
 
 from benchmarks.compiler import compile_program, missing_reason
 from benchmarks.load import LoadClient, Opening
-
-pytestmark = pytest.mark.skipif(missing_reason() is not None, reason=str(missing_reason()))
+from tests.support.need import need
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -22,7 +21,9 @@ OPENING = b": open\n\n"
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def load_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    reason = missing_reason()
+    need(reason is None, str(reason))
     return compile_program("load", tmp_path_factory.mktemp("load"))
 
 
@@ -66,8 +67,8 @@ def opened(client: LoadClient, site: Site, count: int, *texts: bytes) -> Opening
     return client.wait_until_open()
 
 
-def test_counts_what_arrives(program: Path, site: Site) -> None:
-    with LoadClient(program, site.port) as client:
+def test_counts_what_arrives(load_client: Path, site: Site) -> None:
+    with LoadClient(load_client, site.port) as client:
         opening = opened(client, site, 3, CHUNKED + chunk(OPENING))
         assert (opening.streams, opening.refused) == (3, 0)
         client.start_window(2)
@@ -80,9 +81,9 @@ def test_counts_what_arrives(program: Path, site: Site) -> None:
     assert 50 <= window.p50 <= window.p99 <= window.max < 1000
 
 
-def test_holes_repetitions_and_refreshes_are_told_apart(program: Path, site: Site) -> None:
+def test_holes_repetitions_and_refreshes_are_told_apart(load_client: Path, site: Site) -> None:
     refresh = b"event: refresh\ndata: {}\n\n"
-    with LoadClient(program, site.port) as client:
+    with LoadClient(load_client, site.port) as client:
         opened(client, site, 2, CHUNKED + chunk(OPENING))
         client.start_window(10)
         one, other = site.connections
@@ -93,8 +94,8 @@ def test_holes_repetitions_and_refreshes_are_told_apart(program: Path, site: Sit
     assert (window.delivered, window.missing, window.duplicates, window.refreshes) == (6, 14, 2, 1)
 
 
-def test_the_event_with_number_0_counts_for_nothing(program: Path, site: Site) -> None:
-    with LoadClient(program, site.port) as client:
+def test_the_event_with_number_0_counts_for_nothing(load_client: Path, site: Site) -> None:
+    with LoadClient(load_client, site.port) as client:
         opened(client, site, 1, CHUNKED + chunk(OPENING))
         client.start_window(1)
         site.connections[0].sendall(chunk(frame(0) + frame(1) + frame(0)))
@@ -105,7 +106,7 @@ def test_the_event_with_number_0_counts_for_nothing(program: Path, site: Site) -
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("blank", [b" ", b""])
 @pytest.mark.parametrize("seed", range(3))
-def test_events_may_be_cut_anywhere(program: Path, site: Site, end: bytes, blank: bytes, seed: int) -> None:
+def test_events_may_be_cut_anywhere(load_client: Path, site: Site, end: bytes, blank: bytes, seed: int) -> None:
     cut = random.Random(seed)
     frames = b"".join(frame(n, end=end, blank=blank) for n in range(1, 101))
     chunks, at = b"", 0
@@ -113,7 +114,7 @@ def test_events_may_be_cut_anywhere(program: Path, site: Site, end: bytes, blank
         size = cut.randint(1, 150)
         chunks += chunk(frames[at : at + size])
         at += size
-    with LoadClient(program, site.port) as client:
+    with LoadClient(load_client, site.port) as client:
         opened(client, site, 1, CHUNKED + chunk(OPENING))
         client.start_window(100)
         at = 0
@@ -126,8 +127,8 @@ def test_events_may_be_cut_anywhere(program: Path, site: Site, end: bytes, blank
     assert (window.complete, window.delivered, window.missing, window.duplicates) == (True, 100, 0, 0)
 
 
-def test_a_body_without_chunks(program: Path, site: Site) -> None:
-    with LoadClient(program, site.port) as client:
+def test_a_body_without_chunks(load_client: Path, site: Site) -> None:
+    with LoadClient(load_client, site.port) as client:
         opened(client, site, 1, PLAIN + OPENING)
         client.start_window(3)
         site.connections[0].sendall(b"".join(frame(n) for n in (1, 2, 3)))
@@ -135,8 +136,8 @@ def test_a_body_without_chunks(program: Path, site: Site) -> None:
     assert (window.complete, window.delivered) == (True, 3)
 
 
-def test_a_stream_that_ends_is_closed_and_what_it_lacks_missing(program: Path, site: Site) -> None:
-    with LoadClient(program, site.port) as client:
+def test_a_stream_that_ends_is_closed_and_what_it_lacks_missing(load_client: Path, site: Site) -> None:
+    with LoadClient(load_client, site.port) as client:
         opened(client, site, 2, CHUNKED + chunk(OPENING))
         client.start_window(3)
         one, other = site.connections
@@ -146,8 +147,8 @@ def test_a_stream_that_ends_is_closed_and_what_it_lacks_missing(program: Path, s
     assert (window.streams, window.closed, window.delivered, window.missing) == (1, 1, 4, 2)
 
 
-def test_who_gets_no_stream_is_refused_with_the_reason(program: Path, site: Site) -> None:
-    with LoadClient(program, site.port) as client:
+def test_who_gets_no_stream_is_refused_with_the_reason(load_client: Path, site: Site) -> None:
+    with LoadClient(load_client, site.port) as client:
         full = CHUNKED + chunk(b"retry: 5000\n\n") + b"0\r\n\r\n"
         busy = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\n\r\nfull\n"
         whole = HEAD + b"Content-Length: 13\r\n\r\nretry: 5000\n\n"
@@ -156,10 +157,10 @@ def test_who_gets_no_stream_is_refused_with_the_reason(program: Path, site: Site
     assert opening.reasons == {"ended": 2, "status": 1}
 
 
-def test_nobody_listens(program: Path) -> None:
+def test_nobody_listens(load_client: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with LoadClient(program, port) as client:
+    with LoadClient(load_client, port) as client:
         client.start_opening(300)
         opening = client.wait_until_open()
     assert (opening.streams, opening.reasons) == (0, {"refused": 300})

@@ -15,6 +15,8 @@ from pgfanout.delivery import backlog, feed, reader, tail
 
 from .model import Readers
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = settings(
     max_examples=3_000,
     stateful_step_count=40,

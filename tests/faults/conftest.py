@@ -11,31 +11,13 @@ import pytest
 
 from tests.acceptance.conftest import Serve, serve
 from tests.support.gunicorn import GunicornServer
-from tests.support.need import need
-from tests.support.postgres import PostgresServer, missing_reason
+from tests.support.postgres import MakeServer, PostgresServer
 from tests.support.replication import REPLICATED, Standby
 from tests.support.sse import EventSource
 
 from .worker import TENANT
 
 __all__ = ["serve"]
-
-MakeServer = Callable[..., PostgresServer]
-
-
-@pytest.fixture
-def make_server() -> Iterator[MakeServer]:
-    """Makes PostgreSQL servers that nobody shares; each is closed after the test."""
-    reason = missing_reason()
-    need(reason is None, str(reason))
-    with ExitStack() as stack:
-
-        def make(**options: Any) -> PostgresServer:
-            server = PostgresServer(**options)
-            stack.callback(server.close)
-            return server
-
-        yield make
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ from pgfanout import REFRESH_EVENT, HubTimeoutError, PostgresHub, Subscription
 from tests.acceptance.conftest import Serve
 from tests.support import netns
 from tests.support.netns import NetworkNamespace
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import MakeServer, PostgresServer
 from tests.support.sse import EventSource
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.wait import eventually
 
-from .conftest import Follow, MakeServer
+from .conftest import Follow
 from .worker import LONG, TENANT, ask, assert_gaps_are_told, publishing
 
 SLACK = 3.0  # seconds that a noisy machine may add to a limit

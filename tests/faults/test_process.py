@@ -20,6 +20,7 @@ from tests.acceptance.conftest import Serve
 from tests.conftest import Freeze
 from tests.support import wallclock
 from tests.support.gunicorn import GunicornServer
+from tests.support.need import need
 from tests.support.processes import REPOSITORY
 from tests.support.sse import EventSource
 from tests.support.wait import eventually
@@ -149,8 +150,7 @@ class TestClock:
     def test_a_workers_stream_goes_on(
         self, serve_inside: Serve, follow: Follow, fresh_database_url: str, tmp_path: Path
     ) -> None:
-        if wallclock.missing_reason():
-            pytest.skip(wallclock.missing_reason())
+        need(not wallclock.missing_reason(), wallclock.missing_reason())
         clock = WallClock(tmp_path)
         settings = {"PGFANOUT_KEEPALIVE": "0.2", "PGFANOUT_HEARTBEAT": "0.2"}
         server = serve_inside(env={**clock.environment, **settings})

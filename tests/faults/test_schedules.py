@@ -6,9 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.need import need
-from tests.support.postgres import missing_reason
-
 from .baseline import Baseline
 from .faults import drawable
 from .schedule import Schedule
@@ -35,9 +32,7 @@ def selection() -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    reason = missing_reason()
-    need(reason is None, str(reason))
+def world(postgres_programs: None) -> Iterator[World]:
     with World(preload=True) as world:
         yield world
 
@@ -48,9 +43,7 @@ def baseline(world: World) -> Baseline:
 
 
 @pytest.fixture(scope="module")
-def world_with_history() -> Iterator[World]:
-    reason = missing_reason()
-    need(reason is None, str(reason))
+def world_with_history(postgres_programs: None) -> Iterator[World]:
     with World(history=True) as world:
         yield world
 

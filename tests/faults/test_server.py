@@ -19,12 +19,10 @@ from pgfanout import REFRESH_EVENT, Event, HubConfigurationError, HubTimeoutErro
 from pgfanout.delivery.dispatcher import Dispatcher
 from pgfanout.topic import Topic
 from tests.support.data_directory import PASSWORD
-from tests.support.postgres import SCRAM, PostgresServer, StopMode
+from tests.support.postgres import SCRAM, MakeServer, PostgresServer, StopMode
 from tests.support.processes import session
 from tests.support.replication import Standby
 from tests.support.wait import eventually
-
-from .conftest import MakeServer
 
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
 LONG = 40.0

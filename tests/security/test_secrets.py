@@ -21,9 +21,8 @@ from pgfanout.flask import PgFanout
 from pgfanout.hub import core_of
 from pgfanout.rate_limit import RateLimit
 from pgfanout.streams import StreamEndpoint, StreamLimiter
-from tests.support.need import need
 from tests.support.ports import free_port
-from tests.support.postgres import SCRAM, PostgresServer, missing_reason
+from tests.support.postgres import SCRAM, PostgresServer
 from tests.support.wait import eventually
 
 from .exposure import MARK, Exposure, locals_shown
@@ -50,10 +49,8 @@ UNREADABLE = [
 
 
 @pytest.fixture(scope="module")
-def guarded() -> Iterator[PostgresServer]:
+def guarded(postgres_programs: None) -> Iterator[PostgresServer]:
     """A server that asks for passwords, with a role `app` whose password is a secret to look for."""
-    reason = missing_reason()
-    need(reason is None, str(reason))
     with PostgresServer(hba=SCRAM) as server:
         with server.connect() as connection:
             connection.execute(sql.SQL("CREATE ROLE app LOGIN PASSWORD {}").format(sql.Literal(RIGHT)))

@@ -136,7 +136,7 @@ TestRoutings = Routings.TestCase
 TestRoutings.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
 
 
-@pytest.fixture(params=["memory", "postgres"])
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.postgres)])
 def hub(request: pytest.FixtureRequest) -> Iterator[NotifyHub]:
     if request.param == "memory":
         with MemoryHub() as hub:

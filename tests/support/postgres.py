@@ -8,7 +8,7 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -254,6 +254,10 @@ class PostgresServer:
             processes.reap(process, 10)
         except subprocess.TimeoutExpired:  # a backend that a test has stopped, for example
             processes.kill_tree(process)
+
+
+MakeServer = Callable[..., PostgresServer]
+"""What the fixture `make_server` is: it takes what the constructor takes."""
 
 
 def _clause(option: str, value: str) -> sql.Composed:

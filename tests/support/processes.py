@@ -68,6 +68,8 @@ class Session:
         self._token: str | None = None
         self._scratch: Path | None = None
         self._guard: subprocess.Popen[str] | None = None
+        self.starts_programs = True
+        """False during a test that is marked `unit`."""
 
     @property
     def is_ours(self) -> bool:
@@ -156,6 +158,7 @@ def spawn(
     user: str | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a program in a process group of its own (Ctrl-C on the terminal is ours alone) and watch over it."""
+    assert session.starts_programs, f"a unit test starts {arguments[0]}: tests/conftest.py has the markers and fixtures"
     session.begin()
     identity = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
     process: subprocess.Popen[bytes] = subprocess.Popen(  # type: ignore[call-overload]

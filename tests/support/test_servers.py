@@ -13,7 +13,7 @@ import pytest
 from tests.support import gunicorn
 from tests.support.gunicorn import GunicornServer
 from tests.support.need import need
-from tests.support.postgres import SCRAM, PostgresServer, missing_reason
+from tests.support.postgres import SCRAM, MakeServer, PostgresServer
 from tests.support.sse import EventSource
 from tests.support.wait import eventually
 
@@ -25,10 +25,8 @@ def app(environ, start_response):
 
 
 @pytest.fixture
-def own_postgres() -> PostgresServer:
-    reason = missing_reason()
-    need(reason is None, str(reason))
-    return PostgresServer()
+def own_postgres(make_server: MakeServer) -> PostgresServer:
+    return make_server()
 
 
 def test_a_database_is_fresh_and_utf8(fresh_database_url: str) -> None:

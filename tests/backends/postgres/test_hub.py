@@ -24,7 +24,7 @@ from pgfanout import (
 )
 from pgfanout.hub import core_of
 from pgfanout.streams import StreamEndpoint
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import MakeServer, PostgresServer
 from tests.support.wait import eventually
 
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
@@ -249,9 +249,9 @@ class TestRefusal:
         assert "Connection refused" in message
         assert "open-sesame" not in message
 
-    def test_wrong_password(self) -> None:
+    def test_wrong_password(self, make_server: MakeServer) -> None:
         hba = ["host all guarded 127.0.0.1/32 scram-sha-256", "host all all 127.0.0.1/32 trust"]
-        with PostgresServer(hba=hba) as server:
+        with make_server(hba=hba) as server:
             with server.connect() as connection:
                 connection.execute("CREATE ROLE guarded LOGIN PASSWORD 'right'")
             message = self.refused(server.url(user="guarded", password="open-sesame"))

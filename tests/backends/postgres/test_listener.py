@@ -9,7 +9,7 @@ import pytest
 
 from pgfanout import PostgresHub
 from pgfanout.backends.postgres.watchdog import Watchdog
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import MakeServer, PostgresServer
 
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
 LONG = 20.0
@@ -40,8 +40,10 @@ def test_a_dead_connection_is_found_within_10_seconds_by_default() -> None:
     assert defaults["heartbeat"] + defaults["heartbeat_timeout"] <= 10
 
 
-def test_of_several_hosts_the_one_that_accepts_writes_is_taken(postgres: PostgresServer) -> None:
-    with PostgresServer(settings={"default_transaction_read_only": "on"}) as other:
+def test_of_several_hosts_the_one_that_accepts_writes_is_taken(
+    postgres: PostgresServer, make_server: MakeServer
+) -> None:
+    with make_server(settings={"default_transaction_read_only": "on"}) as other:
         url = f"host=127.0.0.1,127.0.0.1 port={other.port},{postgres.port} user=postgres password=x dbname=postgres"
         with PostgresHub(url) as hub:
             subscription = hub.subscribe("orders", TENANT)

@@ -25,7 +25,7 @@ from pgfanout.hub import core_of
 from pgfanout.topic import Topic
 from tests.support.deafening import Deafening
 from tests.support.hubs import replace_heartbeat
-from tests.support.postgres import PostgresServer, random_name
+from tests.support.postgres import MakeServer, PostgresServer, random_name
 from tests.support.wait import eventually
 
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
@@ -242,8 +242,8 @@ def test_a_role_or_a_database_that_is_read_only_by_default_is_no_standby(
             assert hears(hub)
 
 
-def test_a_server_that_is_read_only_is_named_and_not_called_a_standby() -> None:
-    with PostgresServer(settings={"default_transaction_read_only": "on"}) as server, PostgresHub(server.url()) as hub:
+def test_a_server_that_is_read_only_is_named_and_not_called_a_standby(make_server: MakeServer) -> None:
+    with make_server(settings={"default_transaction_read_only": "on"}) as server, PostgresHub(server.url()) as hub:
         with pytest.raises(HubConfigurationError) as caught:
             hub.start(LONG)
         assert "the server is read-only (default_transaction_read_only)" in str(caught.value)

@@ -24,11 +24,8 @@ from tests.support.event_log import (
     rows,
     waits_for,
 )
-from tests.support.need import need
-from tests.support.postgres import PostgresServer, missing_reason
+from tests.support.postgres import MakeServer
 from tests.support.wait import eventually
-
-pytestmark = pytest.mark.history
 
 
 @pytest.fixture
@@ -308,11 +305,9 @@ def test_a_session_that_is_ended_in_its_commit_holds_nobody_up(
 
 
 @pytest.fixture
-def two_phase_url() -> Iterator[str]:
+def two_phase_url(make_server: MakeServer) -> Iterator[str]:
     """A database of a server that has two-phase commit."""
-    reason = missing_reason()
-    need(reason is None, str(reason))
-    with PostgresServer(settings={"max_prepared_transactions": 2}) as server:
+    with make_server(settings={"max_prepared_transactions": 2}) as server:
         yield server.url()
 
 

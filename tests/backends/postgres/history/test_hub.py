@@ -31,12 +31,9 @@ from pgfanout.delivery.intake import LogIntake
 from pgfanout.flask import PgFanout
 from pgfanout.hub import core_of
 from tests.support.child import FORKS, in_child
-from tests.support.need import need
-from tests.support.postgres import PostgresServer, missing_reason, random_name
+from tests.support.postgres import MakeServer, PostgresServer, random_name
 from tests.support.replication import REPLICATED, Standby
 from tests.support.wait import eventually
-
-pytestmark = pytest.mark.history
 
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
 OTHER = uuid.UUID("22222222-2222-4222-8222-222222222222")
@@ -401,11 +398,9 @@ def test_a_hub_that_comes_back_to_a_log_without_its_position_tells_everyone(url:
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[PostgresServer, Standby]]:
+def pair(make_server: MakeServer) -> Iterator[tuple[PostgresServer, Standby]]:
     """A primary with the history, and a standby that has it and has stopped."""
-    reason = missing_reason()
-    need(reason is None, str(reason))
-    with PostgresServer(hba=REPLICATED) as primary:
+    with make_server(hba=REPLICATED) as primary:
         PostgresHub(primary.url()).install_history()
         standby = Standby(primary)
         with standby:

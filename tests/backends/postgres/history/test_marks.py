@@ -5,14 +5,11 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
-import pytest
 
 from tests.support.event_log import LONG, TENANT, Connect, numbers, payloads, publish, publish_many, waits_for
 from tests.support.wait import eventually
 
 from .test_pruning import keep, prune, pruned_to
-
-pytestmark = pytest.mark.history
 
 OTHER = "22222222-2222-4222-8222-222222222222"
 

@@ -31,8 +31,6 @@ from tests.support.event_log import (
     rows,
 )
 
-pytestmark = pytest.mark.history
-
 WRITERS = 12
 
 

@@ -11,8 +11,6 @@ import pytest
 from pgfanout.backends.postgres.history.schema import Schema
 from tests.support.event_log import TENANT, Connect, numbers, payloads, publish, publish_many, rows
 
-pytestmark = pytest.mark.history
-
 
 def keep(connection: psycopg.Connection, **limits: Any) -> None:
     """Install it again, with other limits of what is kept."""

@@ -37,8 +37,6 @@ from tests.support.postgres import PostgresServer, random_name
 from tests.support.traps import set_traps as set_raising_traps
 from tests.support.wait import eventually
 
-pytestmark = pytest.mark.history
-
 Log = tuple[int, str, float, int]
 """Version, Postgres channel, seconds and number of the events that are kept."""
 

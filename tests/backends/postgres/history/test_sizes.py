@@ -10,8 +10,6 @@ import pytest
 from pgfanout.envelope import NOTIFY_LIMIT
 from tests.support.event_log import TENANT, Ear, envelope, numbers, publish, publish_many, rows
 
-pytestmark = pytest.mark.history
-
 
 def text_of(size: int, character: str) -> str:
     """A text whose JSON has that many bytes."""

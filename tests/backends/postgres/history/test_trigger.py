@@ -18,8 +18,6 @@ from pgfanout.backends.postgres.history.trigger import TableTrigger, drop_script
 from tests.support.postgres import PostgresServer, random_name
 from tests.support.traps import set_traps
 
-pytestmark = pytest.mark.history
-
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
 OTHER = uuid.UUID("22222222-2222-4222-8222-222222222222")
 

@@ -22,8 +22,6 @@ from tests.support.postgres import PostgresServer, random_name
 
 from .make_dump import CHANNEL, HUB, MAX_AGE, MAX_ROWS, OWNER, ROLES, TENANT, TRIGGERS, WEB
 
-pytestmark = pytest.mark.history
-
 DUMP = Path(__file__).with_name("version_1.sql")
 
 Connection = psycopg.Connection[tuple[Any, ...]]

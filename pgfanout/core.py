@@ -82,7 +82,7 @@ class Core:
     def subscribe(self, topics: Sequence[Topic], after: int | None) -> Subscription:
         """A subscription to topics, from now on or after a number. Never waits. Raises `HubClosedError`."""
         registry = self.dispatcher.registry
-        backlog = Backlog(self._buffer_size, self.dispatcher.relay, self.log, topics, self._buffer_bytes)
+        backlog = Backlog(self._buffer_size, self.dispatcher.waker, self.log, topics, self._buffer_bytes)
         subscription = Subscription(backlog, on_close=registry.remove, on_drop=registry.drop)
         registry.add(backlog, topics)
         backlog.begin(after)
@@ -108,7 +108,7 @@ class Core:
 
     def follow_in_thread(self, feed: Feed, reader: Reader) -> Follower:
         """What a stream goes on with that can't leave its thread. Nothing is subscribed anew, and nothing missed."""
-        return Follower(feed, reader, self.dispatcher.relay)
+        return Follower(feed, reader, self.dispatcher.waker)
 
     def count_kept_in_thread(self, reason: str) -> None:
         """Count a stream that keeps its server's thread, for `stats`."""

@@ -31,7 +31,7 @@ ORDER = [
     "delivery.tail",
     "delivery.reader",
     "delivery.few",
-    "delivery.relay",
+    "delivery.waker",
     "delivery.backlog",
     "delivery.subscription",
     "delivery.feed",

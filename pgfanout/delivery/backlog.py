@@ -13,8 +13,8 @@ from ..event import CLOSE_EVENT, REFRESH_EVENT, Event
 from ..topic import Topic
 from .log import Log, Page, number_of
 from .reader import Question, Reader
-from .relay import Relay
 from .tail import BUFFER_BYTES, Tail
+from .waker import Waker
 
 __all__ = ["Backlog"]
 
@@ -35,7 +35,7 @@ class Backlog(queue.Queue[Event]):
     read without it. Once ended, the queue yields what it holds, and then `CLOSE_EVENT` for ever. Every waiting thread
     wakes up and gets the end.
 
-    A thread that has waited here wakes the next one in the `relay`.
+    A thread that has waited here has the `waker` wake the next one.
     """
 
     members: Final = 1
@@ -46,7 +46,7 @@ class Backlog(queue.Queue[Event]):
     def __init__(
         self,
         maxsize: int,
-        relay: Relay | None = None,
+        waker: Waker | None = None,
         log: Log | None = None,
         topics: Sequence[Topic] = (),
         max_bytes: int = BUFFER_BYTES,
@@ -54,7 +54,7 @@ class Backlog(queue.Queue[Event]):
         super().__init__(maxsize)
         self._log = log
         self._topics = topics
-        self._relay = relay
+        self._waker = waker
         self._tail = Tail(maxsize, max_bytes, log)
         self.queue = self._tail.events
         self._reader = Reader(0)
@@ -193,8 +193,8 @@ class Backlog(queue.Queue[Event]):
             if not self._waiting or self._told:
                 return room
             news = self._note_news()
-        if news and self._relay is not None:
-            self._relay.news(self)
+        if news and self._waker is not None:
+            self._waker.add(self)
         return room
 
     def skip(self, after: int, until: int) -> None:
@@ -208,8 +208,8 @@ class Backlog(queue.Queue[Event]):
             self._note_idle(after)
             self._tail.leave_to_log(until)
             news = self._note_news()
-        if news and self._relay is not None:
-            self._relay.news(self)
+        if news and self._waker is not None:
+            self._waker.add(self)
 
     def wake(self) -> bool:
         """Wake one waiting thread if there is something for it. Return whether one was woken."""
@@ -231,11 +231,11 @@ class Backlog(queue.Queue[Event]):
             self.not_empty.notify_all()
 
     def _note_news(self) -> bool:
-        """Wake a waiting thread. With a relay, return whether to tell the relay instead."""
+        """Wake a waiting thread. With a waker, return whether to add the queue to it instead."""
         if not self._waiting or self._told:
             return False
-        self._told = self._relay is not None
-        if self._relay is None:
+        self._told = self._waker is not None
+        if self._waker is None:
             self.not_empty.notify()
         return self._told
 
@@ -287,7 +287,7 @@ class Backlog(queue.Queue[Event]):
                 self.not_empty.notify()
 
     def _pass_on(self) -> None:
-        """Wake the next thread in the relay. Called by a thread that was woken, and by one that may have taken the
+        """Have the waker wake the next thread. Called by a thread that was woken, and by one that may have taken the
         event of a woken thread, which then waits again."""
-        if self._relay is not None:
-            self._relay.wake_next()
+        if self._waker is not None:
+            self._waker.wake_next()

@@ -12,7 +12,7 @@ from ..rate_limit import RateLimit
 from ..topic import Topic
 from .feed import Feed, Mailbox
 from .registry import Consumer, Registry
-from .relay import Relay
+from .waker import Waker
 
 __all__ = ["Dispatcher"]
 
@@ -39,7 +39,7 @@ class Dispatcher:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.registry = Registry()
-        self.relay = Relay()
+        self.waker = Waker()
         self.mailbox: Mailbox | None = None
         """The streamer's, once there are feeds."""
         self.fills_gaps = False
@@ -67,7 +67,7 @@ class Dispatcher:
 
     def wake(self) -> None:
         """Wake the readers of what was offered."""
-        self.relay.start()
+        self.waker.wake_some()
         if self.mailbox is not None:
             self.mailbox.wake()
 

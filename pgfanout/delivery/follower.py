@@ -11,7 +11,7 @@ from ..event import CLOSE_EVENT, Event
 from .feed import Feed
 from .log import Page
 from .reader import Question, Reader
-from .relay import Relay
+from .waker import Waker
 
 __all__ = ["Follower"]
 
@@ -24,11 +24,11 @@ class Follower:
     `_changed` guards the flags below it, and wakes the thread that waits. The deque's operations are atomic.
     """
 
-    def __init__(self, feed: Feed, reader: Reader, relay: Relay) -> None:
+    def __init__(self, feed: Feed, reader: Reader, waker: Waker) -> None:
         """Belongs to the feed already, as one of its readers; `close` ends that."""
         self._feed = feed
         self._reader = reader
-        self._relay = relay
+        self._waker = waker
         self._changed = threading.Condition()
         self._pages: deque[tuple[Question, Page | None]] = deque()
         self._waiting = False
@@ -71,15 +71,15 @@ class Follower:
             self._feed.leave(stalled=stalled)
 
     def news(self) -> None:
-        """There is something in the feed; the relay wakes the thread. For the listener, never waits."""
+        """There is something in the feed; the waker wakes the thread. For the listener, never waits."""
         with self._changed:
             told, self._due = self._due, True
             waiting = self._waiting
         if waiting and not told:
-            self._relay.news(self)
+            self._waker.add(self)
 
     def wake(self) -> bool:
-        """See `Runner`."""
+        """See `Waiter`."""
         with self._changed:
             needed = self._waiting and self._due
             if needed:
@@ -105,7 +105,7 @@ class Follower:
                 finally:
                     self._waiting = self._due = False
         finally:
-            self._relay.wake_next()
+            self._waker.wake_next()
 
     def _answer(self, question: Question, page: Page | None) -> None:
         """In the thread of the log."""

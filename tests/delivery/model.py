@@ -20,7 +20,7 @@ from pgfanout.delivery.follower import Follower
 from pgfanout.delivery.log import Page, number_of
 from pgfanout.delivery.reader import Question
 from pgfanout.delivery.registry import Registry
-from pgfanout.delivery.relay import Relay
+from pgfanout.delivery.waker import Waker
 from pgfanout.event import CLOSE_EVENT, REFRESH_EVENT, Event
 
 from ..support.logs import TOPICS, MemoryLog
@@ -213,7 +213,7 @@ class Readers(RuleBasedStateMachine):
         feed = self._feed()
         if kind == "feed":
             return FeedConsumer(feed, after)
-        return FollowerConsumer(Follower(feed, feed.reader(after), Relay()))
+        return FollowerConsumer(Follower(feed, feed.reader(after), Waker()))
 
     def _feed(self) -> Feed:
         def make() -> Feed:

@@ -12,7 +12,7 @@ import pytest
 from pgfanout.delivery.feed import Feed
 from pgfanout.delivery.follower import Follower
 from pgfanout.delivery.registry import Registry
-from pgfanout.delivery.relay import Relay
+from pgfanout.delivery.waker import Waker
 from pgfanout.event import CLOSE_EVENT, REFRESH_EVENT, Event
 
 from ..support.logs import TOPICS, ManualLog, logged
@@ -26,10 +26,10 @@ class Rig:
 
     def __init__(self, log: ManualLog | None = None, size: int = 4) -> None:
         self.registry = Registry()
-        self.relay = Relay()
+        self.waker = Waker()
         self.feed = self.registry.join(TOPICS, lambda: Feed(size, self, self.registry, TOPICS, log))
         self.feed.begin()
-        self.follower = Follower(self.feed, self.feed.reader(), self.relay)
+        self.follower = Follower(self.feed, self.feed.reader(), self.waker)
         self.stack = ExitStack()
         self.pool = self.stack.enter_context(ThreadPoolExecutor(1))
         self.stack.callback(self.follower.close)
@@ -50,7 +50,7 @@ class Rig:
         """As the listener does with a batch."""
         for event in events:
             self.feed.offer(event)
-        self.relay.start()
+        self.waker.wake_some()
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def test_it_wakes_when_its_turn_comes_and_not_before(rig: Rig) -> None:
     rig.feed.offer(logged(1))
     rig.feed.offer(logged(2))
     assert not waiting.done()
-    assert rig.relay.wake_next()
+    assert rig.waker.wake_next()
     assert waiting.result(PATIENCE) == [logged(1), logged(2)]
-    assert not rig.relay.wake_next()
+    assert not rig.waker.wake_next()
 
 
 def test_when_the_time_has_passed_the_queue_is_empty(rig: Rig) -> None:
@@ -96,7 +96,7 @@ def test_a_thread_that_waits_learns_of_the_end(rig: Rig) -> None:
     waiting = rig.waiting()
     for consumer in rig.registry.seal():
         consumer.end()
-    rig.relay.start()
+    rig.waker.wake_some()
     assert waiting.result(PATIENCE) == [CLOSE_EVENT]
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from pgfanout import Event, Subscription
 from pgfanout.delivery.backlog import Backlog
 from pgfanout.delivery.log import Log
-from pgfanout.delivery.relay import Relay
 from pgfanout.delivery.tail import BUFFER_BYTES
+from pgfanout.delivery.waker import Waker
 from pgfanout.topic import Topic
 
 
@@ -24,14 +24,14 @@ class FedSubscription(Subscription):
         self,
         buffer_size: int,
         on_close: Callable[..., object] = _nothing,
-        relay: Relay | None = None,
+        waker: Waker | None = None,
         log: Log | None = None,
         topics: Sequence[Topic] = (),
         *,
         buffer_bytes: int = BUFFER_BYTES,
         on_drop: Callable[[Backlog], object] = _nothing,
     ) -> None:
-        self.consumer = Backlog(buffer_size, relay, log, topics, buffer_bytes)
+        self.consumer = Backlog(buffer_size, waker, log, topics, buffer_bytes)
         super().__init__(self.consumer, on_close, on_drop)
 
     def offer(self, event: Event) -> bool:

@@ -1,24 +1,24 @@
-"""Relay: wakes a few waiting threads. Each of them wakes the next."""
+"""Waker: wakes a few waiting threads. Each of them wakes the next."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import Protocol
 
-__all__ = ["Relay", "Runner"]
+__all__ = ["Waiter", "Waker"]
 
 
 _AT_ONCE = 8
 
 
-class Runner(Protocol):
-    """Something that threads wait on."""
+class Waiter(Protocol):
+    """A consumer that threads wait on."""
 
     def wake(self) -> bool:
         """Wake one waiting thread. Return False if there is none. Never block."""
 
 
-class Relay:
+class Waker:
     """Wakes threads in the order in which there is something for them to read.
 
     Hundreds of threads that wake at once hinder each other: one runs, and each of the others asks for the interpreter
@@ -30,13 +30,13 @@ class Relay:
     """
 
     def __init__(self) -> None:
-        self._runners: deque[Runner] = deque()
+        self._waiters: deque[Waiter] = deque()
 
-    def news(self, runner: Runner) -> None:
-        """Note that there is something to read for a thread that waits on the runner. Call `start` afterwards."""
-        self._runners.append(runner)
+    def add(self, waiter: Waiter) -> None:
+        """Note that a thread which waits on the waiter has something to read. Call `wake_some` afterwards."""
+        self._waiters.append(waiter)
 
-    def start(self) -> None:
+    def wake_some(self) -> None:
         """Wake the first few waiting threads. Never block."""
         for _ in range(_AT_ONCE):
             if not self.wake_next():
@@ -44,11 +44,11 @@ class Relay:
 
     def wake_next(self) -> bool:
         """Wake the next waiting thread. Return False if there is none. Never block."""
-        while self._runners:
+        while self._waiters:
             try:
-                runner = self._runners.popleft()
+                waiter = self._waiters.popleft()
             except IndexError:  # another thread was faster
                 break
-            if runner.wake():
+            if waiter.wake():
                 return True
         return False

@@ -1,4 +1,4 @@
-"""Relay: threads that wait are woken one after the other, and none is forgotten."""
+"""Waker: threads that wait are woken one after the other, and none is forgotten."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pgfanout.delivery.relay import Relay
+from pgfanout.delivery.waker import Waker
 from pgfanout.event import CLOSE_EVENT, Event
 
 from ..support.subscriptions import FedSubscription
@@ -19,10 +19,10 @@ PATIENCE = 20.0
 EVENT = Event("orders", b"1")
 
 
-class Runner:
+class Waiter:
     """Notes that it was woken; `waits` tells whether somebody was there."""
 
-    def __init__(self, waits: bool, woken: list[Runner]) -> None:
+    def __init__(self, waits: bool, woken: list[Waiter]) -> None:
         self._waits = waits
         self._woken = woken
 
@@ -38,110 +38,110 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def test_one_is_woken_at_a_time_in_their_order() -> None:
-    woken: list[Runner] = []
-    relay, runners = Relay(), [Runner(True, woken) for _ in range(3)]
-    for runner in runners:
-        relay.news(runner)
+    woken: list[Waiter] = []
+    waker, waiters = Waker(), [Waiter(True, woken) for _ in range(3)]
+    for waiter in waiters:
+        waker.add(waiter)
     assert woken == []
     for number in range(4):
-        relay.wake_next()
-        assert woken == runners[: number + 1]
+        waker.wake_next()
+        assert woken == waiters[: number + 1]
 
 
 def test_where_nobody_waits_the_next_is_woken_instead() -> None:
-    woken: list[Runner] = []
-    relay, runners = Relay(), [Runner(waits, woken) for waits in (False, False, True, True)]
-    for runner in runners:
-        relay.news(runner)
-    relay.wake_next()
-    assert woken == runners[:3]
+    woken: list[Waiter] = []
+    waker, waiters = Waker(), [Waiter(waits, woken) for waits in (False, False, True, True)]
+    for waiter in waiters:
+        waker.add(waiter)
+    waker.wake_next()
+    assert woken == waiters[:3]
 
 
 def test_a_start_wakes_a_few() -> None:
-    woken: list[Runner] = []
-    relay, runners = Relay(), [Runner(True, woken) for _ in range(20)]
-    relay.start()
+    woken: list[Waiter] = []
+    waker, waiters = Waker(), [Waiter(True, woken) for _ in range(20)]
+    waker.wake_some()
     assert woken == []
-    for runner in runners:
-        relay.news(runner)
-    relay.start()
-    assert woken == runners[:8]
+    for waiter in waiters:
+        waker.add(waiter)
+    waker.wake_some()
+    assert woken == waiters[:8]
 
 
 def test_an_offer_wakes_nobody_before_the_relay_does(pool: ThreadPoolExecutor) -> None:
-    relay = Relay()
-    subscription = FedSubscription(8, relay=relay)
+    waker = Waker()
+    subscription = FedSubscription(8, waker=waker)
     got = pool.submit(subscription.get, PATIENCE)
     eventually(lambda: subscription._backlog._waiting)
     subscription.offer(EVENT)
     subscription.offer(EVENT)
     assert not got.done()
-    relay.start()
+    waker.wake_some()
     assert got.result(PATIENCE) is EVENT
 
 
 def test_each_that_wakes_wakes_the_next(pool: ThreadPoolExecutor) -> None:
-    relay = Relay()
-    subscriptions = [FedSubscription(8, relay=relay) for _ in range(50)]
+    waker = Waker()
+    subscriptions = [FedSubscription(8, waker=waker) for _ in range(50)]
     got = [pool.submit(subscription.get, PATIENCE) for subscription in subscriptions]
     eventually(lambda: all(subscription._backlog._waiting for subscription in subscriptions))
     for subscription in subscriptions:
         subscription.offer(EVENT)
-    relay.start()
+    waker.wake_some()
     assert [future.result(PATIENCE) for future in got] == [EVENT] * 50
 
 
 def test_all_who_wait_on_one_subscription_get_what_was_offered_at_once(pool: ThreadPoolExecutor) -> None:
-    relay = Relay()
-    subscription = FedSubscription(8, relay=relay)
+    waker = Waker()
+    subscription = FedSubscription(8, waker=waker)
     got = [pool.submit(subscription.get, PATIENCE) for _ in range(5)]
     eventually(lambda: subscription._backlog._waiting == 5)
     for _ in range(5):
         subscription.offer(EVENT)
-    relay.start()
+    waker.wake_some()
     assert [future.result(PATIENCE) for future in got] == [EVENT] * 5
 
 
 def test_one_whose_time_is_over_passes_the_turn_on(pool: ThreadPoolExecutor) -> None:
-    relay = Relay()
-    other = FedSubscription(8, relay=relay)
+    waker = Waker()
+    other = FedSubscription(8, waker=waker)
     got = pool.submit(other.get, PATIENCE)
     eventually(lambda: other._backlog._waiting)
-    other.offer(EVENT)  # nobody wakes the relay
+    other.offer(EVENT)  # nobody wakes the waker
     with pytest.raises(queue.Empty):
-        FedSubscription(8, relay=relay).get(0.001)
+        FedSubscription(8, waker=waker).get(0.001)
     assert got.result(PATIENCE) is EVENT
 
 
 def test_who_is_woken_though_nothing_is_left_does_not_keep_the_turn(pool: ThreadPoolExecutor) -> None:
-    relay = Relay()
-    empty, other = FedSubscription(8, relay=relay), FedSubscription(8, relay=relay)
+    waker = Waker()
+    empty, other = FedSubscription(8, waker=waker), FedSubscription(8, waker=waker)
     got = pool.submit(other.get, 2 * PATIENCE)
     eventually(lambda: other._backlog._waiting)
     empty._backlog._waiting = 1
-    relay.news(empty._backlog)
+    waker.add(empty._backlog)
     other.offer(EVENT)
-    relay.wake_next()
+    waker.wake_next()
     assert got.result(PATIENCE) is EVENT
 
 
 @pytest.mark.parametrize("take", ["get", "get_all"])
 def test_who_takes_what_another_was_woken_for_wakes_the_next(pool: ThreadPoolExecutor, take: str) -> None:
-    relay = Relay()
-    shared, other = FedSubscription(8, relay=relay), FedSubscription(8, relay=relay)
+    waker = Waker()
+    shared, other = FedSubscription(8, waker=waker), FedSubscription(8, waker=waker)
     got = pool.submit(other.get, 2 * PATIENCE)
     eventually(lambda: other._backlog._waiting)
     shared._backlog._waiting = 1  # a thread that comes too late
     shared.offer(EVENT)
     other.offer(EVENT)
-    relay.wake_next()
+    waker.wake_next()
     assert not got.done()
     getattr(shared._backlog, take)()
     assert got.result(PATIENCE) is EVENT
 
 
-def test_an_end_needs_no_relay(pool: ThreadPoolExecutor) -> None:
-    subscription = FedSubscription(8, relay=Relay())
+def test_an_end_needs_no_waker(pool: ThreadPoolExecutor) -> None:
+    subscription = FedSubscription(8, waker=Waker())
     got = [pool.submit(subscription.get, PATIENCE) for _ in range(5)]
     eventually(lambda: subscription._backlog._waiting == 5)
     subscription.end()
@@ -149,16 +149,16 @@ def test_an_end_needs_no_relay(pool: ThreadPoolExecutor) -> None:
 
 
 def test_nobody_is_forgotten_while_readers_come_wait_and_give_up(pool: ThreadPoolExecutor) -> None:
-    relay, stop = Relay(), threading.Event()
-    subscriptions = [FedSubscription(100_000, relay=relay) for _ in range(20)]
+    waker, stop = Waker(), threading.Event()
+    subscriptions = [FedSubscription(100_000, waker=waker) for _ in range(20)]
     got = [
         pool.submit(read, subscription, 0.001 * number or PATIENCE) for number, subscription in enumerate(subscriptions)
     ]
-    others = [pool.submit(impatient, FedSubscription(1, relay=relay), stop) for _ in range(4)]
+    others = [pool.submit(impatient, FedSubscription(1, waker=waker), stop) for _ in range(4)]
     for _ in range(2000):
         for subscription in subscriptions:
             subscription.offer(EVENT)
-        relay.start()
+        waker.wake_some()
     eventually(lambda: not any(subscription._backlog.queue for subscription in subscriptions))
     stop.set()
     for subscription in subscriptions:

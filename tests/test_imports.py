@@ -80,7 +80,6 @@ ORDER = [
     "streams.detached.broadcast",
     "streams.detached.audience",
     "streams.detached.mailbox",
-    "streams.detached.replay",
     "streams.detached.poller",
     "streams.detached.loop",
     "streams.detached.streamer",

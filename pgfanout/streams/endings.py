@@ -46,11 +46,6 @@ class Endings:
             except Exception as error:
                 logger.error("a call_on_close function of a stream failed", exc_info=error)
 
-    def run_in_background(self) -> None:
-        """Have the background thread call the functions, if there are any. Never block."""
-        if self._functions:
-            background.call(self.run)
-
 
 class Background:
     """One thread that calls functions that must not block the streamer.

@@ -144,7 +144,7 @@ class StreamEndpoint:
         mode = self.detach if detach is None else check_detach(detach)
         if environ.get("REQUEST_METHOD") == "HEAD":
             return Answer("200 OK", list(sse.HEADERS), [])
-        _warn_without_hooks(environ)
+        _warn_without_hooks(str(environ.get("SERVER_SOFTWARE", "")))
         wanted = topics(channels, tenant_id)
         try:
             body, place = self._open(environ, wanted, user_id, mode)
@@ -206,13 +206,7 @@ class StreamEndpoint:
         # `early` is read after `follow`: a reader of an early feed gets a refresh anyway, when the hub listens.
         resumed = request.resumed and not feed.early
         return DetachedStream(
-            connection,
-            feed,
-            reader,
-            resumed=resumed,
-            keepalive=self.keepalive,
-            stay=stay,
-            release=request.place,
+            connection, feed, reader, resumed=resumed, keepalive=self.keepalive, stay=stay, release=request.place
         )
 
     def _log_refusal(self, error: PgFanoutError) -> None:
@@ -231,10 +225,7 @@ class StreamEndpoint:
             return Answer("200 OK", list(sse.HEADERS), [sse.refusal(seconds, sse.last_event_id(environ))])
         user = isinstance(error, TooManyStreamsForUserError)
         status = "429 Too Many Requests" if user else "503 Service Unavailable"
-        headers = [
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Retry-After", str(math.ceil(seconds))),
-        ]
+        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Retry-After", str(math.ceil(seconds)))]
         # The log has the reason why the hub doesn't listen. It is for the operator, not for clients.
         reason = error if isinstance(error, TooManyStreamsError) else "live updates are not available at the moment"
         return Answer(status, headers, [f"{reason}\n".encode()])
@@ -252,13 +243,9 @@ def _with_room(take: Callable[[], _Taken]) -> _Taken:
 
 
 @functools.cache
-def _complain_about_hooks() -> None:
-    logger.warning(
-        "gunicorn runs without pgfanout's hooks, so streams may take every thread and delay each restart:"
-        " add `from pgfanout.gunicorn import post_worker_init, worker_exit` to gunicorn.conf.py"
-    )
-
-
-def _warn_without_hooks(environ: Mapping[str, Any]) -> None:
-    if str(environ.get("SERVER_SOFTWARE", "")).startswith("gunicorn") and not hooks_are_installed():
-        _complain_about_hooks()
+def _warn_without_hooks(server: str) -> None:
+    if server.startswith("gunicorn") and not hooks_are_installed():
+        logger.warning(
+            "gunicorn runs without pgfanout's hooks, so streams may take every thread and delay each restart:"
+            " add `from pgfanout.gunicorn import post_worker_init, worker_exit` to gunicorn.conf.py"
+        )

@@ -8,7 +8,7 @@ from collections.abc import Hashable
 
 from ..errors import TooManyStreamsError, TooManyStreamsForUserError
 from ..fork import renew_in_children
-from .endings import Endings
+from .endings import Endings, background
 
 __all__ = ["Place", "StreamLimiter", "hooks_are_installed", "set_server_threads", "thread_cap"]
 
@@ -156,7 +156,7 @@ class Place(Endings):
 
     def __call__(self) -> None:
         self._limiter._release(self)
-        if self.detached:
-            self.run_in_background()
-        else:
+        if not self.detached:
             self.run()
+        elif self._functions:
+            background.call(self.run)

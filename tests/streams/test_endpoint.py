@@ -387,7 +387,7 @@ def refused_for(endpoint: StreamEndpoint, user: str) -> None:
 def no_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
     """No server's hooks were called, and nobody was warned of that."""
     monkeypatch.setattr(limiter_module, "_told", False)
-    endpoint_module._complain_about_hooks.cache_clear()
+    endpoint_module._warn_without_hooks.cache_clear()
 
 
 GUNICORN = {**BROWSER, "SERVER_SOFTWARE": "gunicorn/27.0.1"}

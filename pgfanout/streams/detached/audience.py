@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from ...delivery.feed import Feed
 from ...delivery.few import Few, Many, excluding, including, members
-from ...event import REFRESH_EVENT
+from ...delivery.log import Page
+from ...delivery.reader import Question
+from ...event import REFRESH_EVENT, Event
 from .. import sse
 from .broadcast import Broadcast
 from .connection import Connection
 
-__all__ = ["Audience", "FeedError", "reading_feed"]
+__all__ = ["Audience", "FeedError"]
+
+
+_NO_PAGE: tuple[Page | None, int, bytes] = (None, 0, b"")
 
 
 class FeedError(Exception):
@@ -21,7 +27,7 @@ class FeedError(Exception):
 
 
 @contextmanager
-def reading_feed() -> Iterator[None]:
+def _reading_feed() -> Iterator[None]:
     """Raise a `FeedError` for every error in here."""
     try:
         yield
@@ -36,13 +42,15 @@ class Audience:
     others has a reader of its own until it has come as far.
     """
 
-    __slots__ = ("_current", "_replaying", "broadcast", "ended", "feed", "reader", "size", "written_at")
+    __slots__ = ("_current", "_page", "_replaying", "broadcast", "ended", "feed", "reader", "size", "written_at")
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
         self.reader = feed.reader()
         self._current: Few[Connection] = None
         self._replaying: Few[Connection] = None
+        self._page = _NO_PAGE
+        """The last page, as long as connections read the log: how many of its events were put, and their bytes."""
         self.size = 0
         """How many connections there are, current or not."""
         self.broadcast: Broadcast | None = None
@@ -113,7 +121,7 @@ class Audience:
         if not connection.write() or connection.ending:  # nothing is read before what was read has left
             return False
         reader = connection.reader
-        with reading_feed():
+        with _reading_feed():
             events = self.feed.read(reader, self.reader.position)
             frames = list(map(sse.encode, events))
         if frames:
@@ -123,22 +131,46 @@ class Audience:
             connection.put_closing()
         return connection.write() and not reader.behind and reader.position <= self.reader.position
 
+    def ask(self, connection: Connection, answer: Callable[[Connection, Question, Page | None], object]) -> bool:
+        """Ask the log for the page that a connection needs, unless it has asked already. Return whether it needs one.
+
+        `answer` is called in another thread, with the connection first.
+        """
+
+        def wanted(question: Question) -> bool:
+            return connection.open and connection.reader.asked is question
+
+        if connection.reader.behind:
+            self.feed.ask(connection.reader, partial(answer, connection), wanted)
+        return connection.reader.behind
+
+    def take(self, connection: Connection, question: Question, page: Page | None) -> None:
+        """Have a page of the log written next. Raises `FeedError`."""
+        with _reading_feed():
+            events = self.feed.take(connection.reader, question, page)
+            if events:
+                connection.put(self._framed(page, events))
+
+    def _framed(self, page: Page | None, events: list[Event]) -> bytes:
+        # Connections that come back together get the same page, and share its bytes.
+        if events[0] is REFRESH_EVENT:
+            return sse.encode_all(events)
+        if self._page[0] is not page or self._page[1] != len(events):
+            self._page = page, len(events), sse.encode_all(events)
+        return self._page[2]
+
     def read_news(self) -> tuple[Connection, ...]:
-        """Read the feed's news for the current ones, and begin to write them. Return the connections that have to be
-        advanced on their own."""
+        """Read the feed's news for the current ones, and begin to write them. `write_slice` goes on until there is no
+        `broadcast`. Return the connections that have to be advanced on their own."""
         self.ended = self.feed.ended  # asked first: what comes after the end is not taken
         events = self.feed.read(self.reader, readers=self.current_size)
         if self.reader.behind:
             return self._send_to_log()
         if events and self._current is not None:
-            self.start(sse.encode_all(events))
+            self.written_at = time.monotonic()
+            self.broadcast = Broadcast(self.current, sse.encode_all(events))
         # A gap ends a replay, whether the log answers or not.
         return self.replaying if any(event is REFRESH_EVENT for event in events) else ()
-
-    def start(self, data: bytes) -> None:
-        """Begin to write data to all that are current; `write_slice` goes on until there is no `broadcast`."""
-        self.written_at = time.monotonic()
-        self.broadcast = Broadcast(self.current, data)
 
     def write_slice(self) -> list[tuple[Connection, Exception | None]]:
         """Write to some of those that have not got what is broadcast. Return the connections that took less, which are
@@ -147,13 +179,13 @@ class Audience:
         The connections that are left are current all the same: what they lack goes with them when they are excluded.
         """
         assert self.broadcast is not None
-        written = self.broadcast.write_slice()
-        for connection, rest, _ in written:
+        short = self.broadcast.write_slice()
+        for connection, rest, _ in short:
             self.exclude(connection)
             connection.rest = (rest, *connection.rest)
         if self.broadcast.done:
             self.broadcast = None
-        return [(connection, error) for connection, _, error in written]
+        return [(connection, error) for connection, _, error in short]
 
     def silent_since(self, connection: Connection) -> float | None:
         """When a connection was written to last. None if it is being written to, or about to be."""
@@ -187,3 +219,5 @@ class Audience:
     def _note_replay(self, connection: Connection) -> None:
         note = including if connection.reader.behind else excluding
         self._replaying = note(self._replaying, connection)
+        if self._replaying is None:
+            self._page = _NO_PAGE

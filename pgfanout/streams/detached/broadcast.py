@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from . import held
 from .connection import Connection, chunk
 
-__all__ = ["Broadcast", "Shortfall"]
+__all__ = ["Broadcast", "Short"]
 
 _FEW = 16
 _TOO_LONG = 0.001
@@ -19,13 +18,8 @@ _SLICE = 8 * _FEW
 """Writes of one slice, which take about a millisecond: others wait so long for their news."""
 
 
-class Shortfall(NamedTuple):
-    """A connection that did not take everything."""
-
-    connection: Connection
-    rest: memoryview
-    error: Exception | None
-    """None if its socket is full."""
+Short = tuple[Connection, memoryview, "Exception | None"]
+"""A connection that did not take everything, what it did not take, and the error. None: its socket is full."""
 
 
 class Broadcast:
@@ -54,23 +48,23 @@ class Broadcast:
         del self._left[connection]
         return self._frames[connection.chunked]
 
-    def write_slice(self) -> list[Shortfall]:
+    def write_slice(self) -> list[Short]:
         """Write to the next connections. Return those that did not take everything.
 
         Each write gives the interpreter up, which ordinary requests are glad of. A thread that computes, though, keeps
         it for some milliseconds each time, and thousands of streams would wait for seconds: when a few writes have
         taken that long, the others hold it.
         """
-        shortfalls: list[Shortfall] = []
+        short: list[Short] = []
         end = self._at + _SLICE
         while self._at < end and self._left:
             began = time.monotonic()
-            self._write_few(shortfalls)
+            self._write_few(short)
             if time.monotonic() - began > _FEW * _TOO_LONG:
                 self._write = held.write
-        return shortfalls
+        return short
 
-    def _write_few(self, shortfalls: list[Shortfall]) -> None:
+    def _write_few(self, short: list[Short]) -> None:
         left, frames, write = self._left, self._frames, self._write
         connections = self._connections[self._at : self._at + _FEW]
         self._at += _FEW
@@ -85,7 +79,7 @@ class Broadcast:
             except BlockingIOError:
                 sent = 0
             except Exception as raised:
-                # Its traceback has this frame, and so `shortfalls`: a cycle, in which the connection would stay.
+                # Its traceback has this frame, and so `short`: a cycle, in which the connection would stay.
                 sent, error = 0, raised.with_traceback(None)
             if sent != len(data):
-                shortfalls.append(Shortfall(connection, memoryview(data)[sent:], error))
+                short.append((connection, memoryview(data)[sent:], error))

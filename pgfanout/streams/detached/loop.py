@@ -6,7 +6,7 @@ import logging
 import os
 import random
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -16,11 +16,10 @@ from ...delivery.log import Page
 from ...delivery.reader import Question
 from ...rate_limit import RateLimit
 from ..client import has_vanished
-from .audience import Audience, FeedError, reading_feed
+from .audience import Audience, FeedError
 from .connection import Connection
 from .mailbox import EARLIEST_KEEPALIVE, Mailbox
 from .poller import LEFT, READY, SENT, Poller
-from .replay import Replay
 from .wheel import Wheel
 
 __all__ = ["Loop"]
@@ -34,7 +33,7 @@ _NEWS_TIME = 0.1
 """Seconds for which news are taken between the slices of broadcasts."""
 
 _LOG_PAUSE = 10.0
-"""Seconds between two log lines about failures."""
+"""Seconds between two log lines about failures of one kind."""
 
 
 class Loop:
@@ -48,12 +47,10 @@ class Loop:
 
     An error costs what it concerns: `_step` closes the connection that had it, `_end_feed` all connections of the feed
     that had it. What is raised to the streamer's thread is an error of the loop itself.
-
-    Raises `OSError` when there are no descriptors left for it.
     """
 
     def __init__(self, mailbox: Mailbox) -> None:
-        """The mailbox has its descriptor."""
+        """The mailbox has its descriptor. Raises `OSError` when there is none left for the loop."""
         self.connections: dict[int, Connection] = {}
         self._audiences: dict[Feed, Audience] = {}
         self._due: dict[Connection, None] = {}
@@ -63,8 +60,7 @@ class Loop:
         self._broadcasts: deque[Audience] = deque()
         """Audiences that are being written to, a slice of each in turn."""
         self._wheel: Wheel[Connection] = Wheel()
-        self._replay = Replay(mailbox)
-        self._log_lines = RateLimit(_LOG_PAUSE)
+        self._log_lines: defaultdict[str, RateLimit] = defaultdict(lambda: RateLimit(_LOG_PAUSE))
         self._mailbox = mailbox
         self.poller = Poller(mailbox.descriptor)
 
@@ -88,6 +84,15 @@ class Loop:
             self._step(connection, self._take, question, page)
         self._work()
 
+    def admit_arrivals(self, seconds: float) -> None:
+        """Admit the connections that have arrived, and stop after so many seconds."""
+        deadline = time.monotonic() + seconds
+        arrivals = self._mailbox.arrivals
+        for _ in range(len(arrivals)):
+            self.admit(arrivals.popleft())
+            if time.monotonic() > deadline:
+                break
+
     def admit(self, connection: Connection) -> None:
         """Begin with a connection that is watched already."""
         if connection.open:
@@ -110,7 +115,8 @@ class Loop:
 
     def cut(self, error: Exception | None = None) -> None:
         """End all connections as they are, whatever state everything is in; because of an error, if there is one."""
-        connections = list(self.connections.values())
+        arrivals = self._mailbox.arrivals
+        connections = [*self.connections.values(), *(arrivals.popleft() for _ in range(len(arrivals)))]
         for each in (self.connections, self._audiences, self._due, self._unread, self._broadcasts):
             each.clear()
         self._wheel = Wheel()
@@ -173,17 +179,18 @@ class Loop:
         if isinstance(error, OSError):  # of the connection, which the client or the network may end at any time
             self._close(connection, stalled=has_vanished(error))
         else:
-            self._log_failure("a stream failed and is cut", error)
+            self.log_failure("a stream failed and is cut", error)
             self._close(connection, failed=True)
 
     def _end_feed(self, feed: Feed, error: BaseException | None) -> None:
-        self._log_failure("a feed failed; its streams are cut", error)
+        self.log_failure("a feed failed; its streams are cut", error)
         for connection in [each for each in self.connections.values() if each.feed is feed]:
             self._close(connection, failed=True)
 
-    def _log_failure(self, what: str, error: BaseException | None) -> None:
+    def log_failure(self, what: str, error: BaseException | None) -> None:
+        """Log what has failed and what becomes of it, at a bounded rate. Raises nothing."""
         with suppress(Exception):  # the application's log handlers
-            held_back = self._log_lines.take()
+            held_back = self._log_lines[what].take()
             if held_back is not None:
                 words = "%s, and browsers come back (%d more failures since the last line)"
                 logger.error(words, what, held_back, exc_info=error)
@@ -218,13 +225,11 @@ class Loop:
             self._schedule(connection, since)
         else:
             self._schedule(connection, now)
-            behind = connection.reader.behind
-            connection.put_keepalive(0 if behind else audience.feed.cursor(audience.reader))
+            connection.put_keepalive(0 if connection.reader.behind else audience.feed.cursor(audience.reader))
             self._due[connection] = None
 
     def _schedule(self, connection: Connection, since: float) -> None:
-        """Look at it again when it has been silent long enough; with jitter, so that many that were
-        written to at once don't come up at once."""
+        """Look at it again when it has been silent long enough. The jitter parts those that were written to at once."""
         connection.since = max(connection.since, since)
         self._wheel.add(connection, since + connection.keepalive * random.uniform(EARLIEST_KEEPALIVE, 1.0))
 
@@ -239,14 +244,13 @@ class Loop:
         self.poller.watch_room(connection)
         if current:
             audience.include(connection)
-        elif not connection.rest and not self._replay.ask(connection):
+        elif not connection.rest and not audience.ask(connection, self._mailbox.put_answer):
             # A refresh has taken it further than the others: the feed's news come first.
             self._unread[connection.feed] = self._due[connection] = None
 
     def _take(self, connection: Connection, question: Question, page: Page | None) -> None:
         if question is connection.reader.asked:  # otherwise it came too late
-            with reading_feed():
-                self._replay.take(connection, question, page)
+            self._audiences[connection.feed].take(connection, question, page)
             self._due[connection] = None
 
     # The steps of a feed, and the end of a connection.
@@ -293,4 +297,4 @@ class Loop:
                 connection.feed.count_failure()
             connection.close(stalled=stalled)
         except Exception as error:
-            self._log_failure("the end of a stream failed", error)
+            self.log_failure("the end of a stream failed", error)

@@ -98,11 +98,12 @@ class DetachedStream:
     ) -> None:
         self._owner = threading.current_thread()
         self._connection = connection
-        self._feed: Feed | None = feed
+        self._feed = feed
         self._reader = reader
         self._keepalive = keepalive
         self._stay = stay
-        self._release: Callable[[], object] | None = release
+        self._release = release
+        self._give_back: list[Callable[[], object]] = [feed.leave, release]
         self._opening = sse.opening(resumed, number=reader.number)
         self._takeover: Takeover | None = None
         self._in_thread: ThreadedStream | None = None
@@ -130,28 +131,16 @@ class DetachedStream:
             pass  # the client has left
         finally:
             self._wait_for_nothing()
-            for give_back in self._what_to_give_back():
-                give_back()
+            while self._give_back:
+                self._give_back.pop(0)()
 
     def __del__(self) -> None:
         # It may run in the middle of anything, with locks held that giving back needs.
-        for give_back in self._what_to_give_back():
-            close_later(give_back)
+        close_later(*self._give_back)
         if self._takeover is not None:
             if self._takeover.is_crowded():
                 close_later(_give_advice)
             self._takeover.abandon()
-
-    def _what_to_give_back(self) -> list[Callable[[], object]]:
-        everything: list[Callable[[], object]] = []
-        if self._in_thread is not None:
-            everything.append(self._in_thread.close)
-        if self._feed is not None:
-            everything.append(self._feed.leave)
-        if self._release is not None:
-            everything.append(self._release)
-        self._feed = self._release = self._in_thread = None
-        return everything
 
     def _open(self) -> bytes:
         if self._is_elsewhere():
@@ -193,8 +182,6 @@ class DetachedStream:
         return sse.KEEPALIVE
 
     def _hand_over(self, takeover: Takeover, written: bytes, *, chunked: bool) -> None:
-        assert self._feed is not None
-        assert self._release is not None
         connection = Connection(
             takeover.take(),
             self._feed,
@@ -204,7 +191,7 @@ class DetachedStream:
             keepalive=self._keepalive,
             on_close=self._release,
         )
-        self._feed = self._release = None
+        self._give_back.clear()
         self._closes = False
         self._next = DetachedStream._end
         try:
@@ -222,7 +209,7 @@ class DetachedStream:
             self._in_thread = self._stay(reason)
         except PgFanoutError:
             return b""
-        self._feed = self._release = None
+        self._give_back = [self._in_thread.close]
         self._next = DetachedStream._follow_in_thread
         return next(self._in_thread)
 

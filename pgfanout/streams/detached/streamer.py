@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import threading
-import time
 from contextlib import suppress
 
-from ...rate_limit import RateLimit
 from .connection import Connection
 from .loop import Loop
 from .mailbox import Mailbox
 
 __all__ = ["Streamer", "streamer"]
 
-logger = logging.getLogger("pgfanout")
-
 _ADMISSION_TIME = 0.003
 """Seconds for arrivals in one turn; one more may begin in the last moment of it."""
-
-_LOG_PAUSE = 10.0
-"""Seconds between two log lines about failures."""
 
 
 class Streamer:
@@ -103,7 +95,6 @@ class Streamer:
         self._lock = threading.Lock()
         self._loop = None
         self.mailbox = Mailbox(self._run)
-        self._log_lines = RateLimit(_LOG_PAUSE)
 
     def _run(self) -> None:
         loop = self._loop
@@ -116,24 +107,14 @@ class Streamer:
 
     def _give_up(self, loop: Loop, error: Exception) -> None:
         """After a failure nobody knows what was written and what not: clients that come back are told to refresh."""
-        with suppress(Exception):
-            held_back = self._log_lines.take()
-            if held_back is not None:
-                words = "the streamer failed; all streams are cut, and browsers come back (%d more failures before)"
-                logger.error(words, held_back, exc_info=error)
+        loop.log_failure("the streamer failed; all streams are cut", error)
         with suppress(Exception):
             loop.cut(error)
-        arrivals = self.mailbox.arrivals
-        while arrivals:
-            connection = arrivals.popleft()
-            with suppress(Exception):
-                connection.feed.count_failure()
-                connection.close(stalled=False)
 
     def _turn(self, loop: Loop) -> None:
         # Taken before the sockets are looked at: a call sees what had happened, and what had come, when it was made.
         calls = self.mailbox.take_calls()
-        self._admit(loop, math.inf if calls else _ADMISSION_TIME)
+        loop.admit_arrivals(math.inf if calls else _ADMISSION_TIME)
         events = loop.poller.wait(0.0 if calls else self.mailbox.sleep(loop.pause()))
         self.mailbox.awake()
         loop.handle(events)
@@ -141,15 +122,6 @@ class Streamer:
         loop.keep_alive()
         for call in calls:
             call()
-
-    def _admit(self, loop: Loop, seconds: float) -> None:
-        """Admit those who have arrived, and stop after so many seconds."""
-        deadline = time.monotonic() + seconds
-        arrivals = self.mailbox.arrivals
-        for _ in range(len(arrivals)):
-            loop.admit(arrivals.popleft())
-            if time.monotonic() > deadline:
-                break
 
 
 streamer = Streamer()

@@ -471,8 +471,8 @@ def write(audience: Audience, data: bytes) -> tuple[list[Connection], list[tuple
     """Write to all that are current, slice after slice; those that took less, and those that failed."""
     behind: list[Connection] = []
     failed: list[tuple[Connection, Exception]] = []
-    audience.start(data)
-    while audience.broadcast is not None:
+    audience.broadcast = broadcast_module.Broadcast(audience.current, data)
+    for _ in iter(lambda: audience.broadcast, None):
         for connection, error in audience.write_slice():
             if error is None:
                 behind.append(connection)

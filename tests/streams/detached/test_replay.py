@@ -323,7 +323,8 @@ def test_the_events_of_a_page_are_encoded_once_for_all_who_get_it(site: Site) ->
         pass
     [page, *_] = (page for *_, page in site.loop._mailbox.answers)
     assert page is not None
-    assert site.loop._replay._framed(page, page.events) is site.loop._replay._framed(page, page.events)
+    (audience,) = site.loop._audiences.values()
+    assert audience._framed(page, page.events) is audience._framed(page, page.events)
     assert [shown(events) for events in site.settle()] == [numbers(3, 10)] * 3
 
 

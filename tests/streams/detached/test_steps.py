@@ -32,7 +32,6 @@ from pgfanout.streams.detached import broadcast as broadcast_module
 from pgfanout.streams.detached import connection as connection_module
 from pgfanout.streams.detached import loop as loop_module
 from pgfanout.streams.detached import mailbox as mailbox_module
-from pgfanout.streams.detached import streamer as streamer_module
 from pgfanout.streams.detached.connection import Connection
 from pgfanout.streams.detached.streamer import Streamer
 from pgfanout.topic import Topic
@@ -267,7 +266,7 @@ class World:
         wait = self.loop.poller.wait
         self.loop.poller.wait = lambda pause: wait(0.0)  # type: ignore[method-assign]
         self.errors: list[BaseException | None] = []
-        self.loop._log_failure = lambda what, error: self.errors.append(error)  # type: ignore[method-assign]
+        self.loop.log_failure = lambda what, error: self.errors.append(error)  # type: ignore[method-assign]
         self.hubs = [Hub(self, log=True), Hub(self, log=False)]
 
     def _patch(self) -> None:
@@ -282,7 +281,6 @@ class World:
 
         for where, name, value in (
             (mailbox_module, "start_thread", lambda *arguments: thread),
-            (streamer_module, "time", clock),
             (mailbox_module, "time", clock),
             (audience_module, "time", clock),
             (loop_module, "time", clock),
@@ -294,7 +292,7 @@ class World:
             (os, "write", self._write),
             (os, "writev", self._writev),
             (sse, "encode", encode_unless_poisoned),
-            (streamer_module.logger, "disabled", True),
+            (loop_module.logger, "disabled", True),
         ):
             self._stack.enter_context(mock.patch.object(where, name, value))
 

@@ -524,7 +524,7 @@ def test_a_failure_of_the_clean_up_ends_no_thread(
     monkeypatch.setattr(streamer._loop, "keep_alive", fail)
     with monkeypatch.context() as patch:
         patch.setattr(streamer._loop, "cut", fail)
-        patch.setattr(streamer_module.logger, "error", fail)  # as a filter of the application's may
+        patch.setattr(loop_module.logger, "error", fail)  # as a filter of the application's may
         assert streamer.mailbox.call(lambda: None)
         eventually(lambda: not failing)
     hub.publish("orders", TENANT, 1)

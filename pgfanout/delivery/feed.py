@@ -67,7 +67,7 @@ class Feed(Tail):
     operations on a list.
     """
 
-    __slots__ = ("_ended", "_followers", "_lock", "_mailbox", "_owner", "_told", "_topics", "early", "members")
+    __slots__ = ("_ended", "_followers", "_lock", "_mailbox", "_notified", "_owner", "_topics", "early", "members")
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Feed(Tail):
         self._lock = threading.Lock()
         self._followers: tuple[ThreadOfReader, ...] = ()
         self._ended = False
-        self._told = False
+        self._notified = False
 
     # For the listener, and for threads that bring a reader.
 
@@ -116,8 +116,8 @@ class Feed(Tail):
                 self.append(event)
             if len(self.events) >= 2 * self.size or self.bytes > self.max_bytes:  # seldom, since it takes its time
                 self.fit()
-            told, self._told = self._told, True
-        self._tell(told)
+            notified, self._notified = self._notified, True
+        self._notify(notified)
         return True
 
     def skip(self, after: int, until: int) -> None:
@@ -127,14 +127,14 @@ class Feed(Tail):
             if self._ended:
                 return
             self.leave_to_log(until)
-            told, self._told = self._told, True
-        self._tell(told)
+            notified, self._notified = self._notified, True
+        self._notify(notified)
 
     def end(self) -> None:
         """Take no further event. Readers get what is there, and then see `ended`."""
         with self._lock:
             self._ended = True
-        self._tell(told=False)
+        self._notify(False)
 
     @property
     def ended(self) -> bool:
@@ -160,7 +160,7 @@ class Feed(Tail):
         """See `Reader.read`; for so many `readers` at the same place."""
         with self._lock:
             if until is None:
-                self._told = False
+                self._notified = False
             events = reader.read(self, until)
         self._count_refreshes(reader, readers)
         return events
@@ -225,8 +225,8 @@ class Feed(Tail):
             self._followers = tuple(each for each in self._followers if each is not follower)
         self._owner.count_followers(-1)
 
-    def _tell(self, told: bool) -> None:
-        if not told:
+    def _notify(self, notified: bool) -> None:
+        if not notified:
             self._mailbox.news(self)
         for follower in self._followers:
             follower.news()

@@ -73,9 +73,9 @@ class Follower:
     def news(self) -> None:
         """There is something in the feed; the waker wakes the thread. For the listener, never waits."""
         with self._changed:
-            told, self._due = self._due, True
+            due, self._due = self._due, True
             waiting = self._waiting
-        if waiting and not told:
+        if waiting and not due:
             self._waker.add(self)
 
     def wake(self) -> bool:

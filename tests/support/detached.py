@@ -141,6 +141,7 @@ def loop_without_thread() -> Loop:
     """A loop that a test drives. `abandon` it, and its mailbox, in the end."""
     mailbox = Mailbox(lambda: None)
     mailbox.prepare()
+    mailbox.thread = threading.current_thread()
     return Loop(mailbox)
 
 

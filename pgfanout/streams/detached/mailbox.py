@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 from ...delivery.feed import Feed
 from ...delivery.log import Page
@@ -22,6 +23,9 @@ EARLIEST_KEEPALIVE = 0.9
 
 _CROWD = 32
 """Arrivals for which the thread is woken. Each that an event finds waiting has to be written to on its own."""
+
+
+_Item = TypeVar("_Item")
 
 
 class Mailbox:
@@ -72,24 +76,18 @@ class Mailbox:
 
     def news(self, feed: Feed) -> None:
         """See `delivery.feed.Mailbox`. A thread that begins reads the feeds of its first connections anyway."""
-        with self._lock:
-            if self.thread is not None:
-                self.feeds.append(feed)
+        self._put(self.feeds, feed)
 
     def put_answer(self, connection: Connection, question: Question, page: Page | None) -> None:
         """Hand over what the log has answered to a connection's question."""
-        with self._lock:
-            self.answers.append((connection, question, page))
+        self._put(self.answers, (connection, question, page))
         self.wake()
 
     def call(self, function: Callable[[], object]) -> bool:
         """Have the thread call a function, after it has admitted all that has arrived. False when it does not run."""
-        with self._lock:
-            if self.thread is None:
-                return False
-            self._calls.append(function)
+        runs = self._put(self._calls, function)
         self.wake()
-        return True
+        return runs
 
     def wake(self) -> None:
         """See `delivery.feed.Mailbox`. A thread that is at work looks before it sleeps, and need not be woken."""
@@ -121,6 +119,7 @@ class Mailbox:
                 return False
             self.thread = None
             self.feeds.clear()
+            self.answers.clear()
             return True
 
     def abandon(self) -> None:
@@ -129,3 +128,10 @@ class Mailbox:
             os.close(connection.descriptor)
         if self.descriptor >= 0:
             os.close(self.descriptor)
+
+    def _put(self, box: deque[_Item], item: _Item) -> bool:
+        """Nothing is put where no thread runs: all that it would concern has ended."""
+        with self._lock:
+            if self.thread is not None:
+                box.append(item)
+            return self.thread is not None

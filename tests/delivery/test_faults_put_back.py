@@ -27,7 +27,7 @@ SETTINGS = settings(
 )
 
 FAULTS = [
-    # What docs/reliability.md lists for the two copies of the rule that there were.
+    # What docs/development/fault-harness.md lists for the two copies of the rule that there were.
     (reader, "an answer from before a refresh is taken for that to the next", "question is not self.asked", "False"),
     (
         reader,

@@ -39,13 +39,11 @@ class KeptPage(NamedTuple):
         """Whether an event of it has that number."""
         return number in self.numbers[bisect_left(self.numbers, number) :][:1]
 
-    def part(self, after: int, last: int) -> Page:
-        """Its events after a number, up to another."""
-        until = min(self.until, last)
-        if (after, until) == (self.after, self.until):
+    def part(self, after: int) -> Page:
+        """What it has after a number."""
+        if after == self.after:
             return self.page
-        events = self.page.events[bisect_right(self.numbers, after) : bisect_right(self.numbers, until)]
-        return Page(events, max(after, until))
+        return Page(self.page.events[bisect_right(self.numbers, after) :], self.until)
 
 
 class Replay:

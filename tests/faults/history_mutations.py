@@ -82,13 +82,6 @@ WITH_HISTORY = tuple(
             (),
         ),
         (
-            "a page is not cut where this process has come to",
-            _REPLAY,
-            "until = min(self.until, last)",
-            "until = self.until",
-            ("network-frozen", "network-slow", "backends-frozen"),
-        ),
-        (
             "a kept page is taken for more than it has",
             _REPLAY,
             "after <= question.after < kept.until",

@@ -143,10 +143,10 @@ MUTATIONS = (
     ),
     Mutation(
         2,
-        "news that come before the first detached stream was admitted are forgotten",
-        "streams/detached/loop.py",
-        "            self._unread[connection.feed] = None  # news",
-        "            pass  # news",
+        "what came before a detached stream was admitted is forgotten",
+        "streams/detached/audience.py",
+        "            events = self.feed.read(reader, self.reader.position)\n",
+        "            events = []\n",
     ),
     Mutation(
         2,

@@ -88,8 +88,7 @@ class MemoryLog:
             return None
         found = [event for event in self.events if after < number_of(event)]
         full = len(found) > self.page_size
-        until = min(number_of(found[self.page_size - 1]) if full else self.last, self.offered)
-        return Page([event for event in found[: self.page_size] if number_of(event) <= until], until)
+        return Page(found[: self.page_size], number_of(found[self.page_size - 1]) if full else self.last)
 
 
 class Question(NamedTuple):

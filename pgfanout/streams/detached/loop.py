@@ -201,7 +201,7 @@ class Loop:
         audience = self._audiences.get(connection.feed)
         if audience is None:
             audience = self._audiences[connection.feed] = Audience(connection.feed)
-            self._unread[connection.feed] = None  # news that came before it found nobody to read them
+            self._unread[connection.feed] = None  # it may have ended before, and says so once
         audience.join(connection)
         self._schedule(connection, connection.since)
         self._due[connection] = None

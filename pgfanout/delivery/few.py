@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TypeVar, Union
 
-__all__ = ["Few", "Many", "excluding", "including", "members"]
+__all__ = ["Few", "Many", "copied", "excluding", "including", "members"]
 
 _Member = TypeVar("_Member")
 
@@ -38,6 +38,11 @@ def excluding(few: Few[_Member], member: _Member) -> Few[_Member]:
         few.pop(member, None)
         return next(iter(few)) if len(few) == 1 else few
     return few
+
+
+def copied(few: Few[_Member]) -> dict[_Member, None]:
+    """Return a dict with the members as its keys. That of many is copied as it is, which is the fastest."""
+    return few.copy() if isinstance(few, Many) else dict.fromkeys(members(few))
 
 
 def members(few: Few[_Member]) -> tuple[_Member, ...]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from ...delivery.feed import Feed
-from ...delivery.few import Few, Many, excluding, including, members
+from ...delivery.few import Few, Many, copied, excluding, including, members
 from ...delivery.log import Page
 from ...delivery.reader import Question
 from ...event import REFRESH_EVENT, Event
@@ -168,7 +168,7 @@ class Audience:
             return self._send_to_log()
         if events and self._current is not None:
             self.written_at = time.monotonic()
-            self.broadcast = Broadcast(self.current, sse.encode_all(events))
+            self.broadcast = Broadcast(copied(self._current), sse.encode_all(events))
         # A gap ends a replay, whether the log answers or not.
         return self.replaying if any(event is REFRESH_EVENT for event in events) else ()
 

@@ -29,10 +29,11 @@ class Broadcast:
     thread.
     """
 
-    def __init__(self, connections: tuple[Connection, ...], data: bytes) -> None:
+    def __init__(self, connections: dict[Connection, None], data: bytes) -> None:
+        """Owns the dict, a set that keeps the order."""
         self._frames = data, chunk(data)
-        self._connections = connections
-        self._left = dict.fromkeys(connections)
+        self._left = connections
+        self._connections = list(connections)
         self._at = 0
         self._write: Callable[[int, bytes], int] = os.write
 

@@ -23,7 +23,13 @@ labels = st.text(
     st.characters(exclude_characters="\r\n\x00", exclude_categories=["Cs"])
     | st.sampled_from(": \u2028\u2029\x85\x0b\t")
 )
-types = labels.filter(lambda kind: kind not in ("close", "refresh") and not kind.startswith("pgfanout."))
+types = labels.filter(
+    lambda kind: (
+        kind not in ("close", "refresh")
+        and not kind.startswith("pgfanout.")
+        and len(kind.encode(errors="replace")) <= 255
+    )
+)
 CURSOR = b"event: pgfanout.cursor\ndata: {}\n\n"
 
 

@@ -75,11 +75,6 @@ class Audience:
         """How many connections are current."""
         return len(self._current) if isinstance(self._current, Many) else self._current is not None
 
-    @property
-    def has_news(self) -> bool:
-        """Whether the feed has something that was not read for the current ones."""
-        return not self.ended and self.feed.has_news(self.reader)
-
     def is_current(self, connection: Connection) -> bool:
         """Whether a connection has everything that the current ones have."""
         return connection.reader is self.reader
@@ -102,7 +97,8 @@ class Audience:
         self.reader.advance(connection.reader.number)
         connection.reader = self.reader
         self._current = including(self._current, connection)
-        self._drop_read()
+        with _reading_feed():
+            self._drop_read()
 
     def exclude(self, connection: Connection) -> None:
         """Give a connection a reader of its own. Idempotent."""
@@ -183,7 +179,7 @@ class Audience:
         for connection, rest, _ in short:
             self.exclude(connection)
             connection.rest = (rest, *connection.rest)
-        if self.broadcast.done:
+        if not self.broadcast.left:
             self.broadcast = None
         return [(connection, error) for connection, _, error in short]
 

@@ -9,17 +9,13 @@ from collections.abc import Callable
 from . import held
 from .connection import Connection, chunk
 
-__all__ = ["Broadcast", "Short"]
+__all__ = ["Broadcast"]
 
 _FEW = 16
 _TOO_LONG = 0.001
 """Seconds for a write that takes some microseconds."""
 _SLICE = 8 * _FEW
 """Writes of one slice, which take about a millisecond: others wait so long for their news."""
-
-
-Short = tuple[Connection, memoryview, "Exception | None"]
-"""A connection that did not take everything, what it did not take, and the error. None: its socket is full."""
 
 
 class Broadcast:
@@ -32,41 +28,38 @@ class Broadcast:
     def __init__(self, connections: dict[Connection, None], data: bytes) -> None:
         """Owns the dict, a set that keeps the order."""
         self._frames = data, chunk(data)
-        self._left = connections
+        self.left = connections
+        """Those that have not got everything."""
         self._connections = list(connections)
         self._at = 0
         self._write: Callable[[int, bytes], int] = os.write
 
-    @property
-    def done(self) -> bool:
-        """Whether no connection is left."""
-        return not self._left
-
     def withdraw(self, connection: Connection) -> bytes:
         """Write to this connection no more. Return what it was to get, nothing if it has got that."""
-        if connection not in self._left:
+        if connection not in self.left:
             return b""
-        del self._left[connection]
+        del self.left[connection]
         return self._frames[connection.chunked]
 
-    def write_slice(self) -> list[Short]:
-        """Write to the next connections. Return those that did not take everything.
+    def write_slice(self) -> list[tuple[Connection, memoryview, Exception | None]]:
+        """Write to the next connections. Return those that did not take everything, what they did not take, and the
+        error. None: the socket is full.
 
         Each write gives the interpreter up, which ordinary requests are glad of. A thread that computes, though, keeps
         it for some milliseconds each time, and thousands of streams would wait for seconds: when a few writes have
         taken that long, the others hold it.
         """
-        short: list[Short] = []
+        short: list[tuple[Connection, memoryview, Exception | None]] = []
         end = self._at + _SLICE
-        while self._at < end and self._left:
+        while self._at < end and self.left:
             began = time.monotonic()
             self._write_few(short)
             if time.monotonic() - began > _FEW * _TOO_LONG:
                 self._write = held.write
         return short
 
-    def _write_few(self, short: list[Short]) -> None:
-        left, frames, write = self._left, self._frames, self._write
+    def _write_few(self, short: list[tuple[Connection, memoryview, Exception | None]]) -> None:
+        left, frames, write = self.left, self._frames, self._write
         connections = self._connections[self._at : self._at + _FEW]
         self._at += _FEW
         for connection in connections:

@@ -176,11 +176,10 @@ class Loop:
             self._end_feed(audience.feed, error)
 
     def _fail(self, connection: Connection, error: Exception) -> None:
-        if isinstance(error, OSError):  # of the connection, which the client or the network may end at any time
-            self._close(connection, stalled=has_vanished(error))
-        else:
+        failed = not isinstance(error, OSError)  # the client or the network may end a connection at any time
+        if failed:
             self.log_failure("a stream failed and is cut", error)
-            self._close(connection, failed=True)
+        self._close(connection, stalled=has_vanished(error), failed=failed)
 
     def _end_feed(self, feed: Feed, error: BaseException | None) -> None:
         self.log_failure("a feed failed; its streams are cut", error)
@@ -273,7 +272,7 @@ class Loop:
             self._broadcasts.append(audience)
         elif audience.size:
             self._due.update(dict.fromkeys(audience.finish()))
-            if audience.has_news:  # they came during the broadcast
+            if not audience.ended and audience.feed.has_news(audience.reader):  # they came during the broadcast
                 self._unread[audience.feed] = None
 
     def _close(self, connection: Connection, *, stalled: bool = False, failed: bool = False) -> None:

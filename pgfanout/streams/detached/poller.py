@@ -12,11 +12,8 @@ __all__ = ["LEFT", "READY", "SENT", "Poller"]
 
 # Where there is no epoll nothing is detached, but the module has to be importable.
 LEFT: Final = getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLHUP", 0) | getattr(select, "EPOLLERR", 0)
-"""The client has left, or the connection has failed."""
 READY: Final = getattr(select, "EPOLLOUT", 0)
-"""The socket has room again."""
 SENT: Final = getattr(select, "EPOLLIN", 0)
-"""The client has sent something; as an event of the mailbox: wake."""
 
 _WATCHED = getattr(select, "EPOLLRDHUP", 0) | SENT
 

@@ -78,11 +78,10 @@ class DetachedStream:
     It has a `reader` of `feed` for the streamer. `release` gives the stream's place back. It leaves the feed and calls
     `release` once, whatever happens. After the hand-over that is the streamer's to do.
 
-    `stay` gives the stream that goes on in the thread, for the reason that it is told. That stream takes the reader
-    along, leaves the feed and releases the place. It raises `PgFanoutError`.
+    `stay` takes the reason and returns the stream that goes on in the thread. That stream takes the reader along,
+    leaves the feed and releases the place. `stay` raises `PgFanoutError`.
 
-    For the thread that makes it, which the server's own is; in another one it stays in that, or
-    ends where it is too late for that.
+    Iterate it in the server's thread that made it. In any other thread it stays in that, or ends where it is too late.
     """
 
     def __init__(
@@ -203,8 +202,7 @@ class DetachedStream:
             raise
 
     def _keep_thread(self, reason: str) -> bytes:
-        """The opening of the stream that goes on in the thread; empty when there can be none: the hub
-        was closed meanwhile, or a thread is not to be had."""
+        """Return the opening of the stream that goes on in the thread; nothing if the hub or the limiter refuses it."""
         try:
             self._in_thread = self._stay(reason)
         except PgFanoutError:

@@ -79,7 +79,7 @@ class Takeover:
         return descriptor
 
     def close(self) -> None:
-        """Undo it; after `take`, let go of the stand-in, once the server has written its last."""
+        """Undo it; after `take`, close the stand-in, once the server has written its last."""
         if self._client is not None:
             # Once the server has closed its socket the number may be another connection's.
             if self._connection.fileno() == self._place:
@@ -91,7 +91,7 @@ class Takeover:
         self._our_end.close()
 
     def abandon(self, written: bytes = b"") -> None:
-        """Let go of everything, from whichever thread, a finaliser's included: the client gets what the
+        """Give everything up, from whichever thread, a finaliser's included: the client gets what the
         server has written, from `written` on, and then the end of its connection.
 
         The server keeps the stand-in, since its number may become another connection's at any

@@ -156,7 +156,7 @@ class SteppedConnection(Connection):
     stream: Stream
 
     def write(self) -> bool:
-        assert not self.stream.gone, "a connection that was let go is written"
+        assert not self.stream.gone, "a connection that was closed is written"
         return super().write()
 
 
@@ -559,7 +559,7 @@ class Steps:
         assert present | arriving == {stream.connection for stream in streams if stream.adopted and not stream.gone}
         assert all(connection.descriptor == descriptor for descriptor, connection in loop.connections.items())
         scheduled = {connection for slot in loop._wheel._slots.values() for connection in slot}
-        assert scheduled == present, "a connection that was let go is scheduled, or one that is there is not"
+        assert scheduled == present, "a connection that was closed is scheduled, or one that is there is not"
         assert all(sum(map(len, connection.rest)) <= LARGEST + 500 for connection in present), "more than one event"
         for feed, audience in loop._audiences.items():
             of_feed = {connection for connection in present if connection.feed is feed}

@@ -24,11 +24,7 @@ labels = st.text(
     | st.sampled_from(": \u2028\u2029\x85\x0b\t")
 )
 types = labels.filter(
-    lambda kind: (
-        kind not in ("close", "refresh")
-        and not kind.startswith("pgfanout.")
-        and len(kind.encode(errors="replace")) <= 255
-    )
+    lambda kind: kind not in ("close", "refresh") and not kind.startswith("pgfanout.") and len(kind.encode()) < 256
 )
 CURSOR = b"event: pgfanout.cursor\ndata: {}\n\n"
 

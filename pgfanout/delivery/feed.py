@@ -25,41 +25,41 @@ class Owner(Protocol):
     """The registry that a feed is in."""
 
     def leave(self, consumer: Feed, *, stalled: bool = False) -> None:
-        """A reader has gone."""
+        """Note that a reader has left."""
 
     def count_refreshes(self, count: int) -> None:
-        """So many refreshes were told to readers of feeds that were too slow."""
+        """Count refreshes of readers that were too slow."""
 
     def count_failure(self) -> None:
-        """A reader ends because of an error of ours."""
+        """Count a reader that ends because of an error in pgfanout."""
 
     def count_followers(self, change: int) -> None:
-        """So many readers of feeds more keep a thread."""
+        """Count readers that keep a thread."""
 
 
 class Mailbox(Protocol):
     """Of the thread that reads the feeds of a hub."""
 
     def news(self, feed: Feed) -> None:
-        """Note that a feed has something to read. Never waits. The feed says so once until it was read."""
+        """Note that a feed has something to read. Called once until the feed is read. Never blocks."""
 
     def wake(self) -> None:
-        """Have the thread read what was noted. Never waits."""
+        """Have the thread read the feeds that were noted. Never blocks."""
 
 
 class ThreadOfReader(Protocol):
-    """A reader of the feed that has a thread of its own, and is told of news on its own."""
+    """A reader of the feed that has a thread of its own."""
 
     def news(self) -> None:
-        """There is something to read. Never waits."""
+        """Note that there is something to read. Never blocks."""
 
 
 class Feed(Tail):
     """A tail with a lock, so that the listener appends while the thread of the readers reads.
 
-    An event costs the listener one append, however many readers there are, and a reader that stalls holds nothing that
-    the others don't. What waits for a reader is what it has not read. Each reader is told to refresh, or sent to the
-    log, as if it had a queue of `size` events of its own.
+    An event costs the listener one append, however many readers there are. A reader that stalls keeps no event in
+    memory that the others don't. Each reader gets a refresh, or has to read the log, as if it had a queue of `size`
+    events of its own.
 
     `members` is the number of readers; the registry writes it.
 
@@ -103,7 +103,7 @@ class Feed(Tail):
                 self.floor = begun
 
     def offer(self, event: Event) -> bool:
-        """Append an event; never waits. Always true: only a reader that reads can find that it was too slow."""
+        """Append an event. Never blocks. Always return True: a reader finds out when it reads that it was too slow."""
         with self._lock:
             if self._ended:
                 return True

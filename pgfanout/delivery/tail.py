@@ -14,22 +14,22 @@ BUFFER_BYTES: Final = 262_144
 
 
 class Tail:
-    """The newest events of some topics, and what is known about those that are gone.
+    """The newest events of some topics, and what is known about older ones.
 
-    A position counts the events that were ever appended. The oldest event that is here is at `first_position`, and the
-    next one will be at `end_position`.
+    A position counts the events that were ever appended. The oldest event in the tail is at `first_position`. The next
+    event will be at `end_position`.
 
-    Every event of these topics that was offered and has a greater number than `floor` is here. The log has the others.
-    It is -1 until the owner knows from which number on events are offered to it.
+    The tail has every event of its topics that was offered and has a number above `floor`. The log has the others.
+    `floor` is -1 until the owner knows from which number on events are offered to the tail.
 
-    `gap` is the position behind the last place where events may have been lost: a refresh stands there, or an event
-    without a number was dropped, which no log has. A reader with a lower position has to be told to refresh.
-    `gap_number` is a number of the log up to which everything is before that place.
+    `gap` is the position behind the last place where events may have been lost. A refresh stands there, or an event
+    without a number was dropped, which no log has. A reader with a lower position gets a refresh. Everything up to the
+    number `gap_number` of the log is before that place.
 
-    At most `size` events are to wait for a reader, with at most `max_bytes` of payload or one event. If `append` says
-    that there are more, the owner makes room with `fit` or `lose`.
+    At most `size` events may wait for a reader, with at most `max_bytes` of payload or one event. If `append` returns
+    False, the owner has to make room with `fit` or `lose`.
 
-    A data structure without a lock: its owner guards it.
+    The owner's lock guards it.
     """
 
     __slots__ = ("bytes", "end_position", "events", "floor", "gap", "gap_number", "log", "max_bytes", "size")
@@ -38,10 +38,10 @@ class Tail:
         self.size = size
         self.max_bytes = max_bytes
         self.log = log
-        """Where the events of these topics can be read again, if anywhere."""
+        """Where the events of these topics can be read again, if there is a history."""
         self.events: list[Event] = []
         self.bytes = 0
-        """Of payload in `events`. A refresh counts for nothing."""
+        """Bytes of payload in `events`. A refresh counts as 0."""
         self.end_position = 0
         self.floor = -1
         self.gap = 0
@@ -49,12 +49,12 @@ class Tail:
 
     @property
     def first_position(self) -> int:
-        """The position of the oldest event that is here; `end_position` when there is none."""
+        """The position of the oldest event in the tail, or `end_position` if it is empty."""
         return self.end_position - len(self.events)
 
     @property
     def refills(self) -> bool:
-        """Whether a reader that is too slow gets from the log what is gone from here; otherwise it has to refresh."""
+        """Whether a reader that is too slow gets dropped events from the log. Otherwise it gets a refresh."""
         return self.log is not None and self.log.refill
 
     @property
@@ -68,7 +68,7 @@ class Tail:
         return 0 if self.log is None else self.log.offered
 
     def append(self, event: Event) -> bool:
-        """Put an event at the end. Whether it is not one too many. One event may wait whatever its size."""
+        """Put an event at the end. Return False if it is one too many. One event may wait whatever its size."""
         events = self.events
         events.append(event)
         self.bytes += len(event.payload)
@@ -76,31 +76,31 @@ class Tail:
         return len(events) <= self.size and (self.bytes <= self.max_bytes or self.bytes == len(event.payload))
 
     def append_refresh(self) -> bool:
-        """Put a refresh at the end. It stands for everything that has been offered. Whether it is not one too many."""
+        """Put a refresh at the end, for everything that has been offered. Return False if it is one too many."""
         self.events.append(REFRESH_EVENT)
         self.end_position += 1
         self._note_gap()
         return len(self.events) <= self.size
 
     def renew_refresh(self) -> None:
-        """Let the refresh at the end stand for everything that has been offered. The log may have lost events since the
-        refresh was appended, so its number may be lower than before."""
+        """Have the refresh at the end stand for everything that has been offered by now. Its number may be lower than
+        before, if the log has lost events since."""
         self._note_gap()
 
     def lose(self) -> None:
-        """Put one refresh in the place of everything."""
+        """Replace everything with one refresh."""
         self.events.clear()
         self.bytes = 0
         self.append_refresh()
 
     def leave_to_log(self, until: int) -> None:
-        """Drop everything. The log has it, and has more up to a number, which was never offered."""
+        """Drop everything. The log has it, and has further events up to a number that were never offered."""
         self.drop(len(self.events))
         self.end_position += 1  # in the place of what was not offered: no reader has passed it
         self.floor = until
 
     def drop(self, count: int) -> None:
-        """Drop the oldest events, which some reader may not have had."""
+        """Drop the oldest events, also if a reader has not had them."""
         position = self.first_position
         for event in self._pop(max(0, count)):
             position += 1
@@ -110,7 +110,7 @@ class Tail:
                 self.gap, self.gap_number = position, max(0, self.floor)
 
     def fit(self) -> None:
-        """Drop the oldest events beyond what may wait. The newest one stays, whatever its size."""
+        """Drop the oldest events until the rest may wait. The newest one stays, whatever its size."""
         count = max(0, len(self.events) - self.size)
         excess = self.bytes - self.max_bytes - _bytes_of(self.events[:count])
         while excess > 0 and count < len(self.events) - 1:
@@ -119,7 +119,7 @@ class Tail:
         self.drop(count)
 
     def forget(self, position: int) -> None:
-        """Drop the events before a position. Every reader has had them, so none of them is lost."""
+        """Drop the events before a position. Every reader has had them, so nothing is lost."""
         first = self.first_position
         if position > first:
             dropped = self._pop(position - first)
@@ -128,12 +128,12 @@ class Tail:
                     return
 
     def slice(self, start: int, end: int) -> list[Event]:
-        """The events from one position up to another; all of them have to be here."""
+        """The events from one position up to another. The tail must have all of them."""
         first = self.first_position
         return self.events[start - first : end - first]
 
     def number_before(self, position: int) -> int | None:
-        """A number up to which everything is before a position; None when none can be told."""
+        """A number of the log up to which everything is before a position. None if there is no such number."""
         if position <= self.first_position:
             return max(0, self.floor)
         event = self.events[position - 1 - self.first_position]
@@ -142,26 +142,26 @@ class Tail:
         return number_of(event) or None
 
     def vouches_for(self, number: int) -> bool:
-        """Whether the log has that very number, as far as can be seen here. A gap may mean another log."""
+        """Whether the tail shows that the log has that very number. Events before a gap may be another log's."""
         if self.log is None or not self.log.complete:
             return False
         here = self.events[max(0, self.gap - self.first_position) :]
         return number in (self.floor, self.offered) or any(number_of(event) == number for event in here)
 
     def position_after(self, number: int) -> int:
-        """The position behind everything up to a number; `first_position` when all of that is gone."""
+        """The position behind everything up to a number, or `first_position` if all of that has been dropped."""
         for back, event in enumerate(reversed(self.events)):
             if event is REFRESH_EVENT or 0 < number_of(event) <= number:
                 return self.end_position - back
         return self.first_position
 
     def has_unnumbered(self, start: int, end: int) -> bool:
-        """Whether an event between two positions has no number, so that the log can't have it."""
+        """Whether there is an event without a number between two positions: the log can't have it."""
         return start < end and not all(map(number_of, self.slice(max(start, self.first_position), end)))
 
     def _raise_floor(self, dropped: Event, position: int) -> bool:
         number = number_of(dropped)
-        if number and position > self.gap:  # no reader needs what was before a gap, whose numbers may be another log's
+        if number and position > self.gap:  # numbers before a gap may be another log's, and no reader needs them
             self.floor = number
         return number > 0
 

@@ -83,8 +83,8 @@ class Feed(Tail):
         self.events = _NO_EVENTS
         self.members = 0
         self.early = False
-        """Whether its readers came before the hub listened for the first time. A refresh ends that. Until then they get
-        no number, since nobody knows what they have missed."""
+        """Whether its readers came before the hub listened for the first time. The first refresh ends that. Until then
+        they get no number, since nobody knows what they have missed."""
         self._topics = topics
         self._mailbox = mailbox
         self._owner = owner
@@ -121,8 +121,8 @@ class Feed(Tail):
         return True
 
     def skip(self, after: int, until: int) -> None:
-        """Send every reader to the log for what it has not read yet: the events after one number, up to another, are
-        not offered. Never waits."""
+        """Have every reader read the log for what it has not read: the events after one number, up to another, are not
+        offered. Never blocks."""
         with self._lock:
             if self._ended:
                 return
@@ -131,14 +131,14 @@ class Feed(Tail):
         self._notify(notified)
 
     def end(self) -> None:
-        """Take no further event. Readers get what is there, and then see `ended`."""
+        """Take no further event. Readers get what is in the feed, and then see `ended`."""
         with self._lock:
             self._ended = True
         self._notify(False)
 
     @property
     def ended(self) -> bool:
-        """Whether no further event will come. What is there may still be read."""
+        """Whether no further event will come. Events in the feed may still be read."""
         return self._ended
 
     @property
@@ -149,15 +149,15 @@ class Feed(Tail):
     # For the thread of the readers, and for threads that bring one.
 
     def reader(self, after: int | None = None) -> Reader:
-        """A new reader of what comes from now on, or of what came after a number from outside. In an early feed it is
-        the former, since that begins with a refresh."""
+        """Return a new reader, from now on or `after` a number from outside. An early feed ignores the number, since its
+        readers begin with a refresh."""
         with self._lock:
             if after is not None and not self.early:
                 return Reader.after(after, self)
             return Reader(self.end_position, self.offered)
 
     def read(self, reader: Reader, until: int | None = None, readers: int = 1) -> list[Event]:
-        """See `Reader.read`; for so many `readers` at the same place."""
+        """See `Reader.read`. `readers` is how many consumers share this reader."""
         with self._lock:
             if until is None:
                 self._notified = False
@@ -168,8 +168,8 @@ class Feed(Tail):
     def ask(
         self, reader: Reader, answer: Callable[[Question, Page | None], object], wanted: Callable[[Question], bool]
     ) -> None:
-        """Ask the log for the page that a reader needs, if it needs one now. `answer` and `wanted` are called with the
-        question, in other threads: see `Log.ask`."""
+        """Ask the log for the page that a reader needs, if it needs one now. Other threads call `answer` and `wanted`
+        with the question; see `Log.ask`."""
         question = reader.ask()
         if question is not None:
             assert self.log is not None
@@ -195,32 +195,32 @@ class Feed(Tail):
             return reader.cursor(self)
 
     def has_news(self, reader: Reader) -> bool:
-        """Whether there is something to be done for a reader."""
+        """Whether a reader has something to read, or to ask."""
         return reader.behind or self.end_position > reader.position or self._ended
 
     def drop_read(self, position: int) -> None:
-        """Let go of what comes before a position, when every reader has passed that."""
+        """Drop the events before a position that every reader has passed."""
         with self._lock:
             self.forget(position)
             if not self.events:
                 self.events = _NO_EVENTS
 
     def count_failure(self) -> None:
-        """Count a reader that ends because of an error of ours."""
+        """Count a reader that ends because of an error in pgfanout."""
         self._owner.count_failure()
 
     def leave(self, *, stalled: bool = False) -> None:
-        """Be no reader any more; `stalled` when it took nothing for too long. Once for each reader."""
+        """Note that a reader has left, because its client has `stalled` or not. Call it once for each reader."""
         self._owner.leave(self, stalled=stalled)
 
     def add_follower(self, follower: ThreadOfReader) -> None:
-        """Tell one of the readers of news, too."""
+        """Notify a reader that has a thread of its own, too."""
         with self._lock:
             self._followers = (*self._followers, follower)
         self._owner.count_followers(1)
 
     def remove_follower(self, follower: ThreadOfReader) -> None:
-        """Tell it nothing any more."""
+        """Undo `add_follower`."""
         with self._lock:
             self._followers = tuple(each for each in self._followers if each is not follower)
         self._owner.count_followers(-1)

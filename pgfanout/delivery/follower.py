@@ -1,4 +1,4 @@
-"""Follower: a reader of a feed for a thread that waits."""
+"""Follower: a reader of a feed for a stream that keeps its thread."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ __all__ = ["Follower"]
 
 
 class Follower:
-    """What a stream goes on with in its thread when it was to leave it and can't: the feed and the reader that it has.
+    """Reads a feed in the stream's thread, for a stream that was to be detached and can't be.
 
-    It reads like a subscription. One thread reads; any thread may close it meanwhile.
+    The stream keeps its feed and its reader, so it misses nothing. A follower is read like a subscription. One thread
+    reads it. Any thread may close it meanwhile.
 
-    `_changed` guards the flags below it, and wakes the thread that waits. The deque's operations are atomic.
+    `_changed` guards the flags below it, and wakes the waiting thread. The deque's operations are atomic.
     """
 
     def __init__(self, feed: Feed, reader: Reader, waker: Waker) -> None:
-        """Belongs to the feed already, as one of its readers; `close` ends that."""
+        """The reader is one of the feed's already. `close` makes it leave."""
         self._feed = feed
         self._reader = reader
         self._waker = waker
@@ -38,13 +39,14 @@ class Follower:
 
     @property
     def cursor(self) -> int | None:
-        """Everything of its topics up to this number of the log has been read; None without a log."""
+        """The number of the log up to which this follower has read its topics. None without a log."""
         return None if self._feed.log is None else self._feed.cursor(self._reader)
 
     def get_all(self, timeout: float) -> list[Event]:
-        """Every event that waits, at least one. Blocks until there is one, `timeout` seconds at most.
+        """Return every event that waits, at least one. Block until there is one, for at most `timeout` seconds.
 
-        The list ends with `CLOSE_EVENT` at the end. Raises `queue.Empty` when the time has passed.
+        The list ends with `CLOSE_EVENT` when the feed or the follower has ended. Raise `queue.Empty` when the time has
+        passed.
         """
         deadline = time.monotonic() + timeout
         while True:

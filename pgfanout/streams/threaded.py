@@ -18,20 +18,20 @@ __all__ = ["Source", "ThreadedStream", "close_dropped", "close_later", "close_le
 # No WeakSet: listing one fails when another thread opens or closes a stream meanwhile.
 _live: weakref.WeakKeyDictionary[ThreadedStream, None] = weakref.WeakKeyDictionary()
 
-# What a finaliser leaves here is closed later: it may run in the middle of anything, with locks
-# held that closing needs. This queue's `put` is made to be called there.
+# Finalisers leave here what has to be closed. A finaliser may run in the middle of anything, while locks are held that
+# closing needs. `SimpleQueue.put` may be called there.
 _dropped: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
 
 
 def live_streams() -> list[ThreadedStream]:
-    """The streams that have not ended: what a server that stops has to wait for."""
+    """The streams that have not ended. A server that stops waits for them."""
     return [stream for ref in _live.keyrefs() if (stream := ref()) is not None]
 
 
 def close_left() -> bool:
-    """Close the streams whose client has left, and tell whether there were any.
+    """Close the streams whose clients have left. Return whether there were any.
 
-    Their threads would notice at the next write, a keepalive at the latest.
+    Their threads would notice at the next write only, at the latest a keepalive.
     """
     left = [stream for stream in live_streams() if stream.client_has_left()]
     for stream in left:
@@ -40,8 +40,8 @@ def close_left() -> bool:
 
 
 def close_dropped() -> None:
-    """Close the streams that were dropped without a `close`, such as those of a response that an
-    `after_request` function failed on."""
+    """Close the streams that were garbage-collected without a `close`, for example because an `after_request` function
+    has failed."""
     while True:
         try:
             _dropped.get_nowait()()
@@ -50,7 +50,7 @@ def close_dropped() -> None:
 
 
 def close_later(*closes: Callable[[], object]) -> None:
-    """Have something called by the next `close_dropped`; for finalisers."""
+    """Have functions called by the next `close_dropped`. For finalisers."""
     for close in closes:
         _dropped.put(close)
 
@@ -60,7 +60,7 @@ def _nothing() -> None:
 
 
 class Source(Protocol):
-    """What a stream reads: a subscription, or a follower of a feed. See these."""
+    """What a stream reads: a `Subscription` or a `Follower`."""
 
     @property
     def cursor(self) -> int | None: ...
@@ -69,20 +69,18 @@ class Source(Protocol):
 
 
 class ThreadedStream:
-    """A subscription, or another source of events, as the body of a response.
+    """The body of a response that a thread of the server drains.
 
-    Each item is everything that waits, so that it leaves in one write, or a keepalive comment
-    after `keepalive` seconds of silence (up to a tenth less, so that many streams don't write at
-    once). It ends after the subscription's end, telling browsers to come back after a random part
-    of `retry_spread` seconds.
+    Each item has all events that wait, so that they leave in one write. After `keepalive` seconds of silence it is a
+    keepalive comment, up to a tenth earlier, so that many streams don't write at once. The stream ends after its source
+    has ended, and asks browsers to reconnect after a random part of `retry_spread` seconds.
 
-    A `resumed` stream (one whose request had a `Last-Event-ID`) starts with a refresh: what was
-    missed can't be known, unless its subscription begins with that.
+    A `resumed` stream starts with a refresh: its request had a `Last-Event-ID`, and nobody knows what it has missed.
 
-    `on_close` is called once, when the stream is closed, by whichever thread does that.
+    `on_close` is called once, in the thread that closes the stream.
 
-    An iterator class and no generator: a server calls `close` also on a response that it never
-    iterated, such as that to HEAD, and that must end the subscription.
+    This is an iterator class and no generator. A server also closes a response that it never iterated, such as that to
+    HEAD, and `close` has to end the subscription then.
     """
 
     def __init__(

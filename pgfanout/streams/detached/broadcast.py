@@ -15,13 +15,13 @@ _FEW = 16
 _TOO_LONG = 0.001
 """Seconds for a write that takes some microseconds."""
 _SLICE = 8 * _FEW
-"""Writes of one slice, which take about a millisecond: others wait so long for their news."""
+"""Writes of one slice. They take about a millisecond, for which other feeds wait."""
 
 
 class Broadcast:
-    """Bytes that every connection of an audience is to get, and the connections that have not got them yet.
+    """Bytes for every connection of an audience, and the connections that have not got them yet.
 
-    In slices, so that an event for thousands of streams does not hold up those of other feeds. For the streamer's
+    They are written in slices, so that an event for thousands of streams does not delay other feeds. For the streamer's
     thread.
     """
 
@@ -29,25 +29,25 @@ class Broadcast:
         """Owns the dict, a set that keeps the order."""
         self._frames = data, chunk(data)
         self.left = connections
-        """Those that have not got everything."""
+        """The connections that were not written to yet."""
         self._connections = list(connections)
         self._at = 0
         self._write: Callable[[int, bytes], int] = os.write
 
     def withdraw(self, connection: Connection) -> bytes:
-        """Write to this connection no more. Return what it was to get, nothing if it has got that."""
+        """Don't write to this connection any more. Return the bytes that it has yet to get, b"" if it has got them."""
         if connection not in self.left:
             return b""
         del self.left[connection]
         return self._frames[connection.chunked]
 
     def write_slice(self) -> list[tuple[Connection, memoryview, Exception | None]]:
-        """Write to the next connections. Return those that did not take everything, what they did not take, and the
-        error. None: the socket is full.
+        """Write to the next connections. Return those that did not take everything, with the rest and the error. The
+        error is None if the socket is full.
 
-        Each write gives the interpreter up, which ordinary requests are glad of. A thread that computes, though, keeps
-        it for some milliseconds each time, and thousands of streams would wait for seconds: when a few writes have
-        taken that long, the others hold it.
+        Each write releases the interpreter, so that ordinary requests can run. But a thread that computes then keeps it
+        for some milliseconds each time, and thousands of streams would wait for seconds. When a few writes have taken
+        that long, the other writes of this broadcast don't release it.
         """
         short: list[tuple[Connection, memoryview, Exception | None]] = []
         end = self._at + _SLICE

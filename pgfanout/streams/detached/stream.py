@@ -1,9 +1,9 @@
 """DetachedStream: the body of a response that hands its connection to the streamer.
 
-The server itself writes the response's head and the first item, so whatever middlewares have
-added is there, and its access log has its line. What it writes is looked at on its way: if the
-item left as it is, chunked or as a body that ends with the connection, the streamer goes on in
-the same way, and the server's thread is free. Otherwise the response stays in its thread.
+The server itself writes the response's head and the first item. So the head has every header that a middleware added,
+and the access log has its line. The takeover reads what the server writes. If the first item is in it unchanged, chunked
+or as a body that ends with the connection, the streamer goes on in the same way, and the server's thread is free.
+Otherwise the stream keeps its thread.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ NO_DESCRIPTORS = "no descriptors are left"
 CHANGED_BODY = "something between the application and the server changes or holds back the body"
 
 
-# Those whose opening the server is writing. No WeakSet: see `stream`.
+# Streams whose opening the server is writing. No WeakSet: see `threaded.py`.
 _moving: weakref.WeakKeyDictionary[DetachedStream, None] = weakref.WeakKeyDictionary()
 
 
 def are_moving() -> bool:
-    """Whether a stream is about to leave its thread: a server that stops has to wait for it, too."""
+    """Whether a stream is about to leave its thread. A server that stops waits for it, too."""
     return bool(_moving.keyrefs())
 
 
 def reason_to_stay(environ: Mapping[str, Any]) -> str:
-    """Why the response to a request can't leave its thread; empty when it can.
+    """Return why the response to a request can't be detached. Return "" if it can.
 
-    Not everything can be seen in a request: `DetachedStream` may find another reason.
+    A request does not show everything: `DetachedStream` may find another reason later.
     """
     connection = server_socket(environ)
     if connection is None:
@@ -75,13 +75,13 @@ def reason_to_stay(environ: Mapping[str, Any]) -> str:
 class DetachedStream:
     """An iterator of one item, after which the connection is the streamer's.
 
-    It has a `reader` of `feed` for the streamer. `release` gives the stream's place back. It leaves the feed and calls
-    `release` once, whatever happens. After the hand-over that is the streamer's to do.
+    The streamer reads `feed` with `reader`. `release` gives the stream's place back. Whatever happens, the stream leaves
+    the feed and calls `release` once. After the hand-over the connection does that.
 
-    `stay` takes the reason and returns the stream that goes on in the thread. That stream takes the reader along,
-    leaves the feed and releases the place. `stay` raises `PgFanoutError`.
+    If the stream has to keep its thread, it calls `stay` with the reason, and goes on with the stream that this returns.
+    That one takes over the reader and the place. `stay` may raise `PgFanoutError`.
 
-    Iterate it in the server's thread that made it. In any other thread it stays in that, or ends where it is too late.
+    Iterate it in the server thread that created it. In any other thread it keeps that thread, or ends if it is too late.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class DetachedStream:
             _moving.pop(self, None)
 
     def _leave_or_stay(self) -> bytes:
-        """The server asks for more, so it has written the opening."""
+        """Hand the connection over, if the opening left unchanged. The server asks for more, so it has written that."""
         takeover = self._takeover
         assert takeover is not None
         written = takeover.written()
@@ -170,8 +170,8 @@ class DetachedStream:
             self._hand_over(takeover, written, chunked=framed == "chunked")
             return self._end()
         self._takeover = None
-        # Elsewhere it is too late to stay, since the server may be writing at this moment.
-        # The opening of a stream that stays is on its way already.
+        # In another thread it is too late to stay: the server may be writing at this moment. The opening of a stream that
+        # stays is on its way already.
         try:
             stays = not self._is_elsewhere() and self._keep_thread(CHANGED_BODY)
         finally:
@@ -234,7 +234,7 @@ class DetachedStream:
         return next(self._in_thread)
 
     def _open_and_end(self) -> bytes:
-        """With the opening, since `close` has no id: alone it would make a client forget its own."""
+        """The opening has an id. The block of `close` has none, and alone it would make a client forget its own id."""
         return self._opening + self._end_now()
 
     def _end_now(self) -> bytes:
@@ -244,16 +244,16 @@ class DetachedStream:
         return sse.closing()
 
     def _close_after_response(self) -> None:
-        """What the server would keep alive is a stand-in, or the connection of a client that was refused."""
+        """Have the server close its socket: a stand-in, or the connection of a client that was refused."""
         if not self._is_elsewhere():
             close_after_response()
             self._closes = True
 
     def _wait_for_nothing(self) -> None:
-        """Have the server wait for nothing when it closes the connection, which it may do in its only thread for that.
+        """Have the server wait for nothing when it closes the connection: it may do that in its main thread.
 
-        Done by each way in which a response ends that has not left: by its last item, since a middleware may lose the
-        `close`, and by that, since an error may come before the last item.
+        Called with the last item, since a middleware may lose `close`, and by `close`, since an error may come before
+        the last item.
         """
         if self._closes and not self._is_elsewhere():
             stop_reading(self._connection)

@@ -149,8 +149,8 @@ class Feed(Tail):
     # For the thread of the readers, and for threads that bring one.
 
     def reader(self, after: int | None = None) -> Reader:
-        """Return a new reader, from now on or `after` a number from outside. An early feed ignores the number, since its
-        readers begin with a refresh."""
+        """Return a new reader, from now on or `after` a number from outside. An early feed ignores the number, since
+        its readers begin with a refresh."""
         with self._lock:
             if after is not None and not self.early:
                 return Reader.after(after, self)

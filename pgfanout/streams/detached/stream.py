@@ -1,9 +1,9 @@
 """DetachedStream: the body of a response that hands its connection to the streamer.
 
 The server itself writes the response's head and the first item. So the head has every header that a middleware added,
-and the access log has its line. The takeover reads what the server writes. If the first item is in it unchanged, chunked
-or as a body that ends with the connection, the streamer goes on in the same way, and the server's thread is free.
-Otherwise the stream keeps its thread.
+and the access log has its line. The takeover reads what the server writes. If the first item is in it unchanged,
+chunked or as a body that ends with the connection, the streamer goes on in the same way, and the server's thread is
+free. Otherwise the stream keeps its thread.
 """
 
 from __future__ import annotations
@@ -75,13 +75,14 @@ def reason_to_stay(environ: Mapping[str, Any]) -> str:
 class DetachedStream:
     """An iterator of one item, after which the connection is the streamer's.
 
-    The streamer reads `feed` with `reader`. `release` gives the stream's place back. Whatever happens, the stream leaves
-    the feed and calls `release` once. After the hand-over the connection does that.
+    The streamer reads `feed` with `reader`. `release` gives the stream's place back. Whatever happens, the stream
+    leaves the feed and calls `release` once. After the hand-over the connection does that.
 
-    If the stream has to keep its thread, it calls `stay` with the reason, and goes on with the stream that this returns.
-    That one takes over the reader and the place. `stay` may raise `PgFanoutError`.
+    If the stream has to keep its thread, it calls `stay` with the reason, and goes on with the stream that this
+    returns. That one takes over the reader and the place. `stay` may raise `PgFanoutError`.
 
-    Iterate it in the server thread that created it. In any other thread it keeps that thread, or ends if it is too late.
+    Iterate it in the server thread that created it. In any other thread it keeps that thread, or ends if it is too
+    late.
     """
 
     def __init__(
@@ -170,8 +171,8 @@ class DetachedStream:
             self._hand_over(takeover, written, chunked=framed == "chunked")
             return self._end()
         self._takeover = None
-        # In another thread it is too late to stay: the server may be writing at this moment. The opening of a stream that
-        # stays is on its way already.
+        # In another thread it is too late to stay: the server may be writing at this moment. The opening of a stream
+        # that stays is on its way already.
         try:
             stays = not self._is_elsewhere() and self._keep_thread(CHANGED_BODY)
         finally:

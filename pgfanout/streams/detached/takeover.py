@@ -17,14 +17,14 @@ _FRAMING_FIELDS = re.compile(rb"\r\n(transfer-encoding|content-length)[ \t]*:([^
 class Takeover:
     """Stands between a WSGI server and its client while the server writes a response's first item.
 
-    The server keeps its socket object, but the descriptor is one end of a socket pair now. So what the server writes, the
-    response's head included, can be read at the other end before it reaches the client. Then `take` keeps the
+    The server keeps its socket object, but the descriptor is one end of a socket pair now. So what the server writes,
+    the response's head included, can be read at the other end before it reaches the client. Then `take` keeps the
     connection, and whatever the server still writes, shuts or closes hits the stand-in. Or `close` puts the connection
     back, and the server has not noticed anything.
 
-    For the server's thread, but `is_crowded` and `abandon` are for any. Nothing blocks, whatever time-out sockets have by
-    default. The stand-in does not block either: a write of more than it holds (some 200 KB or 250 writes) fails at once.
-    Raise `OSError` when there are no descriptors left. Nothing has changed then.
+    For the server's thread, but `is_crowded` and `abandon` are for any. Nothing blocks, whatever time-out sockets have
+    by default. The stand-in does not block either: a write of more than it holds (some 200 KB or 250 writes) fails at
+    once. Raise `OSError` when there are no descriptors left. Nothing has changed then.
     """
 
     def __init__(self, connection: socket.socket) -> None:

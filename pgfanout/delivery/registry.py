@@ -16,20 +16,20 @@ __all__ = ["Consumer", "Registry"]
 
 
 class Consumer(Protocol):
-    """What events are offered to: a subscription's backlog, or a feed that many streams read."""
+    """What events are offered to: a subscription's backlog, or a feed that many streams read. No method blocks."""
 
     @property
     def members(self) -> int:
-        """For how many it stands: an event that is offered to it is delivered so often."""
+        """How many readers it has. An event that is offered to it counts as delivered so often."""
 
     def offer(self, event: Event) -> bool:
-        """Take an event without waiting; False when a refresh had to replace a backlog."""
+        """Take an event. Return False if a refresh has replaced waiting events."""
 
     def skip(self, after: int, until: int) -> None:
-        """What is after one number of the log, up to another, was not offered: it is to be read there. Never waits."""
+        """Have readers read the log after one number, up to another: these events are not offered."""
 
     def end(self) -> None:
-        """Take the end without waiting."""
+        """Take no further event."""
 
 
 class SharedConsumer(Consumer, Protocol):
@@ -44,17 +44,17 @@ _Shared = TypeVar("_Shared", bound=SharedConsumer)
 class Registry:
     """Topic to consumers, and consumer to topics.
 
-    `_lock` guards the attributes below it. It is held for operations on dicts and tuples alone: what is done with a
-    consumer is done outside. `_routes` has the consumers of topics that have many. Its tuples are never changed but
-    made anew after a change, so a reader goes on with the one it got while others come and leave, and thousands that
-    come cost one tuple.
+    `_lock` guards the attributes below it. It is held for operations on dicts and tuples alone. Consumers are called
+    without it. `_routes` has the consumers of topics that have many. Its tuples never change: after a change the next
+    event makes a new one. So the listener goes on with the tuple that it has while consumers come and leave, and
+    thousands that come cost one tuple.
 
-    `_dropped` has the consumers whose readers were dropped without a `close`. A finaliser puts them there, which may
-    run while this thread holds `_lock`. Every method that looks at the consumers removes them first.
+    `_dropped` has the consumers of subscriptions that were garbage-collected without a `close`. A finaliser puts them
+    there. It may run while its thread holds `_lock`, so it can't remove them. Every method that looks at the consumers
+    removes them first.
 
-    `stalled` counts the consumers that were removed for having stalled, `refreshes` what readers
-    of feeds were told for having been too slow, `failed` the readers that ended because of an error of ours,
-    `followers` the readers of feeds that keep a thread.
+    `stalled` counts consumers that were removed because they had stalled, `refreshes` those of readers that were too
+    slow, `failed` readers that ended because of an error in pgfanout, and `followers` readers that keep a thread.
     """
 
     def __init__(self) -> None:
@@ -89,11 +89,11 @@ class Registry:
                 self.stalled += stalled
 
     def drop(self, consumer: Consumer) -> None:
-        """Have a consumer removed soon: for finalisers. Takes no lock."""
+        """Have a consumer removed soon. For finalisers: it takes no lock."""
         self._dropped.put(consumer)
 
     def remove_dropped(self) -> None:
-        """Remove and end the consumers whose readers were dropped. Never waits."""
+        """Remove and end the consumers of garbage-collected subscriptions. Never blocks."""
         while not self._dropped.empty():
             try:
                 consumer = self._dropped.get_nowait()
@@ -103,9 +103,9 @@ class Registry:
             consumer.end()
 
     def join(self, topics: Iterable[Topic], make: Callable[[], _Shared]) -> _Shared:
-        """Become one more member of the shared consumer of exactly these topics, made when there is none.
+        """Return the shared consumer of exactly these topics, with one more member. `make` it if there is none.
 
-        Raises `HubClosedError` once sealed.
+        Raise `HubClosedError` once sealed.
         """
         topics = tuple(topics)
         if len(topics) > 1:  # a tuple of one is kept as it is: the consumer has the same
@@ -121,7 +121,7 @@ class Registry:
         return cast(_Shared, consumer)
 
     def leave(self, consumer: SharedConsumer, *, stalled: bool = False) -> None:
-        """Be no member any more; a consumer without members is removed. Once for each `join`."""
+        """Undo one `join`. A consumer without members is removed."""
         with self._lock:
             consumer.members -= 1
             self.stalled += stalled
@@ -133,7 +133,7 @@ class Registry:
                 self._remove(consumer)
 
     def count_refreshes(self, count: int) -> None:
-        """Count what readers of a feed were told."""
+        """Count refreshes of a feed's readers."""
         with self._lock:
             self.refreshes += count
 
@@ -143,15 +143,15 @@ class Registry:
             self.followers += change
 
     def count_failure(self) -> None:
-        """Count a reader of a feed that ends because of an error of ours."""
+        """Count a reader of a feed that ends because of an error in pgfanout."""
         with self._lock:
             self.failed += 1
 
     def of(self, topic: Topic) -> tuple[Consumer, ...]:
         """The consumers of a topic.
 
-        A route that is there is right, so it is taken without the lock: who changes it removes it
-        before the change is done. Whoever is found for one topic is found for all from then on.
+        A route is removed before its consumers change, so one that exists is right and is read without the lock. A
+        consumer that is found for one of its topics is found for all of them from then on.
         """
         self.remove_dropped()
         route = self._routes.get(topic)
@@ -170,7 +170,7 @@ class Registry:
             return list(self._topics)
 
     def seal(self) -> list[Consumer]:
-        """Accept nobody any more; every consumer that is still there, to be ended."""
+        """Accept no consumer any more. Return those that are left, which the caller has to end."""
         with self._lock:
             self._sealed = True
             consumers = list(self._topics)

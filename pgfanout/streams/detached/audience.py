@@ -109,10 +109,10 @@ class Audience:
                 connection.rest = (data, *connection.rest)
 
     def catch_up(self, connection: Connection) -> bool:
-        """Write to a connection what it lacks, and `close` after it when the feed has ended. Return whether it lacks
-        nothing. Otherwise its socket is full, the log has what comes next, or it has come further than the others.
+        """Write what a connection lacks, and `close` after it if the feed has ended. Return whether it lacks nothing.
+        If not, its socket is full, the log has what comes next, or it is ahead of the current ones.
 
-        Raises `FeedError`, and `OSError` of the connection.
+        Raise `FeedError`, and `OSError` of the connection.
         """
         if not connection.write() or connection.ending:  # nothing is read before what was read has left
             return False
@@ -169,10 +169,10 @@ class Audience:
         return self.replaying if any(event is REFRESH_EVENT for event in events) else ()
 
     def write_slice(self) -> list[tuple[Connection, Exception | None]]:
-        """Write to some of those that have not got what is broadcast. Return the connections that took less, which are
-        not current any more, and those that failed, with the error.
+        """Write one slice of the broadcast. Return the connections that took less, which are not current any more, and
+        those that failed, with the error.
 
-        The connections that are left are current all the same: what they lack goes with them when they are excluded.
+        Connections that the broadcast has not reached are current all the same. `exclude` gives them what they lack.
         """
         assert self.broadcast is not None
         short = self.broadcast.write_slice()

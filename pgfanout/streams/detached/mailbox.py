@@ -22,7 +22,7 @@ EARLIEST_KEEPALIVE = 0.9
 """Of the silence that a keepalive ends, the part after which it may come."""
 
 _CROWD = 32
-"""Arrivals for which the thread is woken. Each that an event finds waiting has to be written to on its own."""
+"""Arrivals for which the thread is woken. An event has to be written on its own to each that it finds waiting."""
 
 
 _Item = TypeVar("_Item")
@@ -31,11 +31,11 @@ _Item = TypeVar("_Item")
 class Mailbox:
     """Arrivals, news, answers and calls for the streamer's thread, and whether that thread runs or sleeps.
 
-    `_lock` guards `thread` and `_sleeps_until`, and what is put into the deques: so nothing is left with a thread
-    that is about to end, or to sleep. It is held for a few operations, none of which waits, and while the thread is
-    started.
+    `_lock` guards `thread` and `_sleeps_until`, and is held while something is put into a deque. So nothing is put
+    where a thread is about to end, or to sleep. It is held for a few operations that don't block, and while the thread
+    starts.
 
-    Methods up to `wake` are for any thread, the others for the streamer's. None waits.
+    Methods up to `wake` are for any thread, the others for the streamer's. None blocks.
     """
 
     def __init__(self, run: Callable[[], object]) -> None:
@@ -61,8 +61,8 @@ class Mailbox:
     def put_arrival(self, connection: Connection) -> None:
         """Hand a connection over.
 
-        The thread is not woken for each that has nothing to be written yet: they are admitted together, when there are
-        `_CROWD` of them, or by whatever wakes the thread before. Raises `RuntimeError` when the system has no thread.
+        A connection that has nothing to be written does not wake the thread. It is admitted when there are `_CROWD` of
+        them, or when something else wakes the thread. Raise `RuntimeError` when the system has no thread.
         """
         with self._lock:
             if self.thread is None or not self.thread.is_alive():
@@ -70,7 +70,7 @@ class Mailbox:
             self.arrivals.append(connection)
             late = self._sleeps_until > time.monotonic() + EARLIEST_KEEPALIVE * connection.keepalive
             crowded = len(self.arrivals) >= _CROWD
-        # Asked after it was put among the arrivals: news that come later wake the thread themselves.
+        # `has_news` is read after it was put: news that come later wake the thread themselves.
         if late or crowded or connection.has_news:
             self.wake()
 
@@ -84,7 +84,7 @@ class Mailbox:
         self.wake()
 
     def call(self, function: Callable[[], object]) -> bool:
-        """Have the thread call a function, after it has admitted all that has arrived. False when it does not run."""
+        """Have the thread admit all arrivals, and then call a function. Return False if the thread does not run."""
         runs = self._put(self._calls, function)
         self.wake()
         return runs
@@ -101,7 +101,7 @@ class Mailbox:
         return [self._calls.popleft() for _ in range(len(self._calls))]
 
     def sleep(self, pause: float | None) -> float | None:
-        """Return how long the thread may sleep, of so many seconds or for ever. What is put later wakes it."""
+        """Return how long the thread may sleep: `pause`, or 0.0 if there is something for it. Later items wake it."""
         with self._lock:
             if self.arrivals or self.feeds or self.answers or self._calls:
                 return 0.0
@@ -130,7 +130,7 @@ class Mailbox:
             os.close(self.descriptor)
 
     def _put(self, box: deque[_Item], item: _Item) -> bool:
-        """Nothing is put where no thread runs: all that it would concern has ended."""
+        """Put an item, unless no thread runs: then every stream that it could concern has ended."""
         with self._lock:
             if self.thread is not None:
                 box.append(item)

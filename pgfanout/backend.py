@@ -19,9 +19,12 @@ __all__ = ["Backend", "Sink"]
 class Sink:
     """Where a listener reports. For the listener's thread, which alone writes the counters; any thread reads them.
 
-    A listener calls `listening` once it hears, `receive` with what it hears, `heartbeat` every now and then, and
-    `not_listening` when it has lost its connection. While it waits for something to arrive, it calls `receive` with
+    A listener calls `listening` once it hears, `receive` with the texts that it hears, `heartbeat` every now and then,
+    and `not_listening` when it has lost its connection. While it waits for something to arrive, it calls `receive` with
     nothing after `pause()` seconds.
+
+    Each text is an envelope (see `envelope.py`). With a log it only says that there is something to read. Its last
+    member is the event's number, `"id":"42"`; a text without one counts as an event past the log.
     """
 
     def __init__(self, lifecycle: Lifecycle, dispatcher: Dispatcher, intake: TextIntake | LogIntake) -> None:

@@ -47,7 +47,8 @@ class Reader:
     def __init__(self, position: int, number: int = 0, *, behind: bool = False, known: bool = True) -> None:
         self.position = position
         self.had = position
-        """While the reader is behind: it had the tail's events before this position, and joins here or later."""
+        """While the reader is behind: it has had the events of the tail before this position. It joins the tail here or
+        later, so that it gets no event twice."""
         self.number = number
         self.behind = behind
         self.known = known

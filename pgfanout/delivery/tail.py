@@ -23,8 +23,8 @@ class Tail:
     `floor` is -1 until the owner knows from which number on events are offered to the tail.
 
     `gap` is the position behind the last place where events may have been lost. A refresh stands there, or an event
-    without a number was dropped, which no log has. A reader with a lower position gets a refresh. Everything up to the
-    number `gap_number` of the log is before that place.
+    without a number was dropped, which no log has. A reader with a lower position gets a refresh. A reader that has
+    read that refresh, and nothing behind it, has the number `gap_number`.
 
     At most `size` events may wait for a reader, with at most `max_bytes` of payload or one event. If `append` returns
     False, the owner has to make room with `fit` or `lose`.
@@ -32,7 +32,7 @@ class Tail:
     The owner's lock guards it.
     """
 
-    __slots__ = ("bytes", "end_position", "events", "floor", "gap", "gap_number", "log", "max_bytes", "size")
+    __slots__ = ("bytes", "events", "first_position", "floor", "gap", "gap_number", "log", "max_bytes", "size")
 
     def __init__(self, size: int, max_bytes: int, log: Log | None) -> None:
         self.size = size
@@ -42,15 +42,16 @@ class Tail:
         self.events: list[Event] = []
         self.bytes = 0
         """Bytes of payload in `events`. A refresh counts as 0."""
-        self.end_position = 0
+        self.first_position = 0
+        """The position of the oldest event in the tail, or `end_position` if it is empty."""
         self.floor = -1
         self.gap = 0
         self.gap_number = 0
 
     @property
-    def first_position(self) -> int:
-        """The position of the oldest event in the tail, or `end_position` if it is empty."""
-        return self.end_position - len(self.events)
+    def end_position(self) -> int:
+        """The position of the next event."""
+        return self.first_position + len(self.events)
 
     @property
     def refills(self) -> bool:
@@ -72,13 +73,11 @@ class Tail:
         events = self.events
         events.append(event)
         self.bytes += len(event.payload)
-        self.end_position += 1
         return len(events) <= self.size and (self.bytes <= self.max_bytes or self.bytes == len(event.payload))
 
     def append_refresh(self) -> bool:
         """Put a refresh at the end, for everything that has been offered. Return False if it is one too many."""
         self.events.append(REFRESH_EVENT)
-        self.end_position += 1
         self._note_gap()
         return len(self.events) <= self.size
 
@@ -89,6 +88,7 @@ class Tail:
 
     def lose(self) -> None:
         """Replace everything with one refresh."""
+        self.first_position += len(self.events)
         self.events.clear()
         self.bytes = 0
         self.append_refresh()
@@ -96,7 +96,7 @@ class Tail:
     def leave_to_log(self, until: int) -> None:
         """Drop everything. The log has it, and has further events up to a number that were never offered."""
         self.drop(len(self.events))
-        self.end_position += 1  # in the place of what was not offered: no reader has passed it
+        self.first_position += 1  # in the place of what was not offered: no reader has passed it
         self.floor = until
 
     def drop(self, count: int) -> None:
@@ -171,6 +171,7 @@ class Tail:
     def _pop(self, count: int) -> list[Event]:
         dropped = self.events[:count]
         del self.events[:count]
+        self.first_position += len(dropped)
         for event in dropped if self.events else ():
             if event is not REFRESH_EVENT:
                 self.bytes -= len(event.payload)

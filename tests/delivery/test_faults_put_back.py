@@ -104,7 +104,7 @@ FAULTS = [
     (
         tail,
         "what was skipped counts for nothing",
-        "        self.end_position += 1  # in the place",
+        "        self.first_position += 1  # in the place",
         "        pass  # in the place",
     ),
     (tail, "what was skipped is taken to be here", "        self.floor = until\n", ""),

@@ -191,8 +191,8 @@ class Audience:
         return connection.since if behind else max(connection.since, self.written_at)
 
     def finish(self) -> tuple[Connection, ...]:
-        """The current ones have what was read, or take it along. Return the connections that have to be advanced on
-        their own: all of them, when the feed has ended."""
+        """End a round of reading and writing. If the feed has ended, return all connections, each of which has to get
+        its `close`. Otherwise drop from the feed what every reader has read, and return nothing."""
         if self.ended:
             return (*self.current, *self.replaying)
         self._drop_read()

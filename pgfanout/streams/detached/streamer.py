@@ -44,9 +44,9 @@ class Streamer:
 
     def prepare(self) -> None:
         """Have the descriptors that it needs itself. Raises `OSError` when there are none left."""
+        self.mailbox.prepare()
         with self._lock:
             if self._loop is None:
-                self.mailbox.prepare()
                 self._loop = Loop(self.mailbox)
 
     def adopt(self, connection: Connection) -> None:

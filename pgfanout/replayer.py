@@ -215,7 +215,7 @@ class Replayer:
             with self._changed:
                 self._held = [*self._held, *questions]
             return
-        page = None if kept is None else kept.part(after)
+        page = None if kept is None else kept.part(after, self.offered)
         for question in questions:
             if page is not None:
                 self.replayed_events += len(page.events)

@@ -36,8 +36,8 @@ class Page(NamedTuple):
     events: list[Event]
     """In their order. Their ids are the numbers."""
     until: int
-    """Of the topics asked for, everything after that number and up to this one is in `events`. It may be more than has
-    been offered: a reader joins its tail when that has come as far."""
+    """Of the topics asked for, everything after that number and up to this one is in `events`, and has been offered to
+    the readers that follow them."""
 
 
 Answer = Callable[["Page | None"], object]

@@ -39,11 +39,17 @@ class KeptPage(NamedTuple):
         """Whether an event of it has that number."""
         return number in self.numbers[bisect_left(self.numbers, number) :][:1]
 
-    def part(self, after: int) -> Page:
-        """What it has after a number."""
-        if after == self.after:
+    def part(self, after: int, last: int) -> Page:
+        """Its events after a number, up to another: the last that was offered.
+
+        A restored log may have lost later events. A hub that had not offered them is told nothing, and would offer
+        others with numbers that the reader has passed.
+        """
+        until = min(self.until, last)
+        if (after, until) == (self.after, self.until):
             return self.page
-        return Page(self.page.events[bisect_right(self.numbers, after) :], self.until)
+        events = self.page.events[bisect_right(self.numbers, after) : bisect_right(self.numbers, until)]
+        return Page(events, max(after, until))
 
 
 class Replay:

@@ -55,6 +55,7 @@ class FeedConsumer:
         self._feed = feed
         self._reader = feed.reader(after)
         self._ready: list[Event] = []
+        self._number = 0
         self._left = False
 
     def read(self) -> list[Event]:
@@ -64,13 +65,16 @@ class FeedConsumer:
         return events
 
     def cursor(self) -> int:
-        return 0 if self._ready else self._feed.cursor(self._reader)
+        if not self._ready:
+            self._number = self._feed.cursor(self._reader)
+        return self._number
 
     def leave(self) -> None:
         self._left = True
         self._feed.leave()
 
     def _answer(self, question: Question, page: Page | None) -> None:
+        self.cursor()
         self._ready += self._feed.take(self._reader, question, page)
 
     def _wants(self, question: Question) -> bool:
@@ -144,7 +148,7 @@ class Client:
         """The number of its last event; -1 after a refresh."""
         self.excused = excused
         """Whether something has happened that it may have to be told."""
-        self.owed = excused
+        self.owed = False
         """Whether it has to be told before anything else: it came with a number that nobody knows."""
         self.epoch = epoch
         """That of the last refresh: what was committed after a later fail-over has to stand behind another one."""
@@ -171,6 +175,7 @@ class Readers(RuleBasedStateMachine):
         self.size, self.room = size, room
         self.log = MemoryLog(refill=refill)
         self.epoch = 0
+        self.losses = 0
         self.epochs: dict[int, int] = {}
         self.drawn = [0]
         for _ in range(known):
@@ -181,7 +186,7 @@ class Readers(RuleBasedStateMachine):
 
     def _commit(self, *, ours: bool = True) -> Event:
         """The next event. No two logs draw the same number: it would be one event's to nobody."""
-        number = (self.log.last // 100 + 1) * 100 + self.epoch
+        number = (self.log.last // 100 + 1) * 100 + self.losses
         self.drawn.append(number)
         event = self.log.commit(number, ours=ours)
         self.epochs[number] = self.epoch
@@ -202,6 +207,7 @@ class Readers(RuleBasedStateMachine):
         consumer = self._new(self.kinds[kind % len(self.kinds)], after)
         has = begun if after is None else after if known else -1
         client = Client(consumer, has, self.epoch, excused=not known)
+        client.owed = after is not None and not self.log.had(after)
         client.seen = has - 1 if after is None else has  # what is being offered may come as well
         self.clients.append(client)
         if after is None:
@@ -253,7 +259,7 @@ class Readers(RuleBasedStateMachine):
             after = client.consumer.cursor()
             client.consumer.leave()
             known = self.log.knows(after)
-            client.excused, client.owed, client.settled = client.excused or not known, not known, False
+            client.excused, client.owed, client.settled = client.excused or not known, not self.log.had(after), False
             client.epoch = self.epoch if known else client.epoch
             client.consumer = self._new(self.kinds[kind % len(self.kinds)], after)
 
@@ -311,6 +317,7 @@ class Readers(RuleBasedStateMachine):
         for client in self.clients:
             client.stale = client.stale or client.given > self.log.last
         self.epoch += 1
+        self.losses += 1
         for _ in range(ahead):
             self._commit()
         if self.log.last < self.log.offered:
@@ -319,6 +326,17 @@ class Readers(RuleBasedStateMachine):
         for each in self.registry.all():
             each.offer(REFRESH_EVENT)
         self.log.offered = self.log.last
+
+    @rule(count=st.integers(1, 4))
+    def lose_what_was_not_offered(self, count: int) -> None:
+        """A backup is restored that lacks the last commits. This process had not offered them, and notices nothing."""
+        for _ in range(count):
+            self._commit()
+        self._do("answer")
+        self._do("read")
+        self.log.lose(count)
+        self.losses += 1
+        self.publish(1, True, "nothing")
 
     @rule(kept=st.integers(0, 8))
     def prune(self, kept: int) -> None:
@@ -369,6 +387,8 @@ class Readers(RuleBasedStateMachine):
             assert number > client.seen, f"{number} came after {client.seen}"
             self._nothing_is_missing(client, number - 1)
             client.seen = client.has = client.given = number
+            if number not in self.log.numbers:  # it was lost meanwhile, and a refresh has to come for that
+                client.epoch = self.epochs[number]
         return bool(events)
 
     def _check_cursor(self, client: Client) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from pgfanout.delivery import backlog, feed, reader, tail
+from pgfanout.delivery import backlog, feed, reader, replay, tail
 
 from .model import Readers
 
@@ -108,6 +108,7 @@ FAULTS = [
         "        pass  # in the place",
     ),
     (tail, "what was skipped is taken to be here", "        self.floor = until\n", ""),
+    (replay, "a page is ahead of what was offered", "until = min(self.until, last)", "until = self.until"),
     (
         backlog,
         "the cursor of an idle queue is a number that no event has",

@@ -82,6 +82,13 @@ WITH_HISTORY = tuple(
             (),
         ),
         (
+            "a page is not cut where this process has come to",
+            _REPLAY,
+            "until = min(self.until, last)",
+            "until = self.until",
+            (*_LOST_COMMITS, "listeners-terminated", "past-the-log"),
+        ),
+        (
             "a kept page is taken for more than it has",
             _REPLAY,
             "after <= question.after < kept.until",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pgfanout.delivery.log import Answer, Ends, Found, News, Page, always, number_of
+from pgfanout.delivery.replay import KeptPage
 from pgfanout.event import Event
 from pgfanout.topic import Topic
 
@@ -47,8 +48,8 @@ class MemoryLog:
         return number == self.pruned_to or (number > self.pruned_to and number in self.numbers)
 
     def had(self, number: int) -> bool:
-        """Whether it knows a number, or knew it before that was pruned."""
-        return number == self.pruned_to or number in self.numbers
+        """Whether it knows a number, or knew it before that was pruned. A tail may vouch for such a number."""
+        return number in (0, self.pruned_to) or number in self.numbers
 
     def lose(self, count: int) -> None:
         """The last numbers are gone, as after a fail-over."""
@@ -88,7 +89,8 @@ class MemoryLog:
             return None
         found = [event for event in self.events if after < number_of(event)]
         full = len(found) > self.page_size
-        return Page(found[: self.page_size], number_of(found[self.page_size - 1]) if full else self.last)
+        page = Page(found[: self.page_size], number_of(found[self.page_size - 1]) if full else self.last)
+        return KeptPage(after, page.until, page, list(map(number_of, page.events)), 0).part(after, self.offered)
 
 
 class Question(NamedTuple):

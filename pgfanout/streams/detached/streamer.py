@@ -115,7 +115,8 @@ class Streamer:
         # Taken before the sockets are looked at: a call sees what had happened, and what had come, when it was made.
         calls = self.mailbox.take_calls()
         loop.admit_arrivals(math.inf if calls else _ADMISSION_TIME)
-        events = loop.poller.wait(0.0 if calls else self.mailbox.sleep(loop.pause()))
+        # Without connections the thread is about to end: an admission may have ended the last one.
+        events = loop.poller.wait(0.0 if calls or not loop.connections else self.mailbox.sleep(loop.pause()))
         self.mailbox.awake()
         loop.handle(events)
         loop.broadcast()

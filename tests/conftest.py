@@ -37,13 +37,11 @@ _OF_FOLDERS = {"acceptance": "server", "faults": "faults", "support": "server"}
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test by its folder and by the fixtures that it asks for; a test without any mark is a `unit` test."""
-    folder_of_all = Path(__file__).parent
+    tests = Path(__file__).parent
     for item in items:
         asked = set(getattr(item, "fixturenames", ()))
         marks = [mark for mark, fixtures in _OF_FIXTURES.items() if asked & fixtures]
-        folder = item.path.relative_to(folder_of_all).parts[0]
-        if folder in _OF_FOLDERS:
-            marks.append(_OF_FOLDERS[folder])
+        marks += [mark for folder, mark in _OF_FOLDERS.items() if item.path.is_relative_to(tests / folder)]
         for mark in marks:
             item.add_marker(mark)
         if not any(item.get_closest_marker(mark) for mark in _NOT_UNIT):

@@ -177,10 +177,13 @@ def test_a_deploy_loses_nothing(server: GunicornServer, hub: PostgresHub) -> Non
     source = open_stream(server)
     publish(hub, 1)
     assert payloads(take(source, 1)) == [1]
+    (leaving,) = server.worker_pids()
     server.signal(signal.SIGHUP)
     assert source.next_event(LONG).type == "close"
     last = source.last_event_id
     source.close()
     publish(hub, 2)
+    # gunicorn 21.2 resets connections that a leaving worker has accepted. A browser tries again, this client does not.
+    eventually(lambda: leaving not in server.worker_pids())
     with open_stream(server, last) as source:
         assert payloads(take(source, 1)) == [2]

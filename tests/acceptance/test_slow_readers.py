@@ -35,6 +35,7 @@ def hub(fresh_database_url: str) -> Iterator[PostgresHub]:
         yield hub
 
 
+@pytest.mark.slow  # memory is measured with the newest versions only
 def test_ten_slow_readers_of_large_events_get_everything_and_share_it(serve: Serve, hub: PostgresHub) -> None:
     server = serve(threads=4, env={"PGFANOUT_HISTORY": "true"})
     with ExitStack() as stack:

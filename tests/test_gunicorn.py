@@ -139,5 +139,5 @@ def test_what_the_application_has_loaded_is_frozen_if_that_is_wanted() -> None:
 @pytest.mark.parametrize(("setting", "warned"), [(None, False), ("0", False), ("", False), ("yes", True)])
 def test_nothing_is_frozen_unless_that_is_wanted(setting: str | None, warned: bool) -> None:
     count, _, warnings = in_child(lambda: frozen_by_the_hook(setting))
-    assert count == 0
+    assert count <= 0  # of those that something else has frozen some may have gone
     assert ("PGFANOUT_GC_FREEZE" in warnings) == warned

@@ -272,8 +272,10 @@ class Loop:
             self._broadcasts.append(audience)
         elif audience.size:
             self._due.update(dict.fromkeys(audience.finish()))
-            if not audience.ended and audience.feed.has_news(audience.reader):  # they came during the broadcast
-                self._unread[audience.feed] = None
+            if not audience.ended and audience.feed.has_news(audience.reader):
+                # They came during the broadcast. The sockets have their turn first, or a feed whose events come faster
+                # than they are written would have the thread for itself.
+                self._mailbox.feeds.append(audience.feed)
 
     def _close(self, connection: Connection, *, stalled: bool = False, failed: bool = False) -> None:
         """Take a connection out of everything and end it, for whatever reason. Idempotent."""

@@ -1491,6 +1491,29 @@ def test_an_event_that_comes_between_reading_and_the_end_is_delivered(bench: Ben
     assert bench.loop.connections == {}
 
 
+class BusyFeed(Feed):
+    """A feed that gets another event whenever it was read, up to 100."""
+
+    def read(self, reader: Reader, until: int | None = None, readers: int = 1) -> list[Event]:
+        events = super().read(reader, until, readers)
+        if until is None and events and self.end_position < 100:
+            self.offer(Event("orders", b"%d" % (self.end_position + 1)))
+        return events
+
+
+def test_the_sockets_have_their_turn_though_each_broadcast_finds_further_news(bench: Bench) -> None:
+    registry = core_of(bench.hub).dispatcher.registry
+    feed = registry.join(topics("orders", TENANT), lambda: BusyFeed(8, Mailbox(), registry))
+    bench.admit()
+    feed.leave()
+    bench.offer(1)
+    bench.loop.broadcast(feed)
+    assert bench.received() == frame(1)
+    assert list(bench.loop._mailbox.feeds) == [feed]
+    bench.loop.broadcast()
+    assert bench.received() == frame(2)
+
+
 class UnforgettingFeed(Feed):
     """A feed that fails when it is to let go of what all have."""
 

@@ -42,8 +42,11 @@ class Sink:
         is read. Raises `HubConfigurationError` and what the session raises.
         """
         complete = self._intake.catch_up(session)
-        if self._lifecycle.now_listening() is False:
+        again = self._lifecycle.now_listening()
+        if again is False:
             self._dispatcher.refresh_early()
+        elif again and not self._intake.tells_gap:
+            self._dispatcher.gap()
         return complete
 
     def not_listening(self, error: str, dead: bool = False) -> None:

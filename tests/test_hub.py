@@ -582,6 +582,25 @@ def test_listening_again_is_a_gap_for_everyone() -> None:
         assert (stats.reconnects, stats.gaps, stats.last_error) == (1, 1, "the server is gone")
 
 
+def test_a_listener_that_start_gave_up_and_that_comes_up_late_is_no_gap() -> None:
+    go_on, done = threading.Event(), threading.Event()
+    behaviours: list[Callable[[Sink], object]] = []
+
+    def listen_late(sink: Sink) -> None:
+        assert go_on.wait(PATIENCE)
+        sink.listening()
+        done.set()
+
+    behaviours += [listen_late, Sink.listening]
+    with ScriptedHub(lambda sink: behaviours.pop(0)(sink)) as hub:
+        with pytest.raises(HubTimeoutError):
+            hub.start(0.01)
+        subscription = hub.subscribe("orders", TENANT)
+        go_on.set()
+        assert done.wait(PATIENCE)
+        assert (waiting(subscription), hub.stats().gaps) == ([], 0)
+
+
 def test_whoever_is_there_before_the_first_listening_refreshes_and_nobody_else() -> None:
     go_on = threading.Event()
 

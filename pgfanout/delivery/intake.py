@@ -30,18 +30,15 @@ _number = re.compile(r'"id":"([0-9]{1,18})"\}\Z').search
 class TextIntake:
     """For a backend without a log: each text is an event. For the listener's thread."""
 
+    tells_gap: Final = False
     fills: Final = 0
     filled_events: Final = 0
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
-        self._has_begun = False
 
     def catch_up(self, session: object) -> bool:
-        """Begin with a new session. Nobody knows what came since the last one: a gap."""
-        if self._has_begun:
-            self._dispatcher.gap()
-        self._has_begun = True
+        """Begin with a new session. Nobody knows what came since the last one, if there was one."""
         return False
 
     def check(self) -> None:
@@ -87,6 +84,9 @@ class LogIntake:
 
     Readers are woken before each query. The server's answer may be late, or never come.
     """
+
+    tells_gap: Final = True
+    """Whether `catch_up` has refreshed every consumer when it returns False."""
 
     _session: LogSession  # the listener's; `catch_up` comes first
 

@@ -61,9 +61,9 @@ MUTATIONS = (
     Mutation(
         2,
         "a new session is no gap",
-        _INTAKE,
-        "        if self._has_begun:\n",
-        "        if False:\n",
+        "backend.py",
+        "        elif again and not self._intake.tells_gap:\n",
+        "        elif False:\n",
         ("listeners-terminated", "connections-cut"),
     ),
     Mutation(

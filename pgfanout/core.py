@@ -34,7 +34,12 @@ class Core:
     and its locks may be held for ever. Methods may be called from any thread.
     """
 
-    def __init__(self, new_backend: Callable[[], Backend], buffer_size: int, buffer_bytes: int) -> None:
+    def __init__(
+        self, new_backend: Callable[[], Backend], buffer_size: int, buffer_bytes: int, owner: object = None
+    ) -> None:
+        self._owner = owner
+        """The hub. The listener's thread has the core and so keeps the hub, though the application may drop it and keep
+        a subscription alone: a server's shutdown hook finds hubs, and has to close this one."""
         self.backend = new_backend()
         self.lifecycle = Lifecycle(self._new_listener)
         self.dispatcher = Dispatcher()

@@ -54,7 +54,7 @@ class NotifyHub:
             if value < 1:
                 raise ValueError(f"{name} has to be at least 1, not {value}")
         self._new_core = partial(Core, new_backend, buffer_size, buffer_bytes)
-        self._core = self._new_core()
+        self._core = self._new_core(self)
         _live[self] = None
         renew_in_children(self._begin_anew)
 
@@ -197,4 +197,4 @@ class NotifyHub:
 
     def _begin_anew(self) -> None:
         self._core.abandon()
-        self._core = self._new_core()
+        self._core = self._new_core(self)

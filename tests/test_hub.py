@@ -177,6 +177,19 @@ def test_a_hub_that_is_dropped_is_forgotten_in_spite_of_its_fork_hook() -> None:
     assert all(hub is not None for hub in live_hubs())
 
 
+def test_a_hub_that_listens_is_found_though_only_its_subscription_was_kept() -> None:
+    others = live_hubs()
+    subscription = MemoryHub().subscribe("orders", TENANT)
+    gc.collect()
+    [hub] = [hub for hub in live_hubs() if hub not in others]
+    hub.close()
+    assert subscription.get(timeout=PATIENCE) is CLOSE_EVENT
+    ref = weakref.ref(hub)
+    del hub
+    gc.collect()
+    assert ref() is None
+
+
 def test_hubs_can_be_listed_while_others_are_made(pool: ThreadPoolExecutor) -> None:
     def make() -> None:
         for _ in range(200):

@@ -41,6 +41,8 @@ class Sink:
         A backend with a log gives the session that reads it, which stays in use until the next call. Blocks while that
         is read. Raises `HubConfigurationError` and what the session raises.
         """
+        if self._lifecycle.has_given_up():
+            return False  # the intake is another listener's, or will be
         complete = self._intake.catch_up(session)
         again = self._lifecycle.now_listening()
         if again is False:

@@ -159,6 +159,11 @@ class Lifecycle:
         for attempt in list(self._running):
             attempt.listener.abandon()
 
+    def has_given_up(self) -> bool:
+        """Whether `start` has given up the listener that the calling thread runs."""
+        with self._changed:
+            return not self._speaks_for_us()
+
     def now_listening(self) -> bool | None:
         """The listener listens. Return whether the hub had listened before, or None if `start` has given it up."""
         with self._changed:

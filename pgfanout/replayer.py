@@ -104,7 +104,7 @@ class Replayer:
             self._changed.notify()
         self._store.stop()
         if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
+            thread.join(min(timeout, threading.TIMEOUT_MAX))
             if thread.is_alive():
                 logger.warning("the history's thread did not stop within %g s and is left behind", timeout)
 

@@ -128,6 +128,11 @@ def test_an_answer_waits_for_what_was_not_offered_yet(table: Table, replayer: Re
     assert [event.id for event in page.events] == ["8", "9", "10"]
 
 
+def test_closing_may_wait_for_ever(replayer: Replayer) -> None:
+    assert ask(replayer, 3).get(timeout=PATIENCE) is not None
+    replayer.close(float("inf"))
+
+
 def test_a_page_ends_where_this_process_has_come_to(table: Table, replayer: Replayer) -> None:
     # A fail-over may take the numbers beyond away. The listener sees no gap then, since it knows the number that was
     # offered last, and a reader that is ahead would miss the events that get these numbers next.

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from .delivery.log import Answer, LogSession, LogStore, UnreadableLogError, always
 from .delivery.questions import Question, Questions
@@ -123,15 +124,16 @@ class Replayer:
                     self._survive(error)
 
     def _survive(self, error: Exception) -> None:
-        try:
-            self._complain(error)
-        except Exception:  # the application's log handlers
-            pass
+        self._complain(error)
         with self._changed:
             self._changed.wait_for(lambda: self._stopped, self._delay * random.uniform(0.5, 1.0))
         self._delay = min(2 * self._delay, _PAUSES[1])
 
     def _complain(self, error: Exception) -> None:
+        with suppress(Exception):  # the application's log handlers
+            self._log_failure(error)
+
+    def _log_failure(self, error: Exception) -> None:
         held_back = self._lines.take()
         if held_back is None:
             return

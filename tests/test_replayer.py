@@ -128,6 +128,20 @@ def test_an_answer_waits_for_what_was_not_offered_yet(table: Table, replayer: Re
     assert [event.id for event in page.events] == ["8", "9", "10"]
 
 
+def test_a_question_is_answered_though_the_log_line_about_it_fails(
+    table: Table, replayer: Replayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(topics: Sequence[Topic], after: int, *, known: bool) -> Found | None:
+        raise UnreadableLogError("no right to")
+
+    def error(*arguments: object) -> None:
+        raise ZeroDivisionError("the application's log handler")
+
+    monkeypatch.setattr(table, "page", read)
+    monkeypatch.setattr(module.logger, "error", error)
+    assert ask(replayer, 3).get(timeout=PATIENCE) is None
+
+
 def test_closing_may_wait_for_ever(replayer: Replayer) -> None:
     assert ask(replayer, 3).get(timeout=PATIENCE) is not None
     replayer.close(float("inf"))

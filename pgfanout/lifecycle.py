@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from .attempt import Attempt, Failures, Listener
 from .errors import HubClosedError, HubConfigurationError, HubTimeoutError
-from .threads import start_thread
+from .threads import lock_time, start_thread
 
 __all__ = ["Lifecycle"]
 
@@ -111,7 +111,7 @@ class Lifecycle:
             return self.listening
         try:
             with self._changed:
-                self._changed.wait_for(self._first_attempt_is_over, _lock_time(timeout))
+                self._changed.wait_for(self._first_attempt_is_over, lock_time(timeout))
                 self._first_wait_is_over = True
         finally:
             _first_wait.release()
@@ -150,7 +150,7 @@ class Lifecycle:
         me = threading.current_thread()
         others = [attempt for attempt in running if attempt.thread is not me]
         with self._changed:
-            ended = self._changed.wait_for(lambda: all(attempt.ended for attempt in others), _lock_time(timeout))
+            ended = self._changed.wait_for(lambda: all(attempt.ended for attempt in others), lock_time(timeout))
         if not ended:
             logger.warning("the listener's thread did not stop within %g s and is left behind", timeout)
 
@@ -213,7 +213,7 @@ class Lifecycle:
     def _await(self, attempt: Attempt, timeout: float) -> None:
         self._changed.wait_for(
             lambda: self._has_listened or self._closed or attempt.ended or attempt.error is not None,
-            _lock_time(timeout),
+            lock_time(timeout),
         )
 
     def _first_attempt_is_over(self) -> bool:
@@ -295,8 +295,3 @@ class Lifecycle:
             self.listening = listening
             self.since = time.time()
         self._changed.notify_all()
-
-
-def _lock_time(timeout: float) -> float:
-    """A time that a lock can count: infinity is one that it can't."""
-    return min(max(0.0, timeout), threading.TIMEOUT_MAX)

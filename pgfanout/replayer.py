@@ -13,7 +13,7 @@ from .delivery.log import Answer, LogSession, LogStore, UnreadableLogError, alwa
 from .delivery.questions import Question, Questions
 from .delivery.replay import KeptPage, Replay
 from .rate_limit import RateLimit
-from .threads import start_thread
+from .threads import lock_time, start_thread
 from .topic import Topic
 
 __all__ = ["Replayer"]
@@ -105,7 +105,7 @@ class Replayer:
             self._changed.notify()
         self._store.stop()
         if thread is not None and thread is not threading.current_thread():
-            thread.join(min(timeout, threading.TIMEOUT_MAX))
+            thread.join(lock_time(timeout))
             if thread.is_alive():
                 logger.warning("the history's thread did not stop within %g s and is left behind", timeout)
 

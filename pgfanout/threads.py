@@ -1,4 +1,4 @@
-"""Starting threads that belong to the process, not to the request that first needs them."""
+"""Threads that belong to the process, not to the request that first needs them; and the times that they can wait."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["start_thread"]
+__all__ = ["lock_time", "start_thread"]
 
 
 def start_thread(name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
@@ -20,3 +20,8 @@ def start_thread(name: str, target: Callable[..., object], *args: Any) -> thread
     thread = threading.Thread(target=target, args=args, name=name, daemon=True)
     contextvars.Context().run(thread.start)
     return thread
+
+
+def lock_time(timeout: float) -> float:
+    """Return a time-out that locks and `join` accept: they refuse negative times and infinity."""
+    return min(max(0.0, timeout), threading.TIMEOUT_MAX)

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from ...threads import lock_time
 from . import conninfo, diagnosis
 from .conninfo import execute
 
@@ -162,7 +163,7 @@ class Publisher:
         Block up to `timeout` seconds for a publish that is under way. A longer one closes the connection when it ends.
         """
         self._closed = True
-        if not self._turn.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
+        if not self._turn.acquire(timeout=lock_time(timeout)):
             logger.warning("a publish did not end within %g s and is left behind: it closes its connection", timeout)
             return
         try:

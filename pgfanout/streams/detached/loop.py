@@ -273,8 +273,7 @@ class Loop:
         elif audience.size:
             self._due.update(dict.fromkeys(audience.finish()))
             if not audience.ended and audience.feed.has_news(audience.reader):
-                # They came during the broadcast. The sockets have their turn first, or a feed whose events come faster
-                # than they are written would have the thread for itself.
+                # They came during the broadcast. The sockets come first: a hot feed must not keep the thread for itself.
                 self._mailbox.feeds.append(audience.feed)
 
     def _close(self, connection: Connection, *, stalled: bool = False, failed: bool = False) -> None:

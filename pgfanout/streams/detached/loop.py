@@ -273,7 +273,7 @@ class Loop:
         elif audience.size:
             self._due.update(dict.fromkeys(audience.finish()))
             if not audience.ended and audience.feed.has_news(audience.reader):
-                # They came during the broadcast. The sockets come first: a hot feed must not keep the thread for itself.
+                # They came during the broadcast. The sockets come first: a hot feed must not have all time.
                 self._mailbox.feeds.append(audience.feed)
 
     def _close(self, connection: Connection, *, stalled: bool = False, failed: bool = False) -> None:

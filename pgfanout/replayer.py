@@ -198,8 +198,9 @@ class Replayer:
             except BaseException:
                 self._ask_again([question._replace(tries=question.tries + 1) for question in questions])
                 raise
+            offered = self.offered  # read first: the listener renews before it goes on with a new session
             if renewals == self._renewals:
-                self._answer(questions, kept)
+                self._answer(questions, kept, offered)
             else:
                 self._ask_again(questions)
         if time.monotonic() >= self._prune_at:
@@ -210,14 +211,14 @@ class Replayer:
             for question in questions:
                 self._questions.add(question)
 
-    def _answer(self, questions: list[Question], kept: KeptPage | None) -> None:
-        """Answer questions that ask the same, or hold them until there is an answer."""
+    def _answer(self, questions: list[Question], kept: KeptPage | None, offered: int) -> None:
+        """Answer questions that ask the same with what was `offered`, or hold them until there is an answer."""
         after = questions[0].after
         if kept is not None and self._has_to_wait(after):
             with self._changed:
                 self._held = [*self._held, *questions]
             return
-        page = None if kept is None else kept.part(after, self.offered)
+        page = None if kept is None else kept.part(after, offered)
         for question in questions:
             if page is not None:
                 self.replayed_events += len(page.events)

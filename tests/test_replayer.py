@@ -128,6 +128,21 @@ def test_an_answer_waits_for_what_was_not_offered_yet(table: Table, replayer: Re
     assert [event.id for event in page.events] == ["8", "9", "10"]
 
 
+def test_a_page_of_the_session_before_is_not_taken_for_what_the_new_one_has_offered(
+    replayer: Replayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def go_on_meanwhile(after: int) -> bool:
+        replayer.renew()
+        replayer.begun = replayer.offered = 10
+        return False
+
+    replayer.begun = replayer.offered = 5
+    monkeypatch.setattr(replayer, "_has_to_wait", go_on_meanwhile)
+    page = ask(replayer, 3).get(timeout=PATIENCE)
+    assert page is not None
+    assert page.until == 5
+
+
 def test_a_question_is_answered_though_the_log_line_about_it_fails(
     table: Table, replayer: Replayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

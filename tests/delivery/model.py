@@ -327,13 +327,14 @@ class Readers(RuleBasedStateMachine):
             each.offer(REFRESH_EVENT)
         self.log.offered = self.log.last
 
-    @rule(count=st.integers(1, 4))
-    def lose_what_was_not_offered(self, count: int) -> None:
+    @rule(count=st.integers(2, 4), beside=st.sampled_from(["nothing", "come back"]))
+    def lose_what_was_not_offered(self, count: int, beside: str) -> None:
         """A backup is restored that lacks the last commits. This process had not offered them, and notices nothing."""
+        self._do(beside)
         for _ in range(count):
             self._commit()
-        self._do("answer")
-        self._do("read")
+        for what in ("read", "answer", "read"):
+            self._do(what)
         self.log.lose(count)
         self.losses += 1
         self.publish(1, True, "nothing")

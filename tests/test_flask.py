@@ -27,6 +27,8 @@ from .support.hubs import replace_listening, replace_send
 from .support.sse import EventStreamParser, SentEvent
 from .support.wait import eventually
 
+# Private members: a setting that has arrived shows nowhere else.
+
 PATIENCE = 20.0
 TENANT, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
 URL = "postgresql://nobody:s3cr3t@127.0.0.1:1/nothing"

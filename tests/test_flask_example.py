@@ -23,6 +23,8 @@ from pgfanout import Event, NotifyHub, Subscription
 
 from .support.wait import eventually
 
+# Private members: the pool's time-out is shortened.
+
 CAFE = str(TENANTS[0].id)
 
 

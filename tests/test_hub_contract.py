@@ -36,6 +36,8 @@ from pgfanout.hub import core_of
 from .support.detached import DetachedSubscription
 from .support.wait import eventually
 
+# Private members: the tests notify as a stranger does, on the hub's channel.
+
 PATIENCE = 20.0
 TENANT, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
 

@@ -19,6 +19,8 @@ from pgfanout.threads import start_thread
 
 from .support.wait import eventually
 
+# Private members: that a thread waits shows nowhere else.
+
 PATIENCE = 20.0
 
 

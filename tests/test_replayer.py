@@ -19,6 +19,8 @@ from pgfanout.topic import Topic
 from .support.logs import TENANT, TOPICS, AskedSession, logged
 from .support.wait import eventually
 
+# Private members: which questions wait, and when it prunes next, shows nowhere else.
+
 PATIENCE = 20.0
 
 

@@ -16,6 +16,8 @@ from pgfanout.event import CLOSE_EVENT, REFRESH_EVENT, Event
 from ..support.logs import TOPICS, MemoryLog, logged
 from ..support.wait import eventually
 
+# Private members: that a thread waits, and what is counted as waiting, shows nowhere else.
+
 PATIENCE = 20.0
 
 

@@ -18,6 +18,8 @@ from pgfanout.event import CLOSE_EVENT, REFRESH_EVENT, Event
 from ..support.logs import TOPICS, ManualLog, logged
 from ..support.wait import eventually
 
+# Private members: that a thread waits shows nowhere else.
+
 PATIENCE = 20.0
 
 

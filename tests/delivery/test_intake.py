@@ -19,6 +19,8 @@ from pgfanout.topic import Topic
 
 from ..support.logs import AskedSession, ManualLog, logged
 
+# Private members: the bound of a replay is the store's, and these tests have a session alone.
+
 TENANT = "11111111-1111-4111-8111-111111111111"
 TOPIC = Topic("orders", TENANT)
 PART = 4

@@ -15,6 +15,8 @@ from pgfanout.errors import HubClosedError
 from pgfanout.event import Event
 from pgfanout.topic import Topic
 
+# Private members: that nothing is left behind shows nowhere else.
+
 PATIENCE = 20.0
 
 TENANT, OTHER = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))

@@ -24,6 +24,8 @@ from pgfanout.hub import core_of
 from ..support.subscriptions import FedSubscription
 from ..support.wait import eventually
 
+# Private members: what the registry still has, and that a thread waits, shows nowhere else.
+
 PATIENCE = 20.0
 TENANT = "11111111-1111-4111-8111-111111111111"
 

@@ -15,6 +15,8 @@ from pgfanout.event import CLOSE_EVENT, Event
 from ..support.subscriptions import FedSubscription
 from ..support.wait import eventually
 
+# Private members: that a thread waits shows nowhere else.
+
 PATIENCE = 20.0
 EVENT = Event("orders", b"1")
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 from pgfanout import REFRESH_EVENT, Event, Subscription
 
+# Private members: that a queue is empty, without waiting.
+
 __all__ = ["CHANNELS", "SPELLINGS", "TENANTS", "check_received", "drain"]
 
 TENANTS = [

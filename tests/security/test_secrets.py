@@ -27,6 +27,8 @@ from tests.support.wait import eventually
 
 from .exposure import MARK, Exposure, locals_shown
 
+# Private members: every object that could show a secret is shown.
+
 LONG = 30.0
 TENANT = uuid.UUID("7d0e1c4a-1111-4222-8333-abcdefabcdef")
 PAYLOAD = f"{MARK}p4yl04d"

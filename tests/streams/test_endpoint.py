@@ -36,6 +36,8 @@ from ..support.logs import ManualLog
 from ..support.sse import EventStreamParser, parse
 from ..support.wait import eventually
 
+# Private members: that a thread waits, and that no count is left, shows nowhere else.
+
 PATIENCE = 20.0
 TENANT = uuid.UUID(int=1)
 BROWSER = {"REQUEST_METHOD": "GET", "HTTP_ACCEPT": "text/event-stream"}

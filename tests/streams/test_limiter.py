@@ -15,6 +15,8 @@ from pgfanout.streams import StreamLimiter
 from pgfanout.streams import limiter as limiter_module
 from pgfanout.streams.limiter import Place, hooks_are_installed, set_server_threads, thread_cap
 
+# Private members: that no count is left shows nowhere else.
+
 PATIENCE = 20.0
 
 

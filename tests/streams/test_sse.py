@@ -15,6 +15,8 @@ from pgfanout.streams import sse
 
 from ..support.sse import EventStreamParser, SentEvent, parse
 
+# Private members: the frame that an event keeps.
+
 texts = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
 scalars = st.none() | st.booleans() | st.integers() | texts
 values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(texts, inner), max_leaves=10)

@@ -15,6 +15,8 @@ from tests.support.ports import LOOPBACK, free_port
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.wait import eventually
 
+# Private members: what the proxy holds back shows nowhere else.
+
 LONG = 20.0
 SHORT = 0.2  # how long silence is watched; a noisy machine makes it longer, never wrong
 

@@ -27,6 +27,8 @@ from pgfanout.streams import StreamEndpoint
 from tests.support.postgres import MakeServer, PostgresServer
 from tests.support.wait import eventually
 
+# Private members: the listener's connection is told from others.
+
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
 LONG = 20.0
 

@@ -34,6 +34,8 @@ from tests.support.need import need
 from tests.support.processes import REPOSITORY
 from tests.support.wait import eventually
 
+# Private members: which thread has its turn, and which connections are open, shows nowhere else.
+
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
 LONG = 20.0
 

@@ -28,6 +28,8 @@ from tests.support.hubs import replace_heartbeat
 from tests.support.postgres import MakeServer, PostgresServer, random_name
 from tests.support.wait import eventually
 
+# Private members: a session is made deaf at the place where it hears.
+
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
 LONG = 20.0
 SLACK = 2.0  # seconds that a noisy machine may add to a limit

@@ -17,6 +17,8 @@ from ...support.detached import loop_without_thread, tcp_pair
 from ...support.logs import ManualLog
 from ...support.sse import parse
 
+# Private members: the mailbox of a loop without a thread.
+
 TOPICS = (Topic("orders", "11111111-1111-4111-8111-111111111111"),)
 
 pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="nothing is detached here")

@@ -27,6 +27,8 @@ from pgfanout.streams.limiter import Place
 from ...support.detached import PATIENCE, reset, tcp_pair
 from ...support.wait import eventually
 
+# Private members: the loop runs without its thread.
+
 pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="nothing is detached here")
 
 KEEPALIVE = 5.0

@@ -25,6 +25,8 @@ from ...support.detached import loop_without_thread
 from ...support.logs import TOPICS, MemoryLog
 from ...support.sse import EventStreamParser, SentEvent
 
+# Private members: the tests take the loop's steps one by one.
+
 SIZE = 3
 
 

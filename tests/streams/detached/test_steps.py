@@ -39,6 +39,8 @@ from pgfanout.topic import Topic
 from ...support.detached import Client, reset
 from ...support.sse import SentEvent
 
+# Private members: the tests take the streamer's steps one by one, and compare all that it has.
+
 pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="nothing is detached here")
 
 SIZE, BYTES, LARGEST = 4, 5_000, 6_000

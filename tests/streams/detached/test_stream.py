@@ -54,6 +54,8 @@ from ...support.detached import (
 from ...support.sse import EventStreamParser, parse
 from ...support.wait import eventually
 
+# Private members: that a thread waits, and which socket was taken over, shows nowhere else.
+
 TENANT = uuid.UUID(int=1)
 KINDS = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "chunked"])
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Middleware: was here\r\n"

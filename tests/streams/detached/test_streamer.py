@@ -56,6 +56,8 @@ from ...support.detached import (
 from ...support.sse import SentEvent
 from ...support.wait import eventually
 
+# Private members: that the thread sleeps, and what the loop has, shows nowhere else; failures are put into the loop.
+
 TENANT, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
 KINDS = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "chunked"])
 

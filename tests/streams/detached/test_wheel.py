@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from pgfanout.streams.detached.wheel import Ticking, Wheel
 
+# Private members: that nothing is left behind shows nowhere else.
+
 TICK = Wheel.TICK
 
 

@@ -35,6 +35,8 @@ from tests.support.postgres import MakeServer, PostgresServer, random_name
 from tests.support.replication import REPLICATED, Standby
 from tests.support.wait import eventually
 
+# Private members: one hub's session is made slow, and settings that have arrived show nowhere else.
+
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
 OTHER = uuid.UUID("22222222-2222-4222-8222-222222222222")
 PATIENCE = 20.0

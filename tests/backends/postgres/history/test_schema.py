@@ -37,6 +37,8 @@ from tests.support.postgres import PostgresServer, random_name
 from tests.support.traps import set_traps as set_raising_traps
 from tests.support.wait import eventually
 
+# Private members: the SQL of another release takes the place of this one's.
+
 Log = tuple[int, str, float, int]
 """Version, Postgres channel, seconds and number of the events that are kept."""
 

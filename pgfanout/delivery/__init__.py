@@ -1,3 +1,3 @@
-"""Who gets an event, and what comes next for each reader. No I/O, no thread of its own, no backend."""
+"""From an event to its readers: which of them get it, and what comes next for each. No I/O, no thread of its own, no backend."""
 
 __all__ = []

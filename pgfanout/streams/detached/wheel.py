@@ -22,9 +22,8 @@ _Item = TypeVar("_Item", bound=Ticking)
 class Wheel(Generic[_Item]):
     """Items by due time, in slots of `TICK` seconds; for one thread.
 
-    Whoever writes to an item does not move it: an item comes up when it was due at the earliest,
-    and is added again when meanwhile it is due later. So ten thousand items cost nothing but
-    their own coming up, once for each time that they wait.
+    A write to an item does not move it. The item comes up at its old due time, and the caller adds it again if it is due
+    later now. So ten thousand items cost one look each, once in each of their waits.
     """
 
     TICK = 0.05

@@ -13,19 +13,18 @@ __all__ = ["History", "schema_of"]
 class History:
     """The settings of a hub's history.
 
-    The log is in the schema `schema`. It has events for `max_age` seconds, and `max_rows` of them at
-    most; an event has `max_payload` bytes of JSON at most. These three are the database's: `install_history`
-    writes them into a new log, and `python -m pgfanout sql install` changes them.
+    The log is in the schema `schema`. It keeps events for `max_age` seconds, and at most `max_rows` of them. An event
+    has at most `max_payload` bytes of JSON. These three settings are the database's: `install_history` writes them into
+    a new log, and `python -m pgfanout sql install` changes them.
 
-    A reader who missed more than `max_replay` events is told to refresh instead. With `refill`, one
-    that is too slow gets from the log what its buffer had no room for; without, it is told to refresh.
+    A reader that has missed more than `max_replay` events gets a refresh instead. With `refill`, a reader that is too
+    slow gets the events from the log that its buffer had no room for. Without `refill`, it gets a refresh.
 
-    With `log_only`, the log has every event: a notification that is none of its events is counted and not
-    delivered, and its topic's followers are told to refresh. Without, such an event is delivered. But nobody can
-    know which of them was missed, so a reader that comes back, or whose hub has lost its connection, is always told
-    to refresh.
+    With `log_only`, the log has every event. A notification that is not in the log is counted and not delivered, and its
+    topic gets a refresh. Without `log_only`, such an event is delivered. But nobody can know which of them were missed.
+    So a reader that reconnects, or whose hub has lost its connection, always gets a refresh.
 
-    Every `prune_every` seconds, roughly, one of the processes removes what is too old or too much.
+    About every `prune_every` seconds, one of the processes removes events that are too old or too many.
     """
 
     schema: str = "pgfanout"

@@ -1,4 +1,4 @@
-"""HistoryStore: the sessions that read the history for those who missed something."""
+"""HistoryStore: the sessions that read the history."""
 
 from __future__ import annotations
 

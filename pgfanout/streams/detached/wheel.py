@@ -22,8 +22,8 @@ _Item = TypeVar("_Item", bound=Ticking)
 class Wheel(Generic[_Item]):
     """Items by due time, in slots of `TICK` seconds; for one thread.
 
-    A write to an item does not move it. The item comes up at its old due time, and the caller adds it again if it is due
-    later now. So ten thousand items cost one look each, once in each of their waits.
+    A write to an item does not move it. The item comes up at its old due time, and the caller adds it again if it is
+    due later now. So ten thousand items cost one look each, once in each of their waits.
     """
 
     TICK = 0.05

@@ -20,9 +20,9 @@ class History:
     A reader that has missed more than `max_replay` events gets a refresh instead. With `refill`, a reader that is too
     slow gets the events from the log that its buffer had no room for. Without `refill`, it gets a refresh.
 
-    With `log_only`, the log has every event. A notification that is not in the log is counted and not delivered, and its
-    topic gets a refresh. Without `log_only`, such an event is delivered. But nobody can know which of them were missed.
-    So a reader that reconnects, or whose hub has lost its connection, always gets a refresh.
+    With `log_only`, the log has every event. A notification that is not in the log is counted and not delivered, and
+    its topic gets a refresh. Without `log_only`, such an event is delivered. But nobody can know which of them were
+    missed. So a reader that reconnects, or whose hub has lost its connection, always gets a refresh.
 
     About every `prune_every` seconds, one of the processes removes events that are too old or too many.
     """

@@ -117,7 +117,8 @@ class Feed(Tail):
             if len(self.events) >= 2 * self.size or self.bytes > self.max_bytes:  # seldom, since it takes its time
                 self.fit()
             notified, self._notified = self._notified, True
-        self._notify(notified)
+        if not notified or self._followers:
+            self._notify(notified)
         return True
 
     def skip(self, after: int, until: int) -> None:

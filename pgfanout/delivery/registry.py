@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar, cast
 from ..errors import HubClosedError
 from ..event import Event
 from ..topic import Topic
-from .few import Few, Many, excluding, including, members
+from .few import Few, excluding, including, members
 
 __all__ = ["Consumer", "Registry"]
 
@@ -157,9 +157,8 @@ class Registry:
         route = self._routes.get(topic)
         if route is None:
             with self._lock:
-                consumers = self._consumers.get(topic)
-                route = members(consumers)
-                if isinstance(consumers, Many):
+                route = members(self._consumers.get(topic))
+                if len(route) > 1:
                     self._routes[topic] = route
         return route
 

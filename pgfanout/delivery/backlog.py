@@ -159,7 +159,7 @@ class Backlog(queue.Queue[Event]):
         return event
 
     def _take_all(self) -> list[Event] | None:
-        events = self._read(self._tail.end_position)
+        events = self._read()
         if self._ready:
             events = [*self._ready, *events]
             self._ready.clear()
@@ -168,7 +168,7 @@ class Backlog(queue.Queue[Event]):
             events.append(CLOSE_EVENT)
         return events or None
 
-    def _read(self, until: int) -> list[Event]:
+    def _read(self, until: int | None = None) -> list[Event]:
         events = self._reader.read(self._tail, until)
         self._tail.forget(self._reader.position)
         return events

@@ -113,7 +113,8 @@ class Feed(Tail):
                 self.early = False
                 self.append_refresh()
             else:
-                self.append(event)
+                self.events.append(event)  # as `append`, without its look at the bounds: only a reader can be too slow
+                self.bytes += len(event.payload)
             if len(self.events) >= 2 * self.size or self.bytes > self.max_bytes:  # seldom, since it takes its time
                 self.fit()
             notified, self._notified = self._notified, True

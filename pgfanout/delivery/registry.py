@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar, cast
 from ..errors import HubClosedError
 from ..event import Event
 from ..topic import Topic
-from .few import Few, excluding, including, members
+from .few import Few, Many, excluding, including
 
 __all__ = ["Consumer", "Registry"]
 
@@ -157,9 +157,10 @@ class Registry:
         route = self._routes.get(topic)
         if route is None:
             with self._lock:
-                route = members(self._consumers.get(topic))
-                if len(route) > 1:
-                    self._routes[topic] = route
+                consumers = self._consumers.get(topic)
+                if not isinstance(consumers, Many):
+                    return () if consumers is None else (consumers,)
+                route = self._routes[topic] = tuple(consumers)
         return route
 
     def all(self) -> list[Consumer]:

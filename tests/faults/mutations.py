@@ -226,8 +226,9 @@ MUTATIONS = (
         4,
         "a channel is everybody's",
         "delivery/registry.py",
-        "route = members(consumers)",
-        "route = tuple(c for t, f in self._consumers.items() if t.channel == topic.channel for c in members(f))",
+        "                consumers = self._consumers.get(topic)\n",
+        "                consumers = Many({c: None for t, f in self._consumers.items() if t.channel == topic.channel"
+        " for c in (f if isinstance(f, Many) else (f,))})\n",
     ),
     Mutation(
         4,

@@ -121,7 +121,8 @@ class Publisher:
     It notifies, or inserts the events into the log of a schema. The log notifies at the commit.
 
     The first publish that needs the own connection opens it. `_turn` lets one thread at a time use it, and is held over
-    its I/O, which `LOCK_TIMEOUT` limits. It guards `_own`, `_opened` and `_owner`. No other lock is taken in it.
+    its I/O, in which `LOCK_TIMEOUT` limits waits for locks. It guards `_own`, `_opened` and `_owner`. No other lock is
+    taken in it.
 
     A signal handler (Celery's soft time limit) or a gevent time-out may raise an exception between any two instructions
     of a publish. So a publish takes the connection out of `_own`, and puts it back when it is idle again. If an

@@ -25,12 +25,12 @@ def create_app(database_url: str | None = None) -> Flask:
     """
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = 16 * 1024
-    app.config["PGFANOUT_DATABASE_URL"] = database_url or embedded.database_url()
+    app.config["PGFANOUT_URL"] = database_url or embedded.database_url()
     app.config["PGFANOUT_HISTORY"] = True
     fanout.init_app(app)
     with app.app_context():
         hub = cast(PostgresHub, fanout.hub)
-    app.extensions["orders"] = Orders(app.config["PGFANOUT_DATABASE_URL"], hub)
+    app.extensions["orders"] = Orders(app.config["PGFANOUT_URL"], hub)
     app.extensions["load"] = app.wsgi_app = Load(app.wsgi_app)  # type: ignore[method-assign]
     app.register_blueprint(board)
     app.register_error_handler(HTTPException, _http_error)

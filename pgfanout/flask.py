@@ -3,48 +3,22 @@
 from __future__ import annotations
 
 import logging
-import math
 import uuid
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import flask
 
-from .backends.postgres import History, PostgresHub
-from .delivery.tail import BUFFER_BYTES
-from .errors import HubClosedError, HubConfigurationError, HubTimeoutError, PgFanoutError
+from .errors import HubClosedError, HubTimeoutError, PgFanoutError
 from .hub import NotifyHub, core_of
+from .settings import Settings
 from .streams import StreamEndpoint, StreamLimiter
-from .streams.endpoint import check_detach
 
 __all__ = ["PgFanout"]
 
 logger = logging.getLogger("pgfanout")
 
-_HUB_DEFAULTS: dict[str, Any] = {
-    "PGFANOUT_DATABASE_URL": None,
-    "PGFANOUT_POSTGRES_CHANNEL": "pgfanout_events",
-    "PGFANOUT_BUFFER_SIZE": 32,
-    "PGFANOUT_BUFFER_BYTES": BUFFER_BYTES,
-    "PGFANOUT_HISTORY": False,
-    **{f"PGFANOUT_HISTORY_{field.name.upper()}": field.default for field in fields(History)},
-    "PGFANOUT_HEARTBEAT": 5.0,
-    "PGFANOUT_HEARTBEAT_TIMEOUT": 5.0,
-    "PGFANOUT_MAX_RECONNECT_DELAY": 1.5,
-}
-
-_DEFAULTS: dict[str, Any] = {
-    **_HUB_DEFAULTS,
-    "PGFANOUT_MAX_STREAMS": 5000,
-    "PGFANOUT_MAX_STREAMS_PER_USER": 10,
-    "PGFANOUT_THREAD_RESERVE": 2,
-    "PGFANOUT_KEEPALIVE": 15.0,
-    "PGFANOUT_CLIENT_TIMEOUT": 30.0,
-    "PGFANOUT_START_TIMEOUT": 5.0,
-    "PGFANOUT_RETRY_AFTER": 5.0,
-    "PGFANOUT_DETACH": "auto",
-}
+_PREFIX = "PGFANOUT_"
 
 
 class PgFanout:
@@ -64,15 +38,16 @@ class PgFanout:
     def init_app(self, app: flask.Flask) -> None:
         """Make the application's hub and limits from its configuration. Connect to nothing.
 
-        Raise `HubConfigurationError` if `PGFANOUT_DATABASE_URL` is missing or unreadable, or a setting has the wrong
-        type. With `PgFanout(hub=...)` the hub's settings have no effect, and a warning is logged if one is set.
+        `PGFANOUT_URL`, of the configuration or else of the environment, selects the hub by its scheme. Raise
+        `HubConfigurationError` if it is missing or unreadable, or a setting has the wrong type. With
+        `PgFanout(hub=...)` the hub's settings have no effect, and a warning is logged if one is set.
         """
+        settings = Settings(app.config.get_namespace(_PREFIX, lowercase=False))
+        app.config.update({_PREFIX + name: value for name, value in settings.values.items()})
         if self._own_hub is not None:
-            _warn_of_ignored(app.config)
-        for key, default in _DEFAULTS.items():
-            app.config[key] = _checked(key, app.config.get(key, default), default)
-        hub = self._own_hub if self._own_hub is not None else _hub(app.config)
-        app.extensions["pgfanout"] = _endpoint(hub, app.config)
+            _warn_of_ignored(settings)
+        hub = self._own_hub if self._own_hub is not None else settings.new_hub()
+        app.extensions["pgfanout"] = settings.new_endpoint(hub)
         app.jinja_env.globals["pgfanout_cursor"] = self.cursor
         self._apps.append(app)
 
@@ -197,87 +172,9 @@ class PgFanout:
         )
 
 
-def _checked(key: str, value: Any, default: Any) -> Any:
-    """Return a setting converted to the type of its default. Settings from the environment are text."""
-    name, convert = _DETACH if key == "PGFANOUT_DETACH" else _KINDS.get(type(default), ("", lambda value: value))
-    try:
-        return convert(value)
-    except (TypeError, ValueError, OverflowError, KeyError):
-        raise HubConfigurationError(f"{key} has to be {name}, not {value!r}") from None
-
-
-def _warn_of_ignored(config: flask.Config) -> None:
-    ignored = [key for key, default in _HUB_DEFAULTS.items() if config.get(key, default) != default]
-    if ignored:
+def _warn_of_ignored(settings: Settings) -> None:
+    if ignored := settings.changed_for_hub():
         logger.warning(
             "PgFanout was given a hub, so it ignores these settings: %s. Remove them, or set them on that hub",
             ", ".join(ignored),
         )
-
-
-def _whole(value: Any) -> int:
-    number = int(value)
-    if number != float(value):
-        raise ValueError
-    return number
-
-
-def _finite(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError
-    return number
-
-
-_BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-
-_KINDS: dict[type, tuple[str, Callable[[Any], Any]]] = {
-    bool: ("true or false", lambda value: _BOOLEANS[str(value).lower()]),
-    int: ("a whole number", _whole),
-    float: ("a number", _finite),
-}
-
-
-_DETACH: tuple[str, Callable[[Any], Any]] = ('"auto" or "never"', check_detach)
-
-
-def _hub(config: flask.Config) -> NotifyHub:
-    url = config["PGFANOUT_DATABASE_URL"]
-    if not url:
-        raise HubConfigurationError(
-            "PGFANOUT_DATABASE_URL is not set: put the PostgreSQL server's URL into the"
-            " application's configuration before init_app, or pass a hub: PgFanout(hub=...)"
-        )
-    return PostgresHub(
-        url,
-        buffer_size=config["PGFANOUT_BUFFER_SIZE"],
-        buffer_bytes=config["PGFANOUT_BUFFER_BYTES"],
-        postgres_channel=config["PGFANOUT_POSTGRES_CHANNEL"],
-        history=_history(config),
-        heartbeat=config["PGFANOUT_HEARTBEAT"],
-        heartbeat_timeout=config["PGFANOUT_HEARTBEAT_TIMEOUT"],
-        max_reconnect_delay=config["PGFANOUT_MAX_RECONNECT_DELAY"],
-    )
-
-
-def _history(config: flask.Config) -> History | None:
-    if not config["PGFANOUT_HISTORY"]:
-        return None
-    return History(**{field.name: config[f"PGFANOUT_HISTORY_{field.name.upper()}"] for field in fields(History)})
-
-
-def _endpoint(hub: NotifyHub, config: flask.Config) -> StreamEndpoint:
-    limiter = StreamLimiter(
-        config["PGFANOUT_MAX_STREAMS"],
-        config["PGFANOUT_MAX_STREAMS_PER_USER"],
-        thread_reserve=config["PGFANOUT_THREAD_RESERVE"],
-    )
-    return StreamEndpoint(
-        hub,
-        limiter,
-        keepalive=config["PGFANOUT_KEEPALIVE"],
-        client_timeout=config["PGFANOUT_CLIENT_TIMEOUT"],
-        start_timeout=config["PGFANOUT_START_TIMEOUT"],
-        retry_after=config["PGFANOUT_RETRY_AFTER"],
-        detach=config["PGFANOUT_DETACH"],
-    )

@@ -35,6 +35,7 @@ URL = "postgresql://nobody:s3cr3t@127.0.0.1:1/nothing"
 BROWSER = {"Accept": "text/event-stream"}
 
 DEFAULTS = {
+    "PGFANOUT_URL": None,
     "PGFANOUT_DATABASE_URL": None,
     "PGFANOUT_POSTGRES_CHANNEL": "pgfanout_events",
     "PGFANOUT_BUFFER_SIZE": 32,
@@ -136,6 +137,12 @@ def site(fanout: PgFanout, app: flask.Flask | None = None, **config: Any) -> fla
     return app
 
 
+@pytest.fixture(autouse=True)
+def _no_url_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PGFANOUT_URL", raising=False)
+    monkeypatch.delenv("PGFANOUT_DATABASE_URL", raising=False)
+
+
 @pytest.fixture
 def hub() -> Iterator[MemoryHub]:
     hub = MemoryHub()
@@ -173,7 +180,7 @@ def test_what_the_application_has_set_is_kept(fanout: PgFanout) -> None:
 def test_the_settings_reach_hub_caps_and_streams() -> None:
     app = flask.Flask(__name__)
     app.config.update(
-        PGFANOUT_DATABASE_URL=URL,
+        PGFANOUT_URL=URL,
         PGFANOUT_POSTGRES_CHANNEL="other_events",
         PGFANOUT_BUFFER_SIZE=7,
         PGFANOUT_BUFFER_BYTES=8,
@@ -203,7 +210,7 @@ def test_the_settings_reach_hub_caps_and_streams() -> None:
 
 def test_init_app_connects_to_nothing_and_starts_nothing() -> None:
     before = set(threading.enumerate())
-    fanout = PgFanout(configured(PGFANOUT_DATABASE_URL=URL))
+    fanout = PgFanout(configured(PGFANOUT_URL=URL))
     assert set(threading.enumerate()) <= before
     assert not fanout.hub.listening
 
@@ -214,15 +221,29 @@ def configured(**config: Any) -> flask.Flask:
     return app
 
 
-@pytest.mark.parametrize("config", [{}, {"PGFANOUT_DATABASE_URL": ""}, {"PGFANOUT_DATABASE_URL": None}], ids=str)
-def test_a_missing_database_url_is_named(config: dict[str, Any]) -> None:
-    with pytest.raises(HubConfigurationError, match="PGFANOUT_DATABASE_URL is not set"):
+@pytest.mark.parametrize("config", [{}, {"PGFANOUT_URL": ""}, {"PGFANOUT_DATABASE_URL": None}], ids=str)
+def test_a_missing_url_is_named(config: dict[str, Any]) -> None:
+    with pytest.raises(HubConfigurationError, match="PGFANOUT_URL is not set"):
         PgFanout(configured(**config))
 
 
-def test_an_unreadable_database_url_is_refused_and_not_shown() -> None:
+def test_the_url_may_have_the_name_that_it_had_before() -> None:
+    app = configured(PGFANOUT_DATABASE_URL=URL)
+    assert isinstance(PgFanout(app).hub, PostgresHub)
+
+
+def test_the_environment_may_have_the_url_and_the_configuration_does_not_show_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PGFANOUT_URL", "memory://")
+    app = configured()
+    assert isinstance(PgFanout(app).hub, MemoryHub)
+    assert app.config["PGFANOUT_URL"] is None
+
+
+def test_an_unreadable_url_is_refused_and_not_shown() -> None:
     with pytest.raises(HubConfigurationError, match="connection string") as caught:
-        PgFanout(configured(PGFANOUT_DATABASE_URL="postgresql://u:s3cr3t@host:port:x/?nonsense"))
+        PgFanout(configured(PGFANOUT_URL="postgresql://u:s3cr3t@host:port:x/?nonsense"))
     assert "s3cr3t" not in repr(caught.value)
 
 
@@ -244,7 +265,7 @@ def test_an_unreadable_database_url_is_refused_and_not_shown() -> None:
     ids=str,
 )
 def test_a_setting_that_makes_no_sense_is_refused_at_once(config: dict[str, Any], error: type[Exception]) -> None:
-    app = configured(PGFANOUT_DATABASE_URL=URL, **config)
+    app = configured(PGFANOUT_URL=URL, **config)
     with pytest.raises(error):
         PgFanout(app)
     assert "pgfanout" not in app.extensions
@@ -289,7 +310,7 @@ def test_what_is_no_number_is_refused_with_setting_and_value(
     assert str(caught.value) == f"{key} has to be {kind}, not {value!r}"
 
 
-def test_a_hub_that_is_brought_needs_no_database_url(fanout: PgFanout, hub: MemoryHub) -> None:
+def test_a_hub_that_is_brought_needs_no_url(fanout: PgFanout, hub: MemoryHub) -> None:
     fanout.init_app(flask.Flask(__name__))
     assert fanout.hub is hub
 
@@ -333,7 +354,7 @@ def test_the_only_application_is_meant_outside_a_context(app: flask.Flask, fanou
 
 def test_each_application_has_a_hub_and_caps_of_its_own() -> None:
     fanout = PgFanout()
-    one, other = configured(PGFANOUT_DATABASE_URL=URL), configured(PGFANOUT_DATABASE_URL=URL, PGFANOUT_MAX_STREAMS=7)
+    one, other = configured(PGFANOUT_URL=URL), configured(PGFANOUT_URL=URL, PGFANOUT_MAX_STREAMS=7)
     hubs: list[NotifyHub] = []
     for app in (one, other):
         fanout.init_app(app)
@@ -705,7 +726,7 @@ def test_a_closed_hub_is_not_healthy_and_says_why(app: flask.Flask, hub: MemoryH
 
 
 def test_a_hub_with_the_wrong_password_is_not_healthy_and_shows_no_password() -> None:
-    fanout = PgFanout(configured(PGFANOUT_DATABASE_URL=URL))
+    fanout = PgFanout(configured(PGFANOUT_URL=URL))
     with fanout.hub:
         response = fanout.healthz(timeout=0.01)
         assert response.status_code == 503
@@ -715,10 +736,10 @@ def test_a_hub_with_the_wrong_password_is_not_healthy_and_shows_no_password() ->
 # All together.
 
 
-def test_an_application_needs_nothing_but_a_database_url(database_url: str) -> None:
+def test_an_application_needs_nothing_but_a_url(database_url: str) -> None:
     fanout = PgFanout()
     channel = f"flask_{uuid.uuid4().hex}"
-    app = site(fanout, PGFANOUT_DATABASE_URL=database_url, PGFANOUT_POSTGRES_CHANNEL=channel)
+    app = site(fanout, PGFANOUT_URL=database_url, PGFANOUT_POSTGRES_CHANNEL=channel)
     with fanout.hub, opened(app) as page:
         fanout.publish("orders", TENANT, {"id": 42}, type="order.created")
         event = page.next_event()

@@ -88,6 +88,7 @@ ORDER = [
     "streams.detached",
     "streams.endpoint",
     "streams",
+    "settings",
     "flask",
     "gunicorn",
     "cli",

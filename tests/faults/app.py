@@ -21,7 +21,7 @@ from .routes import routes
 
 app = flask.Flask(__name__)
 app.config.update({name: value for name, value in os.environ.items() if name.startswith("PGFANOUT_")})
-app.config["PGFANOUT_DATABASE_URL"] = os.environ["DATABASE_URL"]
+app.config["PGFANOUT_URL"] = os.environ["DATABASE_URL"]
 fanout = PgFanout(app)
 
 if os.environ.get("START_BEFORE_FORK"):

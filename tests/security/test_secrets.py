@@ -74,7 +74,7 @@ def hub(url: str) -> Iterator[PostgresHub]:
 def site(url: str) -> tuple[PgFanout, Any]:
     """The extension, and a client of an application that answers as in production."""
     app = flask.Flask(__name__)
-    app.config.update(PGFANOUT_DATABASE_URL=url, PGFANOUT_START_TIMEOUT=0.3, PROPAGATE_EXCEPTIONS=False)
+    app.config.update(PGFANOUT_URL=url, PGFANOUT_START_TIMEOUT=0.3, PROPAGATE_EXCEPTIONS=False)
     fanout = PgFanout(app)
     app.add_url_rule("/events", view_func=lambda: fanout.stream("orders", TENANT, user_id=PAYLOAD), endpoint="events")
     app.add_url_rule("/healthz", view_func=lambda: fanout.healthz(0.3), endpoint="healthz")

@@ -10,7 +10,7 @@ from pgfanout.flask import PgFanout
 from .names import ROOT, TENANT
 
 app = flask.Flask(__name__)
-app.config["PGFANOUT_DATABASE_URL"] = os.environ["DATABASE_URL"]
+app.config["PGFANOUT_URL"] = os.environ["DATABASE_URL"]
 app.config.update({name: value for name, value in os.environ.items() if name.startswith("PGFANOUT_")})
 fanout = PgFanout(app)
 

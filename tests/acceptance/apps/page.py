@@ -10,7 +10,7 @@ from pgfanout.flask import PgFanout
 from .names import TENANT, block
 
 app = flask.Flask(__name__)
-app.config["PGFANOUT_DATABASE_URL"] = os.environ["DATABASE_URL"]
+app.config["PGFANOUT_URL"] = os.environ["DATABASE_URL"]
 fanout = PgFanout(app)
 
 _PAGE = """<!doctype html><title>page</title><ul id="list"></ul><p id="loads">0</p>

@@ -12,7 +12,7 @@ from pgfanout import PostgresHub
 from pgfanout.flask import PgFanout
 
 app = flask.Flask(__name__)
-app.config["PGFANOUT_DATABASE_URL"] = os.environ["DATABASE_URL"]
+app.config["PGFANOUT_URL"] = os.environ["DATABASE_URL"]
 app.config.update({name: value for name, value in os.environ.items() if name.startswith("PGFANOUT_")})
 app.config["PGFANOUT_MAX_STREAMS_PER_USER"] = 2
 fanout = PgFanout(app)

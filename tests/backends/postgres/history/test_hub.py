@@ -617,7 +617,7 @@ def test_a_replay_works_on_both_sides_of_a_fork(hub: PostgresHub) -> None:
 
 def test_the_extension_uses_the_settings_and_gives_templates_a_cursor(url: str) -> None:
     app = flask.Flask(__name__)
-    app.config.update(PGFANOUT_DATABASE_URL=url, PGFANOUT_HISTORY="yes", PGFANOUT_HISTORY_MAX_REPLAY="7")
+    app.config.update(PGFANOUT_URL=url, PGFANOUT_HISTORY="yes", PGFANOUT_HISTORY_MAX_REPLAY="7")
     app.config["PGFANOUT_HISTORY_LOG_ONLY"] = "no"
     fanout = PgFanout(app)
     with fanout.hub as hub, app.test_request_context():
@@ -631,7 +631,7 @@ def test_the_extension_uses_the_settings_and_gives_templates_a_cursor(url: str) 
 
 def test_a_page_gets_no_cursor_where_there_is_none(fresh_database_url: str) -> None:
     app = flask.Flask(__name__)
-    app.config["PGFANOUT_DATABASE_URL"] = fresh_database_url
+    app.config["PGFANOUT_URL"] = fresh_database_url
     fanout = PgFanout(app)
     with fanout.hub, app.test_request_context():
         assert flask.render_template_string("[{{ pgfanout_cursor() }}]") == "[]"
@@ -639,9 +639,7 @@ def test_a_page_gets_no_cursor_where_there_is_none(fresh_database_url: str) -> N
 
 def test_a_page_is_rendered_while_the_database_is_away(postgres_of_our_own: PostgresServer) -> None:
     app = flask.Flask(__name__)
-    app.config.update(
-        PGFANOUT_DATABASE_URL=postgres_of_our_own.url(), PGFANOUT_HISTORY=True, PGFANOUT_START_TIMEOUT=0.2
-    )
+    app.config.update(PGFANOUT_URL=postgres_of_our_own.url(), PGFANOUT_HISTORY=True, PGFANOUT_START_TIMEOUT=0.2)
     postgres_of_our_own.stop()
     fanout = PgFanout(app)
     with fanout.hub, app.test_request_context():

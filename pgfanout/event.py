@@ -19,6 +19,7 @@ __all__ = [
     "check_type",
     "checked_event",
     "keep_frame",
+    "keep_text_frame",
     "refuse_constant",
 ]
 
@@ -49,7 +50,7 @@ class Event:
     `envelope.decode`.
     """
 
-    __slots__ = ("_frame", "channel", "id", "payload", "type")
+    __slots__ = ("_frame", "_text_frame", "channel", "id", "payload", "type")
 
     channel: str
     payload: bytes
@@ -57,6 +58,9 @@ class Event:
     id: str
     _frame: bytes | None
     """The event as bytes of an event stream. The first stream that encodes it keeps it here for all (`keep_frame`)."""
+    _text_frame: bytes
+    """The same for streams with `data="text"` (`keep_text_frame`). Not set until the first of them: most events never
+    need it, and setting it would cost each of them time."""
 
     def __init__(self, channel: str, payload: bytes, type: str = "", id: str = "") -> None:
         check_json(payload)
@@ -109,8 +113,8 @@ class Event:
 
 
 # The setters of the slots. They bypass `__setattr__`, and are as fast as setting an attribute.
-_put_channel, _put_payload, _put_type, _put_id, keep_frame = (
-    Event.__dict__[name].__set__ for name in ("channel", "payload", "type", "id", "_frame")
+_put_channel, _put_payload, _put_type, _put_id, keep_frame, keep_text_frame = (
+    Event.__dict__[name].__set__ for name in ("channel", "payload", "type", "id", "_frame", "_text_frame")
 )
 
 

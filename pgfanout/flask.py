@@ -68,6 +68,8 @@ class PgFanout:
         user_id: Hashable = None,
         *,
         detach: str | bool | None = None,
+        data: str = "json",
+        refresh_first: bool = False,
     ) -> flask.Response:
         """Return a response that streams the events of one channel of a tenant, or of several.
 
@@ -77,10 +79,23 @@ class PgFanout:
         given to the response's `call_on_close` are called when the stream has ended. If it was detached, they are
         called in a thread of the library.
 
+        With `data="text"` a payload that is a JSON string is sent as its text, line by line: an HTML fragment for htmx,
+        say. Any other payload is sent as JSON. With `refresh_first` the stream starts with a refresh in any case, for
+        clients that reconnect without a `Last-Event-ID`. It replays nothing then: the refresh covers it.
+
         Only the first stream of a process may block until the hub listens, for `PGFANOUT_START_TIMEOUT` seconds at
-        most. If no stream can be opened, the response asks the browser to retry. Raise `InvalidEventError`.
+        most. If no stream can be opened, the response asks the browser to retry. Raise `InvalidEventError`, and
+        `ValueError` for `detach` and `data`.
         """
-        answer = self._endpoint.answer(flask.request.environ, channels, tenant_id, user_id, detach=detach)
+        answer = self._endpoint.answer(
+            flask.request.environ,
+            channels,
+            tenant_id,
+            user_id,
+            detach=detach,
+            data=data,
+            refresh_first=refresh_first,
+        )
         if answer.endings is None:
             return flask.Response(answer.body, answer.status, answer.headers)
         response = flask.Response(answer.body, answer.status, answer.headers, direct_passthrough=True)

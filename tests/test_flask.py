@@ -509,6 +509,27 @@ def test_what_is_to_be_called_at_the_end_of_a_refusal_is_called(fanout: PgFanout
     assert called == [1]
 
 
+def test_the_form_of_the_data_and_a_first_refresh_can_be_chosen(fanout: PgFanout) -> None:
+    app = flask.Flask(__name__)
+    fanout.init_app(app)
+
+    @app.get("/events")
+    def events() -> flask.Response:
+        return fanout.stream("orders", TENANT, data="text", refresh_first=True)
+
+    with opened(app) as page:
+        fanout.publish("orders", TENANT, "<b>4</b>", type="row")
+        assert [(event.type, event.data) for event in (page.next_event(), page.next_event())] == [
+            ("refresh", "{}"),
+            ("row", "<b>4</b>"),
+        ]
+
+
+def test_an_unknown_form_of_the_data_is_the_views_to_correct(app: flask.Flask, fanout: PgFanout) -> None:
+    with app.test_request_context(), pytest.raises(ValueError, match='data is "json" or "text", not \'html\''):
+        fanout.stream("orders", TENANT, data="html")
+
+
 def test_a_page_that_is_closed_leaves_the_hub_and_its_place(app: flask.Flask, fanout: PgFanout, hub: MemoryHub) -> None:
     with opened(app, "?user=ann"):
         assert (fanout.limiter.open, hub.stats().subscriptions) == (1, 1)

@@ -34,7 +34,7 @@ from .endings import Endings
 from .limiter import Place, StreamLimiter, hooks_are_installed
 from .threaded import Source, ThreadedStream, close_dropped, close_left
 
-__all__ = ["Answer", "StreamEndpoint", "check_detach"]
+__all__ = ["Answer", "StreamEndpoint", "check_detach", "encoder_of"]
 
 logger = logging.getLogger("pgfanout")
 
@@ -66,6 +66,14 @@ def check_detach(mode: str | bool) -> str:
     raise ValueError(f'detach is "auto" or "never", not {mode!r}')
 
 
+def encoder_of(data: str) -> sse.Encoder:
+    """Return the encoder for a stream's `data`. Raise `ValueError`."""
+    encoder = sse.ENCODERS.get(data) if isinstance(data, str) else None
+    if encoder is None:
+        raise ValueError(f'data is "json" or "text", not {data!r}')
+    return encoder
+
+
 @dataclass(frozen=True)
 class Answer:
     """The parts of a response, from which any framework can make its own."""
@@ -88,7 +96,8 @@ class _Request:
     place: Place
     after: int | None
     resumed: bool
-    """Whether the client reconnects and nobody knows which events it has missed."""
+    """Whether the stream starts with a refresh, because nobody knows which events its client has missed."""
+    encoder: sse.Encoder
 
 
 class StreamEndpoint:
@@ -130,31 +139,43 @@ class StreamEndpoint:
         user_id: Hashable = None,
         *,
         detach: str | bool | None = None,
+        data: str = "json",
+        refresh_first: bool = False,
     ) -> Answer:
         """Answer a request for the events of one channel of a tenant, or of several.
 
         Check before that this client may see this tenant. `detach` is "auto" or "never" for this answer. With None the
-        endpoint's own setting holds.
+        endpoint's own setting holds. With `data="text"` a payload that is a JSON string is sent as its text. With
+        `refresh_first` the stream starts with a refresh whether or not the client says where it was, and so replays
+        nothing: the refresh covers everything before it.
 
         Errors of the hub are not raised. If the hub has never listened, a stream that can be detached is detached, and
         begins with a refresh once the hub listens. Any other stream is refused in a way that makes browsers retry. A
         stream is also refused if a limit is reached, the database is misconfigured, or the server is stopping. The log
-        has the reason. Only the first answer may block until the hub listens. Raise `InvalidEventError`.
+        has the reason. Only the first answer may block until the hub listens. Raise `InvalidEventError`, and
+        `ValueError` for `detach` and `data`.
         """
         mode = self.detach if detach is None else check_detach(detach)
+        encoder = encoder_of(data)
         if environ.get("REQUEST_METHOD") == "HEAD":
             return Answer("200 OK", list(sse.HEADERS), [])
         _warn_without_hooks(str(environ.get("SERVER_SOFTWARE", "")))
         wanted = topics(channels, tenant_id)
         try:
-            body, place = self._open(environ, wanted, user_id, mode)
+            body, place = self._open(environ, wanted, user_id, mode, encoder, refresh_first)
         except _REFUSALS as error:
             self._log_refusal(error)
             return self._refusal(environ, error)
         return Answer("200 OK", list(sse.HEADERS), body, place)
 
     def _open(
-        self, environ: Mapping[str, Any], wanted: list[Topic], user_id: Hashable, mode: str
+        self,
+        environ: Mapping[str, Any],
+        wanted: list[Topic],
+        user_id: Hashable,
+        mode: str,
+        encoder: sse.Encoder,
+        refresh_first: bool,
     ) -> tuple[ThreadedStream | DetachedStream, Place]:
         reason = _CONFIGURED if mode == "never" else reason_to_stay(environ)
         connection = server_socket(environ)
@@ -166,15 +187,20 @@ class StreamEndpoint:
             client = ClientSocket(environ)
             client.limit_silence(self.client_timeout)
             client.send_at_once()
-            asked = sse.last_event_id(environ)
-            after = numbered(asked) if self.hub.has_history else 0
-            request = _Request(environ, wanted, place, after or None, resumed=bool(asked) and not after)
+            after, resumed = self._beginning(environ, refresh_first)
+            request = _Request(environ, wanted, place, after, resumed, encoder)
             if reason or connection is None:
                 return self._subscribe(request, reason), place
             return self._detach(request, connection), place
         except BaseException:
             place()
             raise
+
+    def _beginning(self, environ: Mapping[str, Any], refresh_first: bool) -> tuple[int | None, bool]:
+        """Return the number after which a stream begins (None: now), and whether it starts with a refresh."""
+        asked = sse.last_event_id(environ)
+        after = numbered(asked) if self.hub.has_history and not refresh_first else 0
+        return after or None, refresh_first or (bool(asked) and not after)
 
     def _check_hub(self, *, can_wait: bool) -> None:
         """Raise `HubTimeoutError` for a stream that would block its thread until the hub listens for the first time."""
@@ -191,7 +217,14 @@ class StreamEndpoint:
     def _stay(self, request: _Request, source: Source, reason: str, *, resumed: bool) -> ThreadedStream:
         core_of(self.hub).count_kept_in_thread(reason)
         client = ClientSocket(request.environ)
-        return ThreadedStream(source, keepalive=self.keepalive, resumed=resumed, client=client, on_close=request.place)
+        return ThreadedStream(
+            source,
+            keepalive=self.keepalive,
+            resumed=resumed,
+            encoder=request.encoder,
+            client=client,
+            on_close=request.place,
+        )
 
     def _detach(self, request: _Request, connection: socket.socket) -> DetachedStream:
         def stay(reason: str) -> ThreadedStream:
@@ -206,7 +239,14 @@ class StreamEndpoint:
         # `early` is read after `follow`: a reader of an early feed gets a refresh anyway, when the hub listens.
         resumed = request.resumed and not feed.early
         return DetachedStream(
-            connection, feed, reader, resumed=resumed, keepalive=self.keepalive, stay=stay, release=request.place
+            connection,
+            feed,
+            reader,
+            resumed=resumed,
+            keepalive=self.keepalive,
+            encoder=request.encoder,
+            stay=stay,
+            release=request.place,
         )
 
     def _log_refusal(self, error: PgFanoutError) -> None:

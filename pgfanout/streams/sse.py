@@ -5,21 +5,25 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-
 
 from __future__ import annotations
 
+import json
 import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from ..event import CLOSE_EVENT, REFRESH_EVENT, RESERVED_PREFIX, Event, keep_frame
+from ..event import CLOSE_EVENT, REFRESH_EVENT, RESERVED_PREFIX, Event, keep_frame, keep_text_frame
 
 __all__ = [
     "CURSOR_TYPE",
+    "ENCODERS",
     "HEADERS",
     "KEEPALIVE",
+    "Encoder",
     "closing",
     "encode",
     "encode_all",
+    "encode_text",
     "keepalive",
     "last_event_id",
     "opening",
@@ -52,18 +56,37 @@ _repeatable_id = re.compile("[0-9A-Za-z_-]{1,64}").fullmatch
 _line_ends = re.compile(b"\r\n|\n|\r")
 
 
+Encoder = Callable[[Event], bytes]
+"""Returns an event's frame. A frame is encoded once, and all streams with the same encoder share the bytes."""
+
+
 def encode(event: Event) -> bytes:
-    """Return an event's frame. It is encoded once, and all streams share the bytes."""
+    """Return an event's frame with its payload as JSON."""
     frame = event._frame  # a cache that belongs to this module
     if frame is None:
-        frame = _encode(event)
+        frame = _frame(event, event.payload)
         keep_frame(event, frame)
     return frame
 
 
-def encode_all(events: Iterable[Event]) -> bytes:
+def encode_text(event: Event) -> bytes:
+    """Return an event's frame. A payload that is a JSON string is sent as its text, any other payload as JSON."""
+    try:
+        return event._text_frame  # a cache that belongs to this module
+    except AttributeError:
+        text = _text(event.payload)
+        frame = encode(event) if text is None else _frame(event, text)
+        keep_text_frame(event, frame)
+        return frame
+
+
+ENCODERS: Final[Mapping[str, Encoder]] = {"json": encode, "text": encode_text}
+"""The encoders by the names that `stream(..., data=...)` has for them."""
+
+
+def encode_all(events: Iterable[Event], encoder: Encoder = encode) -> bytes:
     """Return the frames of several events, for one write."""
-    return b"".join(map(encode, events))
+    return b"".join(map(encoder, events))
 
 
 def opening(resumed: bool = False, *, number: int | None = None) -> bytes:
@@ -126,11 +149,18 @@ def wants_events(environ: Mapping[str, Any]) -> bool:
     return "text/event-stream" in str(environ.get("HTTP_ACCEPT", "")).lower()
 
 
-def _encode(event: Event) -> bytes:
-    payload = event.payload
-    if b"\n" in payload or b"\r" in payload:
-        payload = b"\ndata: ".join(_line_ends.split(payload))
+def _frame(event: Event, data: bytes) -> bytes:
+    if b"\n" in data or b"\r" in data:
+        data = b"\ndata: ".join(_line_ends.split(data))
     kind = b"event: %b\n" % event.type.encode() if event.type else b""
     if event.id:
-        return b"id: %b\n%bdata: %b\n\n" % (event.id.encode(), kind, payload)
-    return b"%bdata: %b\n\n" % (kind, payload)
+        return b"id: %b\n%bdata: %b\n\n" % (event.id.encode(), kind, data)
+    return b"%bdata: %b\n\n" % (kind, data)
+
+
+def _text(payload: bytes) -> bytes | None:
+    """Return the text of a payload that is a JSON string. Return None for any other payload."""
+    if not payload.lstrip().startswith(b'"'):
+        return None
+    # JSON can escape half of a surrogate pair, for which UTF-8 has no bytes. It becomes a question mark.
+    return str(json.loads(payload)).encode(errors="replace")

@@ -75,7 +75,7 @@ class ThreadedStream:
     keepalive comment, up to a tenth earlier, so that many streams don't write at once. The stream ends after its source
     has ended, and asks browsers to reconnect after a random part of `retry_spread` seconds.
 
-    A `resumed` stream starts with a refresh: its request had a `Last-Event-ID`, and nobody knows what it has missed.
+    A `resumed` stream starts with a refresh: nobody knows what its client has missed.
 
     `on_close` is called once, in the thread that closes the stream.
 
@@ -90,6 +90,7 @@ class ThreadedStream:
         keepalive: float = 15.0,
         resumed: bool = False,
         retry_spread: float = 3.0,
+        encoder: sse.Encoder = sse.encode,
         client: ClientSocket | None = None,
         on_close: Callable[[], None] = _nothing,
     ) -> None:
@@ -100,6 +101,7 @@ class ThreadedStream:
         self._keepalive = keepalive
         self._resumed = resumed
         self._retry_spread = retry_spread
+        self._encoder = encoder
         self._client = client
         self._on_close = [on_close]  # empty once it was called: taking it is atomic, and several threads may close
         self._sent_number: int | None = None
@@ -157,9 +159,9 @@ class ThreadedStream:
             sent, self._sent_number = self._sent_number, self._source.cursor
             return sse.keepalive(self._sent_number if self._sent_number != sent else None)
         if events[-1] is not CLOSE_EVENT:
-            return sse.encode_all(events)
+            return sse.encode_all(events, self._encoder)
         self._next = ThreadedStream._end
-        return sse.encode_all(events[:-1]) + sse.closing(self._retry_spread)
+        return sse.encode_all(events[:-1], self._encoder) + sse.closing(self._retry_spread)
 
     def _end(self) -> bytes:
         if self._client is not None:

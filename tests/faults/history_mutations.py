@@ -140,7 +140,7 @@ WITH_HISTORY = tuple(
         (
             "a browser's number is not asked for",
             "streams/endpoint.py",
-            "after = numbered(asked) if self.hub.has_history else 0",
+            "after = numbered(asked) if self.hub.has_history and not refresh_first else 0",
             "after = 0",
             (),
         ),

@@ -136,6 +136,32 @@ def test_a_browser_that_comes_back_is_told_to_refresh_first(
     close(answer)
 
 
+@pytest.mark.parametrize("last", ["", "start", "41"])
+def test_a_stream_can_begin_with_a_refresh_in_any_case(endpoint: StreamEndpoint, last: str) -> None:
+    answer = endpoint.answer({**BROWSER, "HTTP_LAST_EVENT_ID": last}, "orders", TENANT, refresh_first=True)
+    endpoint.hub.publish("orders", TENANT, 1)
+    assert [event.type for event in parse(next(body(answer)))] == ["refresh"]
+    assert [event.data for event in parse(next(body(answer)))] == ["1"]
+    close(answer)
+
+
+@pytest.mark.parametrize(("data", "expected"), [("json", ['"<b>"', "1"]), ("text", ["<b>", "1"])])
+def test_the_form_of_the_data_can_be_chosen(endpoint: StreamEndpoint, data: str, expected: list[str]) -> None:
+    answer = endpoint.answer(BROWSER, "orders", TENANT, data=data)
+    next(body(answer))
+    endpoint.hub.publish_many([("orders", TENANT, "<b>"), ("orders", TENANT, 1)])
+    assert [event.data for event in parse(next(body(answer)))] == expected
+    close(answer)
+
+
+@pytest.mark.parametrize("data", ["html", "", "TEXT", None, True, b"text", ["text"]])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_unknown_form_of_the_data_is_refused_at_once(endpoint: StreamEndpoint, data: Any, method: str) -> None:
+    with pytest.raises(ValueError, match='data is "json" or "text", not '):
+        endpoint.answer({**BROWSER, "REQUEST_METHOD": method}, "orders", TENANT, data=data)
+    assert endpoint.limiter.open == 0
+
+
 def test_the_end_of_the_response_leaves_the_hub_and_the_place(endpoint: StreamEndpoint) -> None:
     answer = endpoint.answer(BROWSER, "orders", TENANT, "ann")
     assert (endpoint.hub.stats().subscriptions, endpoint.limiter.open) == (1, 1)
@@ -678,6 +704,53 @@ def test_a_browser_that_comes_back_to_a_detached_stream_is_told_to_refresh_first
     endpoint.hub.close()
     received = Client(client, chunked=False, skip=len(HEAD))
     assert [event.type for event in received.to_end()] == [*types, "close"]
+
+
+@pytest.mark.parametrize("last", ["", "start"])
+def test_a_detached_stream_can_begin_with_a_refresh_in_any_case(
+    endpoint: StreamEndpoint, server: socket.socket, client: socket.socket, last: str
+) -> None:
+    environ = request(server, HTTP_LAST_EVENT_ID=last)
+    serve(endpoint.answer(environ, "orders", TENANT, refresh_first=True), server)
+    endpoint.hub.publish("orders", TENANT, 1)
+    received = Client(client, chunked=False, skip=len(HEAD))
+    assert [(event.type, event.data) for event in received.events(2)] == [("refresh", "{}"), ("message", "1")]
+
+
+def test_a_stream_that_begins_with_a_refresh_replays_nothing_and_has_the_number_of_now(
+    hub: MemoryHub, server: socket.socket
+) -> None:
+    """The refresh stands for everything up to that number."""
+    core, log = core_of(hub), ManualLog()
+    hub.start(PATIENCE)
+    core.log = log  # type: ignore[assignment]
+    log.begun = log.offered = 50
+    answer = StreamEndpoint(hub).answer(request(server, HTTP_LAST_EVENT_ID="5"), "orders", TENANT, refresh_first=True)
+    assert isinstance(answer.body, DetachedStream)
+    assert next(answer.body) == b": open\nid: 50\nevent: refresh\ndata: {}\n\n"
+    close(answer)
+
+
+def test_a_detached_stream_has_its_data_as_text(
+    endpoint: StreamEndpoint, server: socket.socket, client: socket.socket
+) -> None:
+    serve(endpoint.answer(request(server), "orders", TENANT, data="text"), server)
+    endpoint.hub.publish_many([("orders", TENANT, "<b>\n1</b>", "row"), ("orders", TENANT, 2)])
+    received = Client(client, chunked=False, skip=len(HEAD))
+    assert [(event.type, event.data) for event in received.events(2)] == [("row", "<b>\n1</b>"), ("message", "2")]
+
+
+def test_a_stream_that_was_to_be_detached_and_stays_has_its_data_as_text(
+    endpoint: StreamEndpoint, server: socket.socket
+) -> None:
+    answer = endpoint.answer(request(server), "orders", TENANT, data="text", refresh_first=True)
+    stream = answer.body
+    assert isinstance(stream, DetachedStream)
+    assert [event.type for event in parse(next(stream))] == ["refresh"]
+    assert next(stream) == sse.KEEPALIVE
+    endpoint.hub.publish("orders", TENANT, "<b>")
+    assert [event.data for event in parse(next(stream))] == ["<b>"]
+    close(answer)
 
 
 def test_several_channels_reach_a_detached_stream(

@@ -15,7 +15,7 @@ from pgfanout.streams import sse
 
 from ..support.sse import EventStreamParser, SentEvent, parse
 
-# Private members: the frame that an event keeps.
+# Private members: the frames that an event keeps.
 
 texts = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
 scalars = st.none() | st.booleans() | st.integers() | texts
@@ -101,6 +101,61 @@ def test_several_frames_are_one_after_the_other() -> None:
 def test_a_frame_is_encoded_once_and_shared() -> None:
     event = Event("orders", b"1")
     assert sse.encode(event) is sse.encode(event) is event._frame
+
+
+@pytest.mark.parametrize(
+    ("payload", "data"),
+    [
+        (b'"<b>4</b>"', b"<b>4</b>"),
+        (b' \r\n"<b>4</b>"\n', b"<b>4</b>"),
+        (b'"1\\n2\\r\\n3\\r4"', b"1\ndata: 2\ndata: 3\ndata: 4"),
+        (b'"1\\n\\n2\\n"', b"1\ndata: \ndata: 2\ndata: "),
+        (b'""', b""),
+        (b'" 1"', b" 1"),
+        (b'"\\u2028"', "\u2028".encode()),
+        (b'"\\ud83d\\ude00"', "\U0001f600".encode()),
+        (b'"\\ud83d"', b"?"),
+        (b'{"id": "<b>"}', b'{"id": "<b>"}'),
+        (b'["<b>"]', b'["<b>"]'),
+        (b"4", b"4"),
+        (b"null", b"null"),
+    ],
+)
+def test_as_text_a_payload_that_is_a_string_is_sent_line_by_line_and_any_other_as_json(
+    payload: bytes, data: bytes
+) -> None:
+    event = Event("orders", payload, "row", "7")
+    assert sse.encode_text(event) == b"id: 7\nevent: row\ndata: " + data + b"\n\n"
+
+
+@given(texts, types, labels)
+@example("", "", "")
+@example("\n", "", "")
+@example("id: 4\n\nevent: close", "", "")
+@example("\r\n\r\r\n\n", "", "")
+def test_a_parser_gets_back_the_text_that_was_put_in_and_no_forged_line(text: str, kind: str, name: str) -> None:
+    parser = EventStreamParser()
+    sent = parser.feed(sse.encode_text(Event("orders", json.dumps(text).encode(), kind, name)))
+    assert sent == [SentEvent(kind or "message", re.sub("\r\n|\r", "\n", text), name)]
+    assert (parser.comments, parser.retries) == ([], [])
+
+
+def test_a_frame_as_text_is_encoded_once_and_the_other_form_is_not_made_for_it() -> None:
+    event = Event("orders", b'"1"')
+    assert sse.encode_text(event) is sse.encode_text(event) is event._text_frame
+    assert event._frame is None
+    assert sse.encode(event) == b'data: "1"\n\n'
+
+
+def test_both_forms_of_a_payload_that_is_no_string_share_their_bytes() -> None:
+    event = Event("orders", b"1")
+    assert sse.encode_text(event) is sse.encode(event)
+
+
+def test_an_event_that_no_stream_wanted_as_text_holds_no_text() -> None:
+    event = Event("orders", b'"1"')
+    sse.encode(event)
+    assert not hasattr(event, "_text_frame")
 
 
 def test_the_opening_is_a_comment_and_an_id_in_a_block_with_data() -> None:

@@ -197,6 +197,15 @@ def test_the_spread_can_be_chosen() -> None:
     assert farewell(0.0) == 0
 
 
+def test_events_that_come_with_the_end_have_their_form(subscription: FedSubscription) -> None:
+    stream = ThreadedStream(subscription, encoder=sse.encode_text)
+    next(stream)
+    subscription.offer(Event("orders", b'"<b>"'))
+    subscription.end()
+    assert [event.data for event in parse(stream)] == ["<b>", "{}"]
+    stream.close()
+
+
 def test_a_stream_that_ended_before_it_began_opens_and_closes(subscription: FedSubscription) -> None:
     subscription.end()
     stream = ThreadedStream(subscription)

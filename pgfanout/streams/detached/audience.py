@@ -14,12 +14,12 @@ from ...delivery.reader import Question
 from ...event import REFRESH_EVENT, Event
 from .. import sse
 from .broadcast import Broadcast
-from .connection import Connection
+from .connection import FORMS, Connection, chunk
 
 __all__ = ["Audience", "FeedError"]
 
 
-_NO_PAGE: tuple[Page | None, int, bytes] = (None, 0, b"")
+_NO_PAGE: tuple[Page | None, int, dict[sse.Encoder, bytes]] = (None, 0, {})
 
 
 class FeedError(Exception):
@@ -42,15 +42,30 @@ class Audience:
     others has a reader of its own until it has come as far.
     """
 
-    __slots__ = ("_current", "_page", "_replaying", "broadcast", "ended", "feed", "reader", "size", "written_at")
+    __slots__ = (
+        "_current",
+        "_forms",
+        "_page",
+        "_replaying",
+        "broadcast",
+        "ended",
+        "feed",
+        "reader",
+        "size",
+        "written_at",
+    )
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
         self.reader = feed.reader()
         self._current: Few[Connection] = None
         self._replaying: Few[Connection] = None
+        self._forms = 0
+        """The forms that connections have had here: bit number `form` is set. A set would be one more object for each
+        audience."""
         self._page = _NO_PAGE
-        """The last page, as long as connections read the log: how many of its events were put, and their bytes."""
+        """The last page, as long as connections read the log: how many of its events were put, and their bytes
+        for each encoder."""
         self.size = 0
         """How many connections there are, current or not."""
         self.broadcast: Broadcast | None = None
@@ -82,6 +97,7 @@ class Audience:
     def join(self, connection: Connection) -> None:
         """Add a connection, which is not current yet."""
         self.size += 1
+        self._forms |= 1 << connection.form
         self._note_replay(connection)
 
     def leave(self, connection: Connection) -> None:
@@ -119,7 +135,7 @@ class Audience:
         reader = connection.reader
         with _reading_feed():
             events = self.feed.read(reader, self.reader.position)
-            frames = list(map(sse.encode, events))
+            frames = list(map(connection.encoder, events))
         if frames:
             connection.put(*frames)
         self._note_replay(connection)
@@ -145,15 +161,18 @@ class Audience:
         with _reading_feed():
             events = self.feed.take(connection.reader, question, page)
             if events:
-                connection.put(self._framed(page, events))
+                connection.put(self._framed(page, events, connection.encoder))
 
-    def _framed(self, page: Page | None, events: list[Event]) -> bytes:
+    def _framed(self, page: Page | None, events: list[Event], encoder: sse.Encoder) -> bytes:
         # Connections that come back together get the same page, and share its bytes.
         if events[0] is REFRESH_EVENT:
             return sse.encode_all(events)
         if self._page[0] is not page or self._page[1] != len(events):
-            self._page = page, len(events), sse.encode_all(events)
-        return self._page[2]
+            self._page = page, len(events), {}
+        made = self._page[2]
+        if encoder not in made:
+            made[encoder] = sse.encode_all(events, encoder)
+        return made[encoder]
 
     def read_news(self) -> tuple[Connection, ...]:
         """Read the feed's news for the current ones, and begin to write them. `write_slice` goes on until there is no
@@ -164,9 +183,19 @@ class Audience:
             return self._send_to_log()
         if events and self._current is not None:
             self.written_at = time.monotonic()
-            self.broadcast = Broadcast(copied(self._current), sse.encode_all(events))
+            self.broadcast = Broadcast(copied(self._current), self._frames(events))
         # A gap ends a replay, whether the log answers or not.
         return self.replaying if any(event is REFRESH_EVENT for event in events) else ()
+
+    def _frames(self, events: list[Event]) -> list[bytes]:
+        """Return the events as bytes for each form, b"" for a form that no connection has had. The forms are made here
+        and not when they are written, so that an error concerns the feed."""
+        frames = [b""] * len(FORMS)
+        for form, (encoder, chunked) in enumerate(FORMS):
+            if self._forms >> form & 1:
+                data = sse.encode_all(events, encoder)
+                frames[form] = chunk(data) if chunked else data
+        return frames
 
     def write_slice(self) -> list[tuple[Connection, Exception | None]]:
         """Write one slice of the broadcast. Return the connections that took less, which are not current any more, and

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from . import held
-from .connection import Connection, chunk
+from .connection import Connection
 
 __all__ = ["Broadcast"]
 
@@ -25,9 +25,9 @@ class Broadcast:
     thread.
     """
 
-    def __init__(self, connections: dict[Connection, None], data: bytes) -> None:
-        """Owns the dict, a set that keeps the order."""
-        self._frames = data, chunk(data)
+    def __init__(self, connections: dict[Connection, None], frames: Sequence[bytes]) -> None:
+        """Owns the dict, a set that keeps the order. `frames` has the bytes for each `form` that a connection has."""
+        self._frames = frames
         self.left = connections
         """The connections that were not written to yet."""
         self._connections = list(connections)
@@ -39,7 +39,7 @@ class Broadcast:
         if connection not in self.left:
             return b""
         del self.left[connection]
-        return self._frames[connection.chunked]
+        return self._frames[connection.form]
 
     def write_slice(self) -> list[tuple[Connection, memoryview, Exception | None]]:
         """Write to the next connections. Return those that did not take everything, with the rest and the error. The
@@ -66,7 +66,7 @@ class Broadcast:
             if connection not in left:
                 continue  # it was withdrawn
             del left[connection]
-            data = frames[connection.chunked]
+            data = frames[connection.form]
             error = None
             try:
                 sent = write(connection.descriptor, data)

@@ -7,13 +7,17 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 from ...delivery.feed import Feed
 from ...delivery.reader import Reader
 from .. import sse
 from .wheel import Ticking
 
-__all__ = ["Connection", "chunk"]
+__all__ = ["FORMS", "Connection", "chunk"]
+
+FORMS: Final = tuple((encoder, chunked) for encoder in sse.ENCODERS.values() for chunked in (False, True))
+"""Every encoder, without chunks and with them."""
 
 _MANY = 1024
 """Parts that one `writev` takes (IOV_MAX)."""
@@ -45,8 +49,10 @@ class Connection(Ticking):
         "blocked",
         "chunked",
         "descriptor",
+        "encoder",
         "ending",
         "feed",
+        "form",
         "keepalive",
         "on_close",
         "open",
@@ -66,6 +72,7 @@ class Connection(Ticking):
         chunked: bool,
         head: bytes,
         keepalive: float,
+        encoder: sse.Encoder = sse.encode,
         on_close: Callable[[], object],
     ) -> None:
         """Owns the descriptor of a non-blocking socket. `head` is what is written first; it has the reader's number,
@@ -76,6 +83,9 @@ class Connection(Ticking):
         self.feed = feed
         self.reader = reader
         self.chunked = chunked
+        self.encoder = encoder
+        self.form = FORMS.index((encoder, chunked))
+        """Connections with the same form share the bytes that are written to them."""
         self.keepalive = keepalive
         self.on_close = on_close
         self.rest: tuple[bytes | memoryview, ...] = (head,) if head else ()

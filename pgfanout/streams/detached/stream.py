@@ -93,6 +93,7 @@ class DetachedStream:
         *,
         resumed: bool,
         keepalive: float,
+        encoder: sse.Encoder = sse.encode,
         stay: Callable[[str], ThreadedStream],
         release: Callable[[], object],
     ) -> None:
@@ -101,6 +102,7 @@ class DetachedStream:
         self._feed = feed
         self._reader = reader
         self._keepalive = keepalive
+        self._encoder = encoder
         self._stay = stay
         self._release = release
         self._give_back: list[Callable[[], object]] = [feed.leave, release]
@@ -189,6 +191,7 @@ class DetachedStream:
             chunked=chunked,
             head=written,
             keepalive=self._keepalive,
+            encoder=self._encoder,
             on_close=self._release,
         )
         self._give_back.clear()

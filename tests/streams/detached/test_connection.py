@@ -471,7 +471,7 @@ def write(audience: Audience, data: bytes) -> tuple[list[Connection], list[tuple
     """Write to all that are current, slice after slice; those that took less, and those that failed."""
     behind: list[Connection] = []
     failed: list[tuple[Connection, Exception]] = []
-    audience.broadcast = broadcast_module.Broadcast(dict.fromkeys(audience.current), data)
+    audience.broadcast = broadcast_module.Broadcast(dict.fromkeys(audience.current), [data, chunk(data)])
     for _ in iter(lambda: audience.broadcast, None):
         for connection, error in audience.write_slice():
             if error is None:

@@ -86,7 +86,7 @@ class Site:
         feed.begin()
         return feed
 
-    def connect(self, after: int | None = None, *, small: bool = False) -> Client:
+    def connect(self, after: int | None = None, *, small: bool = False, encoder: sse.Encoder = sse.encode) -> Client:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setblocking(False)
@@ -102,6 +102,7 @@ class Site:
             chunked=False,
             head=sse.opening(number=reader.number),
             keepalive=10.0,
+            encoder=encoder,
             on_close=lambda: None,
         )
         self.loop.poller.watch(connection)
@@ -326,8 +327,19 @@ def test_the_events_of_a_page_are_encoded_once_for_all_who_get_it(site: Site) ->
     [page, *_] = (page for *_, page in site.loop._mailbox.answers)
     assert page is not None
     (audience,) = site.loop._audiences.values()
-    assert audience._framed(page, page.events) is audience._framed(page, page.events)
+    made = {encoder: audience._framed(page, page.events, encoder) for encoder in sse.ENCODERS.values()}
+    for encoder, data in made.items():
+        assert audience._framed(page, page.events, encoder) is data
     assert [shown(events) for events in site.settle()] == [numbers(3, 10)] * 3
+
+
+def test_streams_that_replay_together_get_the_events_each_in_its_form(site: Site) -> None:
+    event = Event("orders", b'"<b>"', id="3")
+    site.log.events[2] = event
+    for encoder in (sse.encode, sse.encode_text, sse.encode, sse.encode_text):
+        site.connect(after=2, encoder=encoder)
+    firsts = [events[0].data for events in site.settle()]
+    assert firsts == ['"<b>"', "<b>", '"<b>"', "<b>"]
 
 
 def test_an_event_without_a_number_that_came_amid_a_replay_is_told(site: Site) -> None:

@@ -274,12 +274,12 @@ class World:
     def _patch(self) -> None:
         thread = SimpleNamespace(is_alive=lambda: True, name="the test's own")
         clock = SimpleNamespace(monotonic=lambda: self.now)
-        encode = sse.encode
+        frame = sse._frame
 
-        def encode_unless_poisoned(event: Event) -> bytes:
+        def frame_unless_poisoned(event: Event, data: bytes) -> bytes:
             if event.type == POISON:
                 raise ZeroDivisionError(POISON)
-            return encode(event)
+            return frame(event, data)
 
         for where, name, value in (
             (mailbox_module, "start_thread", lambda *arguments: thread),
@@ -293,7 +293,7 @@ class World:
             (loop_module, "random", self._random),
             (os, "write", self._write),
             (os, "writev", self._writev),
-            (sse, "encode", encode_unless_poisoned),
+            (sse, "_frame", frame_unless_poisoned),
             (loop_module.logger, "disabled", True),
         ):
             self._stack.enter_context(mock.patch.object(where, name, value))

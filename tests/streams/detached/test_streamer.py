@@ -75,6 +75,7 @@ class Stream:
         keepalive: float = 60.0,
         reads: bool = True,
         ends: tuple[socket.socket, socket.socket] | None = None,
+        encoder: sse.Encoder = sse.encode,
         connection_class: type[Connection] = Connection,
     ) -> None:
         """One that `reads` nothing at first has a socket that is full from the beginning."""
@@ -100,6 +101,7 @@ class Stream:
             chunked=chunked,
             head=head,
             keepalive=keepalive,
+            encoder=encoder,
             on_close=self._on_close,
         )
 
@@ -193,6 +195,48 @@ def test_an_event_has_its_type_and_its_id(hub: MemoryHub, open_stream: Open) -> 
     event = subscription.get(PATIENCE)
     assert stream.client.events(1) == [SentEvent("order.created", '{"id":42}', event.id)]
     subscription.close()
+
+
+@pytest.fixture
+def framed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The data of each frame that is made."""
+    made: list[bytes] = []
+    frame = sse._frame
+
+    def note(event: Event, data: bytes) -> bytes:
+        made.append(data)
+        return frame(event, data)
+
+    monkeypatch.setattr(sse, "_frame", note)
+    return made
+
+
+def test_streams_of_one_feed_get_an_event_each_in_its_form_and_a_form_is_encoded_once(
+    hub: MemoryHub, open_stream: Open, framed: list[bytes]
+) -> None:
+    forms = [(encoder, chunked) for encoder in (sse.encode, sse.encode_text) for chunked in (False, True)] * 2
+    streams = [open_stream(encoder=encoder, chunked=chunked) for encoder, chunked in forms]
+    hub.publish("orders", TENANT, "<b>1</b>")
+    for (encoder, _), stream in zip(forms, streams, strict=True):
+        assert stream.data(1) == ["<b>1</b>" if encoder is sse.encode_text else '"<b>1</b>"']
+    assert sorted(framed) == [b'"<b>1</b>"', b"<b>1</b>"]
+
+
+@pytest.mark.parametrize(("encoder", "data"), [(sse.encode, b'"<b>1</b>"'), (sse.encode_text, b"<b>1</b>")])
+def test_a_form_that_no_stream_wants_is_not_encoded(
+    hub: MemoryHub, open_stream: Open, framed: list[bytes], encoder: sse.Encoder, data: bytes
+) -> None:
+    stream = open_stream(encoder=encoder)
+    hub.publish("orders", TENANT, "<b>1</b>")
+    assert stream.data(1) == [data.decode()]
+    assert framed == [data]
+
+
+def test_a_slow_client_gets_its_form(hub: MemoryHub, open_stream: Open) -> None:
+    slow, other = open_stream(reads=False, encoder=sse.encode_text), open_stream()
+    hub.publish_many([("orders", TENANT, str(number)) for number in range(20)])
+    assert other.data(20) == [f'"{number}"' for number in range(20)]
+    assert slow.data(20) == [str(number) for number in range(20)]
 
 
 def test_every_stream_of_a_topic_gets_its_events_and_no_others(hub: MemoryHub, open_stream: Open) -> None:
@@ -871,14 +915,14 @@ def test_an_event_that_can_not_be_encoded_ends_the_streams_of_its_feed(
 ) -> None:
     concerned = [open_stream(reads=not slow), open_stream(chunked=False, reads=not slow)]
     other = open_stream("stock")
-    encode = sse.encode
+    frame = sse._frame
 
-    def fail(event: Event) -> bytes:
+    def fail(event: Event, data: bytes) -> bytes:
         if event.payload == b'"poison"':
             raise ZeroDivisionError("nobody expected this")
-        return encode(event)
+        return frame(event, data)
 
-    monkeypatch.setattr(sse, "encode", fail)
+    monkeypatch.setattr(sse, "_frame", fail)
     with caplog.at_level(logging.ERROR, "pgfanout"):
         hub.publish_many([("orders", TENANT, "poison"), ("stock", TENANT, 1)])
         for stream in concerned:

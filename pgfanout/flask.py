@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import logging
 import uuid
+import weakref
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
@@ -19,6 +22,7 @@ __all__ = ["PgFanout"]
 logger = logging.getLogger("pgfanout")
 
 _PREFIX = "PGFANOUT_"
+_DROP_TIME = 1.0
 
 
 class PgFanout:
@@ -27,29 +31,38 @@ class PgFanout:
     Use `PgFanout(app)`, or `PgFanout()` and `init_app(app)` for any number of applications. Each application gets its
     own hub, made from its configuration. With `PgFanout(hub=...)` they use that hub. The methods use the current
     application. Outside an application context they use the only application, if there is only one.
+
+    `close` closes an application's hub. So does the garbage collector, when it frees an application whose hub was made
+    from its configuration.
     """
 
     def __init__(self, app: flask.Flask | None = None, *, hub: NotifyHub | None = None) -> None:
-        self._own_hub = hub
-        self._apps: list[flask.Flask] = []
+        self._hub = hub
+        self._given = app
+        """Keeps the application, which may have no other reference. Those of `init_app` are not kept."""
+        self._apps: list[weakref.ref[flask.Flask]] = []
         if app is not None:
             self.init_app(app)
 
-    def init_app(self, app: flask.Flask) -> None:
+    def init_app(self, app: flask.Flask, *, hub: NotifyHub | None = None) -> None:
         """Make the application's hub and limits from its configuration. Connect to nothing.
 
         `PGFANOUT_URL`, of the configuration or else of the environment, selects the hub by its scheme. Raise
         `HubConfigurationError` if it is missing or unreadable, or a setting has the wrong type. With
-        `PgFanout(hub=...)` the hub's settings have no effect, and a warning is logged if one is set.
+        `PgFanout(hub=...)`, or a `hub` for this application, the hub's settings have no effect, and a warning is logged
+        if one is set.
         """
         settings = Settings(app.config.get_namespace(_PREFIX, lowercase=False))
         app.config.update({_PREFIX + name: value for name, value in settings.values.items()})
-        if self._own_hub is not None:
+        brought = hub or self._hub
+        if brought is not None:
             _warn_of_ignored(settings)
-        hub = self._own_hub if self._own_hub is not None else settings.new_hub()
-        app.extensions["pgfanout"] = settings.new_endpoint(hub)
+        own = brought or settings.new_hub()
+        app.extensions["pgfanout"] = settings.new_endpoint(own)
         app.jinja_env.globals["pgfanout_cursor"] = self.cursor
-        self._apps.append(app)
+        self._apps = [weakref.ref(each) for each in {*self._living(), app}]
+        if brought is None:
+            weakref.finalize(app, _close_dropped, own).atexit = False
 
     @property
     def hub(self) -> NotifyHub:
@@ -167,24 +180,65 @@ class PgFanout:
             pass
         return ""
 
+    def close(self, timeout: float = 5.0) -> None:
+        """Close the current application's hub. Outside an application context, close those of all applications.
+
+        Every stream ends with `close`. Idempotent. Block until threads and database sessions have ended, for at most
+        `timeout` seconds for each hub: see `NotifyHub.close`. Call it at the end of a test.
+        """
+        current = _current_app()
+        for app in self._living() if current is None else [current]:
+            _endpoint_of(app).hub.close(timeout)
+
     @property
     def _endpoint(self) -> StreamEndpoint:
-        app = self._app()
-        endpoint = app.extensions.get("pgfanout")
-        if not isinstance(endpoint, StreamEndpoint):
-            raise RuntimeError("this Flask application has no PgFanout: call fanout.init_app(app) first")
-        return endpoint
+        return _endpoint_of(self._app())
 
     def _app(self) -> flask.Flask:
-        if flask.has_app_context():
-            app: flask.Flask = flask.current_app._get_current_object()  # type: ignore[attr-defined]
+        if (app := _current_app()) is not None:
             return app
-        if len(self._apps) == 1:
-            return self._apps[0]
+        apps = self._living()
+        if len(apps) == 1:
+            return apps[0]
         raise RuntimeError(
-            f"PgFanout has {len(self._apps)} applications, and there is no application context that selects one:"
+            f"PgFanout has {len(apps)} applications, and there is no application context that selects one:"
             " use `with app.app_context():`"
         )
+
+    def _living(self) -> list[flask.Flask]:
+        return [app for ref in self._apps if (app := ref()) is not None]
+
+
+def _current_app() -> flask.Flask | None:
+    return flask.current_app._get_current_object() if flask.has_app_context() else None  # type: ignore[attr-defined]
+
+
+def _endpoint_of(app: flask.Flask) -> StreamEndpoint:
+    endpoint = app.extensions.get("pgfanout")
+    if not isinstance(endpoint, StreamEndpoint):
+        raise RuntimeError("this Flask application has no PgFanout: call fanout.init_app(app) first")
+    return endpoint
+
+
+def _close_dropped(hub: NotifyHub) -> None:
+    """Close the hub of an application that is being freed. Block for `_DROP_TIME` at most.
+
+    The garbage collector calls this in any thread, which may hold any lock: one that `hub.close` needs, or one that
+    `Thread.start` needs. So another thread closes the hub, `_thread` starts it, and the wait is bounded. There is a
+    wait, so that the database has no session of this hub after `gc.collect`.
+    """
+    closed = _thread.allocate_lock()
+    closed.acquire()
+
+    def close() -> None:
+        try:
+            hub.close()
+        finally:
+            closed.release()
+
+    with contextlib.suppress(RuntimeError):  # no thread can start at the interpreter's end
+        _thread.start_new_thread(close, ())
+        closed.acquire(timeout=_DROP_TIME)
 
 
 def _warn_of_ignored(settings: Settings) -> None:

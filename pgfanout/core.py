@@ -151,7 +151,7 @@ class Core:
         return replace(
             stats,
             log_size=log.rows,
-            oldest_cursor=log.pruned_to,
+            oldest_cursor=str(log.pruned_to or ""),
             replays=log.replays,
             replayed_events=log.replayed_events,
             pruned=log.pruned,

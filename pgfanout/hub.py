@@ -97,21 +97,21 @@ class NotifyHub:
         channels: str | Iterable[str],
         tenant_id: str | uuid.UUID,
         *,
-        after: int | str | None = None,
+        after: str | None = None,
         start_timeout: float = 10.0,
     ) -> Subscription:
         """Subscribe to one channel of a tenant, or to several.
 
         Events that are committed after it returns are delivered, or a refresh stands for them. With history, `after` is
-        a `cursor` or an event's id. The events since then come first, or a refresh if the log can't tell them. A
-        subscription that is garbage-collected is closed.
+        a `cursor` or an event's id. The events since then come first. A refresh comes first if the log can't tell them,
+        if `after` is no cursor, or without history. A subscription that is garbage-collected is closed.
 
         Start the hub if it was not started, and block for at most `start_timeout` seconds for that alone. Raise
         `InvalidEventError`, `HubClosedError` and what `start` raises.
         """
         wanted = topics(channels, tenant_id)
         self.start(start_timeout)
-        return self._core.subscribe(wanted, numbered(after) if isinstance(after, str) else after)
+        return self._core.subscribe(wanted, None if after is None else numbered(str(after)))
 
     @property
     def has_history(self) -> bool:
@@ -120,6 +120,8 @@ class NotifyHub:
 
     def cursor(self, *, executor: Any = None, start_timeout: float = 10.0) -> str | None:
         """Return where the history ends, as far as this process knows. Return None without history.
+
+        A cursor is opaque text, like the id of an event of the history. Keep it as it is, and pass it to `subscribe`.
 
         A query that starts now sees everything that was committed up to the cursor. So a page misses nothing if it gets
         the cursor before it reads its state, and opens its stream with `?last_event_id=` and the cursor. Start the hub

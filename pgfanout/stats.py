@@ -45,8 +45,8 @@ class HubStats:
     """Detached streams that ended with an internal error of pgfanout. The log has the error."""
     log_size: int = 0
     """Events in the history when they were last counted: an estimate, updated every `prune_every` seconds."""
-    oldest_cursor: int = 0
-    """The number after which the history was complete at that time."""
+    oldest_cursor: str = ""
+    """The cursor after which the history was complete at that time."""
     replays: int = 0
     """Times that a reader got events from the history that it had missed or that its buffer had no room for."""
     replayed_events: int = 0

@@ -152,7 +152,7 @@ def test_init_app_twice_is_one_application() -> None:
     fanout.close()
 
 
-def test_an_application_may_be_dropped_while_its_thread_holds_a_lock_that_closing_needs(
+def test_a_thread_may_hold_a_lock_of_the_hub_when_the_application_is_freed(
     new_threads: NewThreads,
 ) -> None:
     fanout = PgFanout()
@@ -167,7 +167,7 @@ def test_an_application_may_be_dropped_while_its_thread_holds_a_lock_that_closin
     eventually(lambda: not new_threads())
 
 
-def test_a_thread_can_hold_threadings_own_lock_meanwhile(new_threads: NewThreads) -> None:
+def test_a_thread_may_hold_the_lock_of_threading_when_the_application_is_freed(new_threads: NewThreads) -> None:
     fanout = PgFanout()
     app = create_app(fanout)
     hub_of(app).start()

@@ -87,7 +87,7 @@ class Backlog(queue.Queue[Event]):
         return self._tail.max_bytes
 
     @property
-    def cursor(self) -> int | None:
+    def number(self) -> int | None:
         """Everything up to this number of the log was taken or belongs to other topics. None without a log."""
         if self._log is None:
             return None

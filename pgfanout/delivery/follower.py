@@ -38,7 +38,7 @@ class Follower:
         feed.add_follower(self)
 
     @property
-    def cursor(self) -> int | None:
+    def number(self) -> int | None:
         """The number of the log up to which this follower has read its topics. None without a log."""
         return None if self._feed.log is None else self._feed.cursor(self._reader)
 

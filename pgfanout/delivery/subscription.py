@@ -46,9 +46,14 @@ class Subscription:
         self._on_drop = on_drop
 
     @property
-    def cursor(self) -> int | None:
-        """The number of the log up to which this subscription has read its topics. None without a log."""
-        return self._backlog.cursor
+    def cursor(self) -> str | None:
+        """How far this subscription has read its topics: what to pass as `after=` to go on. None without history."""
+        return None if (number := self.number) is None else str(number)
+
+    @property
+    def number(self) -> int | None:
+        """The cursor as a number of the log, for streams."""
+        return self._backlog.number
 
     @property
     def buffer_size(self) -> int:

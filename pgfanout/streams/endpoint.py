@@ -211,7 +211,8 @@ class StreamEndpoint:
 
     def _subscribe(self, request: _Request, reason: str) -> ThreadedStream:
         channels, tenant = [topic.channel for topic in request.topics], request.topics[0].tenant
-        subscription = self.hub.subscribe(channels, tenant, after=request.after, start_timeout=self.start_timeout)
+        after = None if request.after is None else str(request.after)
+        subscription = self.hub.subscribe(channels, tenant, after=after, start_timeout=self.start_timeout)
         return self._stay(request, subscription, reason, resumed=request.resumed)
 
     def _stay(self, request: _Request, source: Source, reason: str, *, resumed: bool) -> ThreadedStream:

@@ -63,7 +63,7 @@ class Source(Protocol):
     """What a stream reads: a `Subscription` or a `Follower`."""
 
     @property
-    def cursor(self) -> int | None: ...
+    def number(self) -> int | None: ...
     def get_all(self, timeout: float) -> list[Event]: ...
     def close(self, *, stalled: bool = False) -> None: ...
 
@@ -149,14 +149,14 @@ class ThreadedStream:
 
     def _open(self) -> bytes:
         self._next = ThreadedStream._follow
-        self._sent_number = self._source.cursor
+        self._sent_number = self._source.number
         return sse.opening(self._resumed, number=self._sent_number)
 
     def _follow(self) -> bytes:
         try:
             events = self._source.get_all(self._keepalive * random.uniform(0.9, 1.0))
         except queue.Empty:
-            sent, self._sent_number = self._sent_number, self._source.cursor
+            sent, self._sent_number = self._sent_number, self._source.number
             return sse.keepalive(self._sent_number if self._sent_number != sent else None)
         if events[-1] is not CLOSE_EVENT:
             return sse.encode_all(events, self._encoder)

@@ -97,7 +97,7 @@ class QueueConsumer:
                 return events
 
     def cursor(self) -> int:
-        return self._backlog.cursor or 0
+        return self._backlog.number or 0
 
     def leave(self) -> None:
         self._leave(self._backlog)
@@ -120,7 +120,7 @@ class FollowerConsumer:
                 return events
 
     def cursor(self) -> int:
-        return self._follower.cursor or 0
+        return self._follower.number or 0
 
     def leave(self) -> None:
         self._follower.close()

@@ -327,15 +327,15 @@ def test_answers_that_lead_nowhere_end_in_a_refresh() -> None:
 
 def test_the_cursor_is_what_was_handed_out_or_what_there_was_nothing_of() -> None:
     reader = Reader(2, known=10)
-    assert reader.backlog.cursor == 10
+    assert reader.backlog.number == 10
     reader.offer(11, 12)
-    assert reader.backlog.cursor == 10
+    assert reader.backlog.number == 10
     assert reader.backlog.get() == logged(11)
-    assert reader.backlog.cursor == 11
+    assert reader.backlog.number == 11
     reader.drain()
     reader.log.commit(50, ours=False)
     reader.log.begun = reader.log.offered = 50
-    assert reader.backlog.cursor == 50
+    assert reader.backlog.number == 50
 
 
 @pytest.mark.parametrize("drop", [True, False])
@@ -456,7 +456,7 @@ class Following(RuleBasedStateMachine):
 
     @rule()
     def look_at_the_cursor(self) -> None:
-        self.nothing_is_missing(self.reader.backlog.cursor)
+        self.nothing_is_missing(self.reader.backlog.number)
 
     def saw(self, event: Event) -> None:
         if event is REFRESH_EVENT:

@@ -133,7 +133,7 @@ def test_a_thread_that_waits_is_woken_by_an_answer_of_the_log() -> None:
         assert question.wanted()
         question.until(29)
         assert [event.id for event in waiting.result(PATIENCE)] == [str(number) for number in range(11, 30)]
-        assert rig.follower.cursor == 29
+        assert rig.follower.number == 29
         assert not question.wanted()
 
 
@@ -150,7 +150,7 @@ def test_closed_it_wants_no_answer() -> None:
 
 
 def test_without_a_log_it_has_no_cursor(rig: Rig) -> None:
-    assert rig.follower.cursor is None
+    assert rig.follower.number is None
 
 
 def test_nothing_is_lost_between_threads() -> None:

@@ -21,8 +21,6 @@ __all__ = ["FENCE", "HubSubscriber", "Subscriber"]
 FENCE = "fence"
 """The type of the events that end a schedule, one for each topic."""
 
-Cursor = int | str | None
-
 
 class Subscriber:
     """Follows some channels of one tenant until every one of them has brought its fence.
@@ -118,7 +116,7 @@ class HubSubscriber(Subscriber):
         self._patience = self._random.choice((0.2, None))
         self._begins_by_cursor = hub.has_history and self._random.random() < 0.5
         self._resumes_by_cursor = self._random.random() < 0.5
-        self._after: Cursor = None
+        self._after: str | None = None
         self._subscription: Subscription | None = None
 
     def stop(self) -> None:
@@ -154,7 +152,7 @@ class HubSubscriber(Subscriber):
         self._stop.wait(self._random.uniform(0.0, 0.1))
         return now
 
-    def _last_number(self, subscription: Subscription, record: Record) -> Cursor:
+    def _last_number(self, subscription: Subscription, record: Record) -> str | None:
         if self._resumes_by_cursor or not (record.items and record.items[-1].id):
             return subscription.cursor
         return record.items[-1].id

@@ -119,15 +119,15 @@ def test_silence_is_broken_by_a_keepalive_and_the_stream_goes_on(subscription: F
 
 def test_a_keepalive_tells_a_number_once() -> None:
     class Counting(FedSubscription):
-        cursor: int = 40
+        number: int = 40
 
     subscription = Counting(32)
     stream = ThreadedStream(subscription, keepalive=0.001)
     assert next(stream) == sse.opening(number=40)
     assert [next(stream), next(stream)] == [sse.KEEPALIVE] * 2
-    subscription.cursor = 44
+    subscription.number = 44
     assert [next(stream), next(stream)] == [sse.keepalive(44), sse.KEEPALIVE]
-    subscription.cursor = 45
+    subscription.number = 45
     assert next(stream) == sse.keepalive(45)
     stream.close()
 

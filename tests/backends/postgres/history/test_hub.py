@@ -127,7 +127,7 @@ def test_what_came_after_a_number_is_replayed_and_then_it_goes_on(hub: PostgresH
     with hub.subscribe("orders", TENANT) as subscription:
         publish(hub, 1, 2, 3)
         first = take(subscription, 3)[0]
-    with hub.subscribe("orders", TENANT, after=int(first.id)) as subscription:
+    with hub.subscribe("orders", TENANT, after=first.id) as subscription:
         assert payloads(take(subscription, 2)) == [2, 3]
         publish(hub, 4)
         assert payloads(take(subscription, 1)) == [4]
@@ -140,6 +140,15 @@ def test_a_cursor_is_where_the_history_ends(hub: PostgresHub) -> None:
     publish(hub, 1)
     with hub.subscribe("orders", TENANT, after=cursor) as subscription:
         assert payloads(take(subscription, 1)) == [1]
+
+
+def test_a_subscriptions_cursor_is_text_with_which_another_one_goes_on(hub: PostgresHub) -> None:
+    with hub.subscribe("orders", TENANT) as subscription:
+        publish(hub, 1, 2)
+        [first] = take(subscription, 1)
+        assert subscription.cursor == first.id
+        with hub.subscribe("orders", TENANT, after=subscription.cursor) as another:
+            assert payloads(take(another, 1)) == [2]
 
 
 def test_a_replay_is_of_the_topics_alone(hub: PostgresHub) -> None:
@@ -177,8 +186,8 @@ def have_all(url: str, hub: PostgresHub) -> None:
     eventually(lambda: int(hub.cursor() or 0) >= last)
 
 
-@pytest.mark.parametrize("after", [1, 9_000_000_000_000_000])
-def test_a_number_that_is_too_old_or_not_yet_there_is_a_refresh(url: str, hub: PostgresHub, after: int) -> None:
+@pytest.mark.parametrize("after", ["1", "9000000000000000"])
+def test_a_cursor_that_is_too_old_or_not_yet_there_is_a_refresh(url: str, hub: PostgresHub, after: str) -> None:
     publish(hub, 1)
     have_all(url, hub)
     with hub.subscribe("orders", TENANT, after=after) as subscription:
@@ -281,7 +290,7 @@ def test_who_comes_back_while_an_event_is_fetched_waits_for_it(
         [event] = take(subscription, 1)
         monkeypatch.setattr(LogTable, "one", lambda *given: fetched.wait(PATIENCE) and fetch(*given))
         publish(hub, large)
-        with hub.subscribe("orders", TENANT, after=int(event.id)) as late:
+        with hub.subscribe("orders", TENANT, after=event.id) as late:
             with pytest.raises(queue.Empty):
                 late.get(timeout=0.5)
             fetched.set()
@@ -333,15 +342,15 @@ def test_an_invented_number_is_no_event_and_hides_none(url: str, hub: PostgresHu
         publish(hub, 4, channel="stock")
         assert payloads(take(subscription, 2)) == [2, 3]
         assert payloads(take(other, 1)) == [4]
-    with hub.subscribe("orders", TENANT, after=int(event.id) + ahead) as subscription:
+    with hub.subscribe("orders", TENANT, after=str(int(event.id) + ahead)) as subscription:
         assert take(subscription, 1) == [REFRESH_EVENT]
     with hub.subscribe("orders", TENANT, after=event.id) as subscription:
         assert payloads(take(subscription, 2)) == [2, 3]
     assert (hub.stats().unlogged, hub.stats().undecodable) == (1, 0)
 
 
-@pytest.mark.parametrize("after", [0, -1, 7, "-1", "x", "1e9", "9" * 18, "9" * 40, 2**63, 10**40])
-def test_what_is_no_number_of_the_log_is_a_refresh_at_once(hub: PostgresHub, after: int | str) -> None:
+@pytest.mark.parametrize("after", ["", "0", "-1", "7", "x", "1e9", "7-1", "9" * 18, "9" * 40, str(2**63)])
+def test_what_is_no_cursor_of_the_log_is_a_refresh_at_once(hub: PostgresHub, after: str) -> None:
     publish(hub, 1)
     with hub.subscribe("orders", TENANT, after=after) as subscription:
         assert take(subscription, 1) == [REFRESH_EVENT]
@@ -654,7 +663,7 @@ def test_the_history_prunes_itself(url: str, make_hub: MakeHub) -> None:
     hub.start()
     eventually(lambda: hub.stats().log_size == 100 and hub.stats().pruned == 1900)
     stats = hub.stats()
-    assert stats.oldest_cursor > 0
+    assert int(stats.oldest_cursor) > 0
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT count(*) FROM pgfanout.event").fetchall() == [(100,)]
 

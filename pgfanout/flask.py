@@ -12,10 +12,10 @@ from typing import Any
 
 import flask
 
-from .errors import HubClosedError, HubTimeoutError, PgFanoutError
-from .hub import NotifyHub, core_of
+from .hub import NotifyHub
 from .settings import Settings
 from .streams import StreamEndpoint, StreamLimiter
+from .streams.state import cursor, health
 
 __all__ = ["PgFanout"]
 
@@ -139,25 +139,9 @@ class PgFanout:
         Start the hub if it is not started. Block until it listens, for at most `timeout` seconds. By default it does
         not block, so that a probe is answered while the database is away.
         """
-        reason = ""
-        try:
-            self.hub.start_in_background()
-            if timeout > 0:
-                self.hub.start(timeout)
-        except PgFanoutError as error:
-            reason = str(error)
-        stats = self.hub.stats()
-        body = flask.json.dumps(
-            {
-                "listening": stats.listening,
-                "since": stats.since,
-                "reconnects": stats.reconnects,
-                "streams": self.limiter.open,
-                "in_threads": self.limiter.in_threads,
-                "error": "" if stats.listening else reason or stats.last_error or "not listening yet",
-            }
-        )
-        return flask.Response(body, 200 if stats.listening else 503, content_type="application/json")
+        state = health(self._endpoint, timeout)
+        body = flask.json.dumps(state)
+        return flask.Response(body, 200 if state["listening"] else 503, content_type="application/json")
 
     def cursor(self, *, executor: Any = None) -> str:
         """Return the cursor for a page: with `?last_event_id=<cursor>` its stream gets what is committed from now on.
@@ -170,15 +154,7 @@ class PgFanout:
         With an `executor`, as for `publish`, return the cursor of its transaction's snapshot, as REPEATABLE READ needs:
         see `NotifyHub.cursor`. This queries the database and raises the executor's errors.
         """
-        hub = self.hub
-        if executor is not None:
-            return hub.cursor(executor=executor) or ""
-        try:
-            if hub.has_history and core_of(hub).lifecycle.await_first_start(self._endpoint.start_timeout):
-                return hub.cursor() or ""
-        except (HubClosedError, HubTimeoutError):
-            pass
-        return ""
+        return cursor(self._endpoint, executor)
 
     def close(self, timeout: float = 5.0) -> None:
         """Close the current application's hub. Outside an application context, close those of all applications.

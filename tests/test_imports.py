@@ -88,8 +88,16 @@ ORDER = [
     "streams.detached",
     "streams.endpoint",
     "streams",
+    "streams.state",
     "settings",
     "flask",
+    "django.database",
+    "django.response",
+    "django.live",
+    "django.views",
+    "django.checks",
+    "django.apps",
+    "django",
     "gunicorn",
     "cli",
     "__main__",
@@ -97,7 +105,7 @@ ORDER = [
 ]
 
 # Who may import what beyond the standard library.
-DRIVERS = {"backends.postgres": {"psycopg"}, "flask": {"flask"}}
+DRIVERS = {"backends.postgres": {"psycopg"}, "flask": {"flask"}, "django": {"django"}}
 
 # Neighbours that don't know each other, though one stands above the other.
 STRANGERS = [
@@ -105,6 +113,7 @@ STRANGERS = [
     ("streams", "backends"),
     ("gunicorn", "backends"),
     ("gunicorn", "flask"),
+    ("django", "flask"),
 ]
 
 
@@ -244,7 +253,7 @@ def in_a_new_process(code: str) -> object:
 
 IMPORT_EVERYTHING = """
 import json, os, sys, threading
-import psycopg, flask  # what these do is theirs
+import psycopg, flask, django.db, django.http  # what these do is theirs
 seen = []
 def watch(event, arguments):
     if event.startswith(("socket.", "subprocess.", "os.fork", "os.exec", "os.posix_spawn", "os.system", "sqlite3.")):
@@ -254,7 +263,7 @@ def watch(event, arguments):
 descriptors = os.listdir("/dev/fd")
 sys.addaudithook(watch)
 sys.dont_write_bytecode = True
-import pgfanout, pgfanout.flask, pgfanout.gunicorn
+import pgfanout, pgfanout.django, pgfanout.django.apps, pgfanout.flask, pgfanout.gunicorn
 watched = list(seen)
 print(json.dumps([
     watched,
@@ -270,11 +279,12 @@ def test_importing_starts_no_thread_and_opens_nothing() -> None:
 
 IMPORT_WITHOUT = """
 import json, sys
-sys.modules["flask"] = sys.modules["gunicorn"] = sys.modules["werkzeug"] = None
+sys.modules["django"] = sys.modules["flask"] = sys.modules["gunicorn"] = sys.modules["werkzeug"] = None
 import pgfanout, pgfanout.gunicorn
-print(json.dumps(sorted(name for name, module in sys.modules.items() if module and name.startswith("flask"))))
+loaded = [name for name, module in sys.modules.items() if module]
+print(json.dumps([name for name in loaded if name.startswith(("django", "flask"))]))
 """
 
 
-def test_neither_flask_nor_gunicorn_is_needed_unless_they_are_used() -> None:
+def test_no_framework_and_no_server_is_needed_unless_it_is_used() -> None:
     assert in_a_new_process(IMPORT_WITHOUT) == []

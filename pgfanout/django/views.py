@@ -1,0 +1,24 @@
+"""Views for a project's URLs: the page's client, and the state of the hub."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, JsonResponse
+
+from ..streams.state import health
+from .live import current
+
+__all__ = ["healthz"]
+
+
+def healthz(request: HttpRequest, timeout: float = 0.0) -> JsonResponse:
+    """Return 200 if the hub listens, else 503. The body is JSON with the reason.
+
+    Start the hub if it is not started. Block until it listens, for at most `timeout` seconds. By default it does not
+    block, so that a probe is answered while the database is away.
+    """
+    state = health(current.endpoint(), timeout)
+    return JsonResponse(state, status=200 if state["listening"] else 503)
+
+
+# A probe has no session. Django's LoginRequiredMiddleware (5.1 and newer) reads this attribute.
+healthz.login_required = False  # type: ignore[attr-defined]

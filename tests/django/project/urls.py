@@ -1,0 +1,12 @@
+from django.urls import path
+
+from pgfanout.django import healthz
+
+from . import views
+
+urlpatterns = [
+    path("events", views.events),
+    path("order", views.order),
+    path("stats", views.stats),
+    path("healthz", healthz),
+]

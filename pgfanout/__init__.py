@@ -1,7 +1,7 @@
 """Live web pages from PostgreSQL NOTIFY: server-sent events for Flask and WSGI, in threads."""
 
 from .backends.memory import MemoryHub
-from .backends.postgres import Executor, History, PostgresHub
+from .backends.postgres import History, PostgresHub
 from .delivery.subscription import Subscription
 from .errors import (
     HubClosedError,
@@ -15,6 +15,7 @@ from .errors import (
     TooManyStreamsForUserError,
 )
 from .event import CLOSE_EVENT, REFRESH_EVENT, Event
+from .executor import Executor
 from .hub import NotifyHub
 from .stats import HubStats
 from .streams import StreamLimiter

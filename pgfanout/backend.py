@@ -11,6 +11,7 @@ from .attempt import Listener
 from .delivery.dispatcher import Dispatcher
 from .delivery.intake import LogIntake, TextIntake
 from .delivery.log import LogSession, LogStore
+from .executor import Executor
 from .lifecycle import Lifecycle
 
 __all__ = ["Backend", "Sink"]
@@ -95,14 +96,14 @@ class Backend(ABC):
         """A listener that reports to the sink. The hub runs it in a thread, and makes another one if it ends."""
 
     @abstractmethod
-    def send(self, texts: Sequence[str], executor: Any) -> None:
+    def send(self, texts: Sequence[str], executor: Executor | None) -> None:
         """Send the texts, all or none, in their order; in the executor's transaction, if there is one."""
 
     def compose(self, *event: Any) -> str:
         """The text to send for the arguments of a publish. Raises `InvalidEventError`, `PayloadTooLargeError`."""
         return envelope.compose(*event)
 
-    def read_cursor(self, executor: Any) -> str:
+    def read_cursor(self, executor: Executor) -> str:
         """Where the log ends, as the executor's transaction sees it."""
         raise NotImplementedError(f"{type(self).__name__} has no log to read a cursor from")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import flask
 
+from .executor import Executor
 from .hub import NotifyHub
 from .settings import Settings
 from .streams import StreamEndpoint, StreamLimiter
@@ -124,12 +125,12 @@ class PgFanout:
         payload: Any,
         *,
         type: str = "",
-        executor: Any = None,
+        executor: Executor | None = None,
     ) -> None:
         """Call `NotifyHub.publish` of the current application's hub."""
         self.hub.publish(channel, tenant_id, payload, type=type, executor=executor)
 
-    def publish_many(self, events: Iterable[Sequence[Any]], *, executor: Any = None) -> None:
+    def publish_many(self, events: Iterable[Sequence[Any]], *, executor: Executor | None = None) -> None:
         """Call `NotifyHub.publish_many` of the current application's hub."""
         self.hub.publish_many(events, executor=executor)
 
@@ -143,7 +144,7 @@ class PgFanout:
         body = flask.json.dumps(state)
         return flask.Response(body, 200 if state["listening"] else 503, content_type="application/json")
 
-    def cursor(self, *, executor: Any = None) -> str:
+    def cursor(self, *, executor: Executor | None = None) -> str:
         """Return the cursor for a page: with `?last_event_id=<cursor>` its stream gets what is committed from now on.
 
         Call it before you read the page's state from the database. Templates that read the state themselves call

@@ -14,6 +14,7 @@ from .core import Core
 from .delivery.log import numbered
 from .delivery.subscription import Subscription
 from .delivery.tail import BUFFER_BYTES
+from .executor import Executor
 from .fork import renew_in_children
 from .stats import HubStats
 from .topic import topics
@@ -118,7 +119,7 @@ class NotifyHub:
         """Whether the backend keeps events that can be read again."""
         return self._core.log is not None
 
-    def cursor(self, *, executor: Any = None, start_timeout: float = 10.0) -> str | None:
+    def cursor(self, *, executor: Executor | None = None, start_timeout: float = 10.0) -> str | None:
         """Return where the history ends, as far as this process knows. Return None without history.
 
         A cursor is opaque text, like the id of an event of the history. Keep it as it is, and pass it to `subscribe`.
@@ -145,17 +146,18 @@ class NotifyHub:
         payload: Any,
         *,
         type: str = "",
-        executor: Any = None,
+        executor: Executor | None = None,
     ) -> None:
         """Send one event. The payload is any JSON value, or `bytes` that are JSON already.
 
         If the `executor`'s connection is in a transaction, the event is delivered when that commits, and never if it
-        rolls back. Block for a round trip. Raise `InvalidEventError` and `PayloadTooLargeError` before anything is
-        sent, `HubClosedError`, and the executor's own errors.
+        rolls back. `pgfanout.Executor` says what it may be. A session of SQLAlchemy is flushed first. Block for a round
+        trip. Raise `InvalidEventError`, `PayloadTooLargeError` and `TypeError` (of an executor that can't be one)
+        before anything is sent, `HubClosedError`, and the executor's own errors.
         """
         self.publish_many([(channel, tenant_id, payload, type)], executor=executor)
 
-    def publish_many(self, events: Iterable[Sequence[Any]], *, executor: Any = None) -> None:
+    def publish_many(self, events: Iterable[Sequence[Any]], *, executor: Executor | None = None) -> None:
         """Send many events in one round trip, all or none, in their order.
 
         Each is `(channel, tenant_id, payload)` or `(channel, tenant_id, payload, type)`. All are checked before any is

@@ -403,12 +403,16 @@ def test_a_stream_needs_a_request(app: flask.Flask, fanout: PgFanout) -> None:
 # Publishing.
 
 
+class Executes:
+    def execute(self, query: str, params: Any = None) -> None: ...
+
+
 def test_publishing_uses_the_hub_with_type_and_executor() -> None:
     hub = NotingHub()
     with hub:
         fanout = PgFanout(flask.Flask(__name__), hub=hub)
         subscription = hub.subscribe("orders", TENANT)
-        executor, other = object(), object()
+        executor, other = Executes(), Executes()
         fanout.publish("orders", TENANT, {"id": 1}, type="order.created", executor=executor)
         fanout.publish_many([("orders", TENANT, 2), ("orders", TENANT, 3, "t")], executor=other)
         events = [subscription.get(PATIENCE) for _ in range(3)]

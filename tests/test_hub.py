@@ -398,7 +398,7 @@ def test_the_parts_of_a_closed_hub_refuse(hub: ScriptedHub) -> None:
 
 
 def test_what_is_published_is_sent_as_an_envelope_through_the_executor(hub: ScriptedHub) -> None:
-    executor = object()
+    executor: Any = object()
     hub.publish("orders", str(TENANT).upper(), {"id": 42}, type="order.created", executor=executor)
     (((sent,), through),) = hub.sent
     fields = json.loads(sent)

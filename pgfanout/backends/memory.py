@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Sequence
-from typing import Any
 
 from ..backend import Backend, Sink
 from ..delivery.tail import BUFFER_BYTES
+from ..executor import Executor, identify
 from ..hub import NotifyHub
 
 __all__ = ["MemoryHub"]
@@ -16,7 +16,7 @@ __all__ = ["MemoryHub"]
 class MemoryHub(NotifyHub):
     """Publishes to the subscriptions of the same process, with every check and limit of PostgreSQL's hub.
 
-    There are no transactions: `executor` is accepted and ignored, and an event is delivered at once.
+    There are no transactions: `executor` is checked and not used, and an event is delivered at once.
     """
 
     def __init__(self, *, buffer_size: int = 32, buffer_bytes: int = BUFFER_BYTES) -> None:
@@ -31,7 +31,9 @@ class _MemoryBackend(Backend):
         self._listener = _Listener(sink)
         return self._listener
 
-    def send(self, texts: Sequence[str], executor: Any) -> None:
+    def send(self, texts: Sequence[str], executor: Executor | None) -> None:
+        if executor is not None:
+            identify(executor)
         if self._listener is not None:
             self._listener.hear(texts)
 

@@ -212,7 +212,7 @@ def test_a_payload_is_not_shown_when_its_executor_is_broken(exposure: Exposure, 
     with pytest.raises(psycopg.Error):
         ended.execute("SELECT pg_terminate_backend(pg_backend_pid())")
     pool = ConnectionPool(url, open=False)
-    executors = [closed, aborted, ended, closed.cursor, pool, Stranger(), object(), 42]
+    executors: list[Any] = [closed, aborted, ended, closed.cursor, pool, Stranger(), object(), 42]
     try:
         for executor in executors:
             attempt(exposure, lambda: hub.publish("orders", TENANT, PAYLOAD, executor=executor))  # noqa: B023

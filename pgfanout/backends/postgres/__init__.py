@@ -2,6 +2,5 @@
 
 from .history import History
 from .hub import PostgresHub
-from .publisher import Executor
 
-__all__ = ["Executor", "History", "PostgresHub"]
+__all__ = ["History", "PostgresHub"]

@@ -8,12 +8,13 @@ from typing import Any
 
 from ... import envelope
 from ...backend import Backend, Sink
+from ...executor import Executor
 from .conninfo import Parameters
 from .history import History
 from .history.store import HistoryStore
 from .listener import Listener, Timing
 from .outage import Outage
-from .publisher import Executor, Publisher
+from .publisher import Publisher
 
 __all__ = ["PostgresBackend"]
 
@@ -56,11 +57,11 @@ class PostgresBackend(Backend):
             return envelope.compose(*event)
         return envelope.compose_logged(self._history.max_payload, *event)
 
-    def send(self, texts: Sequence[str], executor: Any) -> None:
+    def send(self, texts: Sequence[str], executor: Executor | None) -> None:
         """See `Backend`. Blocks for a round trip, raises the executor's errors."""
         self.publisher.send(texts, self._executor if executor is None else executor)
 
-    def read_cursor(self, executor: Any) -> str:
+    def read_cursor(self, executor: Executor) -> str:
         """See `Backend`. Blocks for a round trip, raises the executor's errors."""
         if self._store is None:
             return super().read_cursor(executor)

@@ -7,6 +7,7 @@ from functools import partial
 
 from ...delivery.tail import BUFFER_BYTES
 from ...errors import InvalidEventError
+from ...executor import Executor
 from ...hub import NotifyHub
 from ...topic import check_channel
 from .backend import PostgresBackend
@@ -14,7 +15,6 @@ from .conninfo import connect, parse, script_transaction
 from .history import History
 from .history.settings import schema_of
 from .listener import Timing
-from .publisher import Executor
 from .session import PULSE_CHANNEL
 
 __all__ = ["PostgresHub"]

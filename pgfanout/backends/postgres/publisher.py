@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
 from ...threads import lock_time
 from . import conninfo, diagnosis
-from .conninfo import execute
+from .executors import Call, run
 
-__all__ = ["LOCK_TIMEOUT", "Executor", "Publisher"]
+__all__ = ["LOCK_TIMEOUT", "Publisher"]
 
 logger = logging.getLogger("pgfanout")
-
-
-class Executor(Protocol):
-    """What a publish can go through: a psycopg connection or cursor.
-
-    A `psycopg_pool.ConnectionPool` (a connection is borrowed) and the block object of `conn.transaction()` work, too.
-    """
-
-    def execute(self, query: Any, params: Any = None, /) -> Any:
-        """Run one statement, with %s for parameters."""
 
 
 LOCK_TIMEOUT: Final = 10
@@ -53,21 +41,6 @@ _TEXT = "pg_catalog.convert_from(%s::bytea, 'UTF8')"
 _TEXTS = "ARRAY(SELECT pg_catalog.convert_from(text, 'UTF8') FROM pg_catalog.unnest(%s::bytea[]) AS text)"
 _LOG_ONE = f"SELECT {{schema}}.publish({_TEXT}, %s::uuid, {_TEXT}, {_TEXT})"
 _LOG_MANY = f"SELECT {{schema}}.publish_many({_TEXTS}, %s::uuid[], {_TEXTS}::json[], {_TEXTS})"
-
-
-class _Call(NamedTuple):
-    statement: str
-    params: tuple[Any, ...]
-
-    def run(self, connection: psycopg.Connection[Any], start: str = "SELECT ") -> psycopg.Cursor[tuple[Any, ...]]:
-        """Execute the call on a psycopg connection. A caller's connection may have a cursor of any kind in use."""
-        return execute(connection, _for_psycopg(self.statement, start), self.params)
-
-
-@cache
-def _for_psycopg(statement: str, start: str) -> bytes:
-    # Binary: otherwise psycopg escapes bytes as a literal, which is another text without standard_conforming_strings.
-    return statement.replace("%s::bytea", "%b::bytea").replace("SELECT ", start, 1).encode()
 
 
 class _OwnConnection:
@@ -99,7 +72,7 @@ class _OwnConnection:
             return False
         return self.is_idle and not self._notices
 
-    def execute(self, call: _Call) -> None:
+    def execute(self, call: Call) -> None:
         """Run a call in a transaction that may write and that does not wait for a lock without end."""
         try:
             if self._is_read_only:
@@ -145,17 +118,17 @@ class Publisher:
 
     def send(self, texts: Sequence[str], executor: Any) -> None:
         """Send the texts in one statement. Block for a round trip. Raise psycopg's errors."""
-        call = self._logged(texts) if self._schema else _Call(_NOTIFY, (self._channel, _encoded(texts)))
+        call = self._logged(texts) if self._schema else Call(_NOTIFY, (self._channel, _encoded(texts)))
         if executor is None:
             self._send_by_own_connection(call)
         else:
-            _run(call, executor)
+            run(call, executor)
 
     def fetch(self, executor: Any, statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Execute a statement in the executor's transaction, if it has one, and return the rows. Block for a round
         trip. Raise psycopg's errors."""
         rows: list[Any] = []
-        _run(_Call(statement, tuple(params)), executor, rows.extend)
+        run(Call(statement, tuple(params)), executor, rows.extend)
         return rows
 
     def close(self, timeout: float) -> None:
@@ -177,16 +150,16 @@ class Publisher:
         for connection in list(self._opened):
             abandon(connection)
 
-    def _logged(self, texts: Sequence[str]) -> _Call:
+    def _logged(self, texts: Sequence[str]) -> Call:
         """Return the call that puts texts into the log: see `compose_logged`. For one event there is a cheaper one."""
         channels, tenants, types, payloads = zip(*(text.split("\n", 3) for text in texts), strict=True)
         if len(texts) == 1:
             params = (channels[0].encode(), tenants[0], payloads[0].encode(), types[0].encode())
-            return _Call(_LOG_ONE.format(schema=self._schema), params)
+            return Call(_LOG_ONE.format(schema=self._schema), params)
         fields = (_encoded(channels), list(tenants), _encoded(payloads), _encoded(types))
-        return _Call(_LOG_MANY.format(schema=self._schema), fields)
+        return Call(_LOG_MANY.format(schema=self._schema), fields)
 
-    def _send_by_own_connection(self, call: _Call) -> None:
+    def _send_by_own_connection(self, call: Call) -> None:
         arrived = time.monotonic()
         is_nested = self._turn._is_owned()  # type: ignore[attr-defined]  # as `threading.Condition` asks
         try:
@@ -209,7 +182,7 @@ class Publisher:
         except RuntimeError:
             pass  # this thread has released it already, as usual
 
-    def _send_in_turn(self, call: _Call, arrived: float) -> None:
+    def _send_in_turn(self, call: Call, arrived: float) -> None:
         own = self._take_out(arrived)
         try:
             own.execute(call)
@@ -267,32 +240,3 @@ _abandoned: list[psycopg.Connection[Any]] = []
 
 def _encoded(texts: Iterable[str]) -> list[bytes]:
     return [text.encode() for text in texts]
-
-
-def _nothing(rows: Iterable[Any]) -> None:
-    pass
-
-
-def _run(call: _Call, executor: Any, take: Callable[[Any], object] = _nothing) -> None:
-    """Execute a call through the application's executor. Pass the result to `take` before the connection goes back."""
-    connection = getattr(executor, "connection", executor)  # of a cursor or a transaction block
-    if isinstance(connection, psycopg.Connection):
-        take(call.run(connection))
-    elif hasattr(executor, "execute"):
-        take(_execute(executor, call))
-    elif callable(connection):  # of a pool
-        with connection() as borrowed:
-            _run(call, borrowed, take)
-    else:
-        raise TypeError(
-            f"an executor is a psycopg connection, cursor, pool or transaction, not {type(executor).__name__}"
-        )
-
-
-def _execute(executor: Executor, call: _Call) -> Any:
-    result = executor.execute(call.statement, call.params)
-    if inspect.isawaitable(result):
-        if inspect.iscoroutine(result):
-            result.close()
-        raise TypeError("an executor has to be synchronous, but the result of this one has to be awaited")
-    return result

@@ -199,14 +199,14 @@ def test_the_largest_payload_passes_and_one_byte_more_is_refused(hub: PostgresHu
 
 def test_something_that_can_not_execute_is_refused(hub: PostgresHub) -> None:
     with pytest.raises(TypeError, match="not int"):
-        hub.publish("orders", TENANT, 1, executor=42)
+        hub.publish("orders", TENANT, 1, executor=42)  # type: ignore[arg-type]
 
 
 def test_an_asynchronous_connection_is_refused(hub: PostgresHub, fresh_database_url: str) -> None:
     async def attempt() -> None:
         async with await psycopg.AsyncConnection.connect(fresh_database_url) as connection:
             with pytest.raises(TypeError, match="synchronous"):
-                hub.publish("orders", TENANT, 1, executor=connection)
+                hub.publish("orders", TENANT, 1, executor=connection)  # type: ignore[arg-type]
 
     # In a thread of its own: the browser tests' driver has a loop running in this one.
     with ThreadPoolExecutor() as threads:

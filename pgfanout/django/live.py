@@ -11,8 +11,9 @@ from django.db import connections
 from django.http import HttpRequest, HttpResponse
 
 from ..backends.memory import MemoryHub
-from ..backends.postgres import Executor, PostgresHub
+from ..backends.postgres import PostgresHub
 from ..errors import HubConfigurationError
+from ..executor import Executor
 from ..hub import NotifyHub
 from ..settings import Settings
 from ..streams import StreamEndpoint, state

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import HubClosedError, HubTimeoutError, PgFanoutError
+from ..executor import Executor
 from ..hub import core_of
 from .endpoint import StreamEndpoint
 
@@ -35,7 +36,7 @@ def health(endpoint: StreamEndpoint, timeout: float = 0.0) -> dict[str, Any]:
     }
 
 
-def cursor(endpoint: StreamEndpoint, executor: Any = None) -> str:
+def cursor(endpoint: StreamEndpoint, executor: Executor | None = None) -> str:
     """Return the cursor for a page, as `NotifyHub.cursor` does, or "" where it has none.
 
     It has none without history and while the hub isn't listening: the page then has to load its state when its stream

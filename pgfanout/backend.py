@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import envelope
@@ -11,8 +11,10 @@ from .attempt import Listener
 from .delivery.dispatcher import Dispatcher
 from .delivery.intake import LogIntake, TextIntake
 from .delivery.log import LogSession, LogStore
+from .event import Event
 from .executor import Executor
 from .lifecycle import Lifecycle
+from .topic import Topic
 
 __all__ = ["Backend", "Sink"]
 
@@ -86,6 +88,9 @@ class Backend(ABC):
     Making one opens nothing and starts nothing. Healing, gaps, replay and counters are the hub's.
     """
 
+    captures: tuple[Callable[[Sequence[str]], object], ...] = ()
+    """What `pgfanout.testing` has called with the texts that were sent."""
+
     @property
     def log(self) -> LogStore | None:
         """Where events can be read again, if the backend keeps them."""
@@ -102,6 +107,15 @@ class Backend(ABC):
     def compose(self, *event: Any) -> str:
         """The text to send for the arguments of a publish. Raises `InvalidEventError`, `PayloadTooLargeError`."""
         return envelope.compose(*event)
+
+    def decompose(self, text: str) -> tuple[Topic, Event]:
+        """The topic and the event of a text that `compose` has made."""
+        return envelope.decode(text)
+
+    def sent(self, texts: Sequence[str]) -> None:
+        """Call this when texts were sent: after the commit, if the backend can see it."""
+        for capture in self.captures:
+            capture(texts)
 
     def read_cursor(self, executor: Executor) -> str:
         """Where the log ends, as the executor's transaction sees it."""

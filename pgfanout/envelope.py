@@ -26,6 +26,7 @@ __all__ = [
     "compose",
     "compose_logged",
     "decode",
+    "decompose_logged",
     "encode",
     "new_id",
     "payload_json",
@@ -82,6 +83,12 @@ def compose_logged(limit: int, channel: str, tenant_id: str | uuid.UUID, payload
     if len(event.payload) > limit:
         raise PayloadTooLargeError(len(event.payload), limit)
     return "\n".join((channel, topic.tenant, type, event.payload.decode()))
+
+
+def decompose_logged(text: str) -> tuple[Topic, Event]:
+    """Return the topic and the event of a text that `compose_logged` has made."""
+    channel, tenant, type, payload = text.split("\n", 3)
+    return Topic(channel, tenant), Event(channel, payload.encode(), type)
 
 
 def decode(text: str) -> tuple[Topic, Event]:

@@ -92,6 +92,7 @@ ORDER = [
     "streams",
     "streams.state",
     "settings",
+    "testing",
     "flask",
     "django.database",
     "django.response",

@@ -36,6 +36,7 @@ class _MemoryBackend(Backend):
             identify(executor)
         if self._listener is not None:
             self._listener.hear(texts)
+        self.sent(texts)
 
 
 class _Listener:

@@ -8,7 +8,9 @@ from typing import Any
 
 from ... import envelope
 from ...backend import Backend, Sink
+from ...event import Event
 from ...executor import Executor
+from ...topic import Topic
 from .conninfo import Parameters
 from .history import History
 from .history.store import HistoryStore
@@ -57,9 +59,14 @@ class PostgresBackend(Backend):
             return envelope.compose(*event)
         return envelope.compose_logged(self._history.max_payload, *event)
 
+    def decompose(self, text: str) -> tuple[Topic, Event]:
+        """See `Backend`."""
+        return envelope.decompose_logged(text) if self._history else envelope.decode(text)
+
     def send(self, texts: Sequence[str], executor: Executor | None) -> None:
         """See `Backend`. Blocks for a round trip, raises the executor's errors."""
         self.publisher.send(texts, self._executor if executor is None else executor)
+        self.sent(texts)
 
     def read_cursor(self, executor: Executor) -> str:
         """See `Backend`. Blocks for a round trip, raises the executor's errors."""

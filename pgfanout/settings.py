@@ -98,23 +98,30 @@ class Settings:
             detach=values["DETACH"],
         )
 
+    def history(self) -> History:
+        """Return the history's settings, whether `HISTORY` is set or not. Raise `ValueError` for impossible ones."""
+        return _history(self.values)
+
     def changed_for_hub(self) -> list[str]:
         """Return the names of the settings that concern the hub alone and are not the default."""
         return [self._name_of(name) for name, default in _HUB_DEFAULTS.items() if self.values[name] != default]
 
 
 def _postgres_hub(values: Mapping[str, Any], url: str) -> NotifyHub:
-    of_history = {field.name: values[f"HISTORY_{field.name.upper()}"] for field in fields(History)}
     return PostgresHub(
         url,
         buffer_size=values["BUFFER_SIZE"],
         buffer_bytes=values["BUFFER_BYTES"],
         postgres_channel=values["POSTGRES_CHANNEL"],
-        history=History(**of_history) if values["HISTORY"] else None,
+        history=_history(values) if values["HISTORY"] else None,
         heartbeat=values["HEARTBEAT"],
         heartbeat_timeout=values["HEARTBEAT_TIMEOUT"],
         max_reconnect_delay=values["MAX_RECONNECT_DELAY"],
     )
+
+
+def _history(values: Mapping[str, Any]) -> History:
+    return History(**{field.name: values[f"HISTORY_{field.name.upper()}"] for field in fields(History)})
 
 
 def _memory_hub(values: Mapping[str, Any], url: str) -> NotifyHub:

@@ -100,6 +100,7 @@ ORDER = [
     "django.views",
     "django.checks",
     "django.apps",
+    "django.operations",
     "django",
     "gunicorn",
     "cli",

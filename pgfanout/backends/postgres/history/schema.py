@@ -144,6 +144,10 @@ class Schema:
             grants="".join(f"    {grant};\n" for grant in grants),
         )
 
+    def drop_script(self) -> str:
+        """Return the SQL that removes the schema with its events, and all triggers of tables that publish into it."""
+        return f"DROP SCHEMA IF EXISTS {self.name} CASCADE;\n"
+
     def install(
         self,
         connection: psycopg.Connection[Any],

@@ -156,8 +156,5 @@ def _connection(hub: NotifyHub) -> Executor | None:
     """Return Django's connection if events of this hub can go through it."""
     if not isinstance(hub, (PostgresHub, MemoryHub)):
         return None
-    connection = connections[alias()]
-    if isinstance(hub, PostgresHub):
-        connection.ensure_connection()
-    executor: Executor = connection
-    return executor
+    connection: Executor = connections[alias()]
+    return connection

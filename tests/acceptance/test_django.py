@@ -77,7 +77,7 @@ def test_streams_leave_their_threads_behind_the_usual_middlewares_and_gzip(site:
 def test_events_come_with_the_commit_of_the_request(site: GunicornServer) -> None:
     with EventSource(f"{site.url}/events") as source:
         source.wait_for(lambda source: source.comments, LONG)
-        get(site, "/order?title=lost&fail=request")
+        get(site, "/order?title=lost&fail=1")
         get(site, "/order?title=tea")
         assert titles(source, "tea") == ["tea"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.core.handlers.asgi import ASGIRequest
-from django.db import DatabaseError, connection, connections, transaction
+from django.db import DatabaseError, InternalError, connection, connections, transaction
 from django.test import RequestFactory, TestCase, override_settings
 
 from pgfanout import HubConfigurationError, MemoryHub, PostgresHub, Subscription
@@ -82,7 +82,6 @@ class TestPublish:
         try:
             with transaction.atomic():
                 publish("orders", TENANT, "lost")
-                other.ensure_connection()
                 publish("orders", TENANT, "kept", executor=other)
                 transaction.set_rollback(True)
         finally:
@@ -93,7 +92,7 @@ class TestPublish:
         with transaction.atomic():
             with pytest.raises(DatabaseError), connection.cursor() as statement:
                 statement.execute("SELECT no_such_column")
-            with pytest.raises(Exception, match="(?i)transaction"):
+            with pytest.raises(InternalError):
                 publish("orders", TENANT, 1)
             transaction.set_rollback(True)
         assert payloads(orders) == []
@@ -134,7 +133,7 @@ class TestHub:
             hub = get_hub()
             assert isinstance(hub, MemoryHub)
             with hub.subscribe("orders", TENANT) as subscription:
-                publish("orders", TENANT, 1, executor=None)
+                publish("orders", TENANT, 1)
                 assert subscription.get(timeout=20.0).json() == 1
         assert get_hub() is not hub
         assert hub.closed
@@ -159,7 +158,6 @@ class TestTestCase(TestCase):
         with get_hub().subscribe("orders", TENANT) as subscription:
             publish("orders", TENANT, 1)
             other = connections.create_connection("default")
-            other.ensure_connection()
             publish("orders", TENANT, 2, executor=other)
             other.close()
             assert subscription.get(timeout=20.0).json() == 2

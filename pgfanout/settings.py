@@ -147,7 +147,8 @@ def _only(urls: dict[str, Any]) -> str:
     named = {name: url for name, url in urls.items() if url}
     for name, url in named.items():
         if not isinstance(url, str):
-            raise HubConfigurationError(f"{name} has to be text, not a {type(url).__name__}")
+            hint = ": write url.render_as_string(hide_password=False)" if hasattr(url, "render_as_string") else ""
+            raise HubConfigurationError(f"{name} has to be text, not a {type(url).__name__}{hint}")
     if len(set(named.values())) > 1:
         raise HubConfigurationError(f"{' and '.join(named)} are one setting and have different values: keep the first")
     return next(iter(named.values()), "")

@@ -51,6 +51,7 @@ ORDER = [
     "hub",
     "backends",
     "backends.memory",
+    "backends.postgres.url",
     "backends.postgres.conninfo",
     "backends.postgres.diagnosis",
     "backends.postgres.watchdog",

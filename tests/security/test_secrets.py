@@ -36,7 +36,8 @@ RIGHT = f"{MARK}r1ght"
 WRONG = f"{MARK}wr0ng"
 
 UNREADABLE = [
-    f"postgresql+psycopg://app:{WRONG}@localhost/shop",
+    f"postgresql+asyncpg://app:{WRONG}@localhost/shop",
+    f"postgresql+psycopg://app:{WRONG}@localhost/shop?pool_size=5",
     f"https://app:{WRONG}@localhost/shop",
     f"app:{WRONG}@localhost/shop",
     f"postgresql://app:a@{WRONG}@localhost/shop",

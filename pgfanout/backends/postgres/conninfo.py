@@ -14,6 +14,7 @@ from psycopg.cursor import Cursor
 from psycopg.rows import tuple_row
 
 from ...errors import HubConfigurationError
+from . import url
 
 __all__ = ["Parameters", "connect", "execute", "is_read_only", "parse", "same_server", "script_transaction", "settle"]
 
@@ -86,17 +87,16 @@ class Parameters:
 def parse(conninfo: str) -> Parameters:
     """Return the parameters of a connection string or URL, with our defaults for those it does not set.
 
-    Raise `HubConfigurationError`, which does not show the string: it may contain a password.
+    A URL may be SQLAlchemy's (`postgresql+psycopg://`). Raise `HubConfigurationError`, which does not show the string:
+    it may contain a password.
     """
+    conninfo = url.for_libpq(conninfo)
     try:
         given = conninfo_to_dict(conninfo)
     except (psycopg.ProgrammingError, AttributeError, TypeError):  # the last two: it is no str
         given = None
     if given is None:  # raised outside the handler, whose error shows parts of the string
-        raise HubConfigurationError(
-            "the connection string has to look like postgresql://user@host/database (without '+' and a driver's name)"
-            " or host=... dbname=..."
-        )
+        raise HubConfigurationError(url.advice(conninfo))
     if "@" in str(given.get("host", "")):
         raise HubConfigurationError("the host in the connection URL has an '@': write '@' in a password as %40")
     if "://" in conninfo and "@" in str(given.get("dbname", "")):

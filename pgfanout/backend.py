@@ -11,6 +11,7 @@ from .attempt import Listener
 from .delivery.dispatcher import Dispatcher
 from .delivery.intake import LogIntake, TextIntake
 from .delivery.log import LogSession, LogStore
+from .envelope import JsonDefault
 from .event import Event
 from .executor import Executor
 from .lifecycle import Lifecycle
@@ -104,9 +105,9 @@ class Backend(ABC):
     def send(self, texts: Sequence[str], executor: Executor | None) -> None:
         """Send the texts, all or none, in their order; in the executor's transaction, if there is one."""
 
-    def compose(self, *event: Any) -> str:
+    def compose(self, *event: Any, json_default: JsonDefault | None = None) -> str:
         """The text to send for the arguments of a publish. Raises `InvalidEventError`, `PayloadTooLargeError`."""
-        return envelope.compose(*event)
+        return envelope.compose(*event, json_default=json_default)
 
     def decompose(self, text: str) -> tuple[Topic, Event]:
         """The topic and the event of a text that `compose` has made."""

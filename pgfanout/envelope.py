@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from json.decoder import scanstring  # type: ignore[attr-defined]
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from .errors import InvalidEventError, PayloadTooLargeError, PgFanoutError
 from .event import Event, check_type, checked_event, refuse_constant
@@ -21,6 +21,7 @@ from .topic import Topic
 
 __all__ = [
     "NOTIFY_LIMIT",
+    "JsonDefault",
     "MalformedEnvelopeError",
     "UnroutableEnvelopeError",
     "compose",
@@ -31,6 +32,9 @@ __all__ = [
     "new_id",
     "payload_json",
 ]
+
+JsonDefault: TypeAlias = Callable[[Any], Any]
+"""A function as `json.dumps` takes it for `default`: it returns something that JSON has, or raises `TypeError`."""
 
 NOTIFY_LIMIT: Final = 7999
 """Bytes of UTF-8 in a NOTIFY payload (https://www.postgresql.org/docs/current/sql-notify.html)."""
@@ -66,20 +70,35 @@ def encode(event: Event, tenant: str) -> str:
     return text
 
 
-def compose(channel: str, tenant_id: str | uuid.UUID, payload: object, type: str = "") -> str:
+def compose(
+    channel: str,
+    tenant_id: str | uuid.UUID,
+    payload: object,
+    type: str = "",
+    *,
+    json_default: JsonDefault | None = None,
+) -> str:
     """Return the NOTIFY text of a new event with its own id. Raise `InvalidEventError` or `PayloadTooLargeError`."""
     topic = Topic.of(channel, tenant_id)
-    return encode(Event(channel, payload_json(payload), type, new_id()), topic.tenant)
+    return encode(Event(channel, payload_json(payload, json_default), type, new_id()), topic.tenant)
 
 
-def compose_logged(limit: int, channel: str, tenant_id: str | uuid.UUID, payload: object, type: str = "") -> str:
+def compose_logged(
+    limit: int,
+    channel: str,
+    tenant_id: str | uuid.UUID,
+    payload: object,
+    type: str = "",
+    *,
+    json_default: JsonDefault | None = None,
+) -> str:
     """Return a new event for the log as text: channel, tenant, type and payload, with a line feed between them.
 
     Only the payload may contain line feeds. It may have at most `limit` bytes. The log assigns the event's id.
     Raise `InvalidEventError` or `PayloadTooLargeError`.
     """
     topic = Topic.of(channel, tenant_id)
-    event = Event(channel, payload_json(payload), type)
+    event = Event(channel, payload_json(payload, json_default), type)
     if len(event.payload) > limit:
         raise PayloadTooLargeError(len(event.payload), limit)
     return "\n".join((channel, topic.tenant, type, event.payload.decode()))
@@ -127,15 +146,16 @@ def decode(text: str) -> tuple[Topic, Event]:
     raise MalformedEnvelopeError(problem, topic or _beginning(text))
 
 
-def payload_json(payload: object) -> bytes:
+def payload_json(payload: object, json_default: JsonDefault | None = None) -> bytes:
     """Return a payload as JSON in UTF-8. `bytes` are returned as they are, since `Event` checks them.
 
-    Raise `InvalidEventError`.
+    `json_default` converts values that JSON does not have, as the `default` of `json.dumps`. Raise `InvalidEventError`.
     """
     if isinstance(payload, bytes):
         return payload
+    dumps = partial(json.dumps, payload, allow_nan=False, separators=(",", ":"), default=_converting(json_default))
     try:
-        text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = dumps(ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
         # These messages name a type or a rule, never the value.
         problem = str(error)
@@ -143,8 +163,26 @@ def payload_json(payload: object) -> bytes:
         try:
             return text.encode()
         except UnicodeEncodeError:  # a lone surrogate can only be written as an escape
-            return json.dumps(payload, allow_nan=False, separators=(",", ":")).encode()
+            return dumps().encode()
     raise InvalidEventError("payload", f"not serialisable as JSON: {problem}")
+
+
+def _converting(json_default: JsonDefault | None) -> JsonDefault:
+    """Return the function for `json.dumps`. Its errors name a type. The application's own errors may show a value."""
+
+    def convert(value: Any) -> Any:
+        name = type(value).__name__
+        if json_default is None:
+            raise TypeError(
+                f"{name} is not JSON serializable: convert it, or give the hub a json_default=... that does"
+            )
+        try:
+            return json_default(value)
+        except (TypeError, ValueError):
+            pass
+        raise TypeError(f"the hub's json_default does not convert {name}")
+
+    return convert
 
 
 def new_id() -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import json
 import logging
 import uuid
 import weakref
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import flask
@@ -58,7 +59,7 @@ class PgFanout:
         brought = hub or self._hub
         if brought is not None:
             _warn_of_ignored(settings)
-        own = brought or settings.new_hub()
+        own = brought or settings.new_hub(_json_default(app))
         app.extensions["pgfanout"] = settings.new_endpoint(own)
         app.jinja_env.globals["pgfanout_cursor"] = self.cursor
         self._apps = [weakref.ref(each) for each in {*self._living(), app}]
@@ -216,6 +217,23 @@ def _close_dropped(hub: NotifyHub) -> None:
     with contextlib.suppress(RuntimeError):  # no thread can start at the interpreter's end
         _thread.start_new_thread(close, ())
         closed.acquire(timeout=_DROP_TIME)
+
+
+def _json_default(app: flask.Flask) -> Callable[[Any], Any]:
+    """Return the `json_default` of the application's hub: values become what `app.json.dumps` makes of them.
+
+    It asks the application each time, since `app.json` may be replaced. It does not keep the application, which keeps
+    the hub.
+    """
+    app_of = weakref.ref(app)
+
+    def convert(value: Any) -> Any:
+        app = app_of()
+        if app is None:
+            raise TypeError("the application is gone")
+        return json.loads(app.json.dumps(value))
+
+    return convert
 
 
 def _warn_of_ignored(settings: Settings) -> None:

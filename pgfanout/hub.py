@@ -14,6 +14,7 @@ from .core import Core
 from .delivery.log import numbered
 from .delivery.subscription import Subscription
 from .delivery.tail import BUFFER_BYTES
+from .envelope import JsonDefault
 from .executor import Executor
 from .fork import renew_in_children
 from .stats import HubStats
@@ -48,12 +49,21 @@ class NotifyHub:
     """
 
     def __init__(
-        self, new_backend: Callable[[], Backend], *, buffer_size: int = 32, buffer_bytes: int = BUFFER_BYTES
+        self,
+        new_backend: Callable[[], Backend],
+        *,
+        buffer_size: int = 32,
+        buffer_bytes: int = BUFFER_BYTES,
+        json_default: JsonDefault | None = None,
     ) -> None:
-        """`new_backend` is called once in each process. Raise `ValueError` for a buffer that holds nothing."""
+        """`new_backend` is called once in each process. Raise `ValueError` for a buffer that holds nothing.
+
+        `json_default` converts values in payloads that JSON does not have, as the `default` of `json.dumps`.
+        """
         for name, value in (("buffer_size", buffer_size), ("buffer_bytes", buffer_bytes)):
             if value < 1:
                 raise ValueError(f"{name} has to be at least 1, not {value}")
+        self._json_default = json_default
         self._new_core = partial(Core, new_backend, buffer_size, buffer_bytes)
         self._core = self._new_core(self)
         _live[self] = None
@@ -165,7 +175,7 @@ class NotifyHub:
         """
         self._core.lifecycle.check_open()
         backend = self._core.backend
-        texts = [backend.compose(*event) for event in events]
+        texts = [backend.compose(*event, json_default=self._json_default) for event in events]
         if texts:
             backend.send(texts, executor)
 

@@ -7,11 +7,12 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from .backends.memory import MemoryHub
 from .backends.postgres import History, PostgresHub
 from .delivery.tail import BUFFER_BYTES
+from .envelope import JsonDefault
 from .errors import HubConfigurationError
 from .hub import NotifyHub
 from .streams import StreamEndpoint, StreamLimiter
@@ -67,7 +68,7 @@ class Settings:
             name: _checked(name_of(name), name, given.get(name, default)) for name, default in DEFAULTS.items()
         }
 
-    def new_hub(self) -> NotifyHub:
+    def new_hub(self, json_default: JsonDefault | None = None) -> NotifyHub:
         """Return a new hub for the URL. Its scheme selects the class. Connect to nothing.
 
         Raise `HubConfigurationError` if the URL is missing or unreadable, or no hub has its scheme, and `ValueError` if
@@ -80,7 +81,7 @@ class Settings:
                 f"{name} is not set: put the PostgreSQL server's URL (postgresql://user@host/database) there or in the"
                 " environment's PGFANOUT_URL. For tests and development, memory:// needs no server"
             )
-        return _maker(url, name)(self.values, url)
+        return _maker(url, name)(self.values, url, json_default)
 
     def new_endpoint(self, hub: NotifyHub) -> StreamEndpoint:
         """Return what opens the hub's streams, with limits of its own. Raise `ValueError` for impossible settings."""
@@ -107,7 +108,7 @@ class Settings:
         return [self._name_of(name) for name, default in _HUB_DEFAULTS.items() if self.values[name] != default]
 
 
-def _postgres_hub(values: Mapping[str, Any], url: str) -> NotifyHub:
+def _postgres_hub(values: Mapping[str, Any], url: str, json_default: JsonDefault | None) -> NotifyHub:
     return PostgresHub(
         url,
         buffer_size=values["BUFFER_SIZE"],
@@ -117,6 +118,7 @@ def _postgres_hub(values: Mapping[str, Any], url: str) -> NotifyHub:
         heartbeat=values["HEARTBEAT"],
         heartbeat_timeout=values["HEARTBEAT_TIMEOUT"],
         max_reconnect_delay=values["MAX_RECONNECT_DELAY"],
+        json_default=json_default,
     )
 
 
@@ -124,13 +126,15 @@ def _history(values: Mapping[str, Any]) -> History:
     return History(**{field.name: values[f"HISTORY_{field.name.upper()}"] for field in fields(History)})
 
 
-def _memory_hub(values: Mapping[str, Any], url: str) -> NotifyHub:
+def _memory_hub(values: Mapping[str, Any], url: str, json_default: JsonDefault | None) -> NotifyHub:
     if url.partition("://")[2]:
         raise HubConfigurationError("memory:// takes nothing after it: each application has a hub of its own")
-    return MemoryHub(buffer_size=values["BUFFER_SIZE"], buffer_bytes=values["BUFFER_BYTES"])
+    return MemoryHub(buffer_size=values["BUFFER_SIZE"], buffer_bytes=values["BUFFER_BYTES"], json_default=json_default)
 
 
-_HUBS: Final = {"postgresql": _postgres_hub, "postgres": _postgres_hub, "memory": _memory_hub}
+_Maker: TypeAlias = Callable[[Mapping[str, Any], str, JsonDefault | None], NotifyHub]
+
+_HUBS: Final[dict[str, _Maker]] = {"postgresql": _postgres_hub, "postgres": _postgres_hub, "memory": _memory_hub}
 """What makes a hub, for each scheme."""
 
 
@@ -154,7 +158,7 @@ def _only(urls: dict[str, Any]) -> str:
     return next(iter(named.values()), "")
 
 
-def _maker(url: str, name: str) -> Callable[[Mapping[str, Any], str], NotifyHub]:
+def _maker(url: str, name: str) -> _Maker:
     match = _SCHEME.match(url)
     if match is None:  # keys and values, as libpq takes them. Only PostgreSQL has that form.
         return _postgres_hub

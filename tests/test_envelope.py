@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 import traceback
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -346,6 +349,44 @@ def nest(depth: int) -> list[Any]:
     for _ in range(depth):
         inner = [inner]
     return inner
+
+
+@dataclass
+class Money:
+    amount: Decimal
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, Money):
+        return {"amount": value.amount}
+    if isinstance(value, (Decimal, datetime.date, uuid.UUID)):
+        return str(value)
+    raise TypeError(f"the secret is {value}")
+
+
+def test_values_that_json_does_not_have_are_converted() -> None:
+    payload = {"at": datetime.date(2026, 12, 1), "price": [Money(Decimal("1.10"))], "id": uuid.UUID(int=7)}
+    assert json.loads(payload_json(payload, plain)) == {
+        "at": "2026-12-01",
+        "price": [{"amount": "1.10"}],
+        "id": str(uuid.UUID(int=7)),
+    }
+    assert payload_json({"a": "\ud800", "b": Decimal(1)}, plain) == b'{"a":"\\ud800","b":"1"}'
+
+
+@pytest.mark.parametrize(
+    ("default", "problem"),
+    [
+        (None, r"Decimal is not JSON serializable: convert it, or give the hub a json_default=\.\.\."),
+        (lambda value: plain(str(value)), "the hub's json_default does not convert Decimal"),
+        (lambda value: value, "Circular reference"),
+    ],
+)
+def test_a_value_that_is_not_converted_is_named_by_its_type(default: Any, problem: str) -> None:
+    with pytest.raises(InvalidEventError, match=problem) as caught:
+        payload_json({"price": Decimal("2.50")}, default)
+    assert "2.50" not in str(caught.value)
+    assert caught.value.__context__ is None
 
 
 @pytest.mark.parametrize(

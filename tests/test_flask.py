@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import gc
 import json
 import threading
@@ -10,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any
 
 import flask
@@ -401,6 +404,53 @@ def test_a_stream_needs_a_request(app: flask.Flask, fanout: PgFanout) -> None:
 
 
 # Publishing.
+
+
+@dataclasses.dataclass
+class Price:
+    amount: Decimal
+
+
+ODD_VALUES = {
+    "at": datetime.datetime(2026, 12, 1, tzinfo=datetime.timezone.utc),
+    "day": datetime.date(2026, 12, 1),
+    "price": Price(Decimal("1.10")),
+    "id": TENANT,
+}
+
+
+class OwnProvider(flask.json.provider.JSONProvider):
+    """One without a `default`, as those that use a faster library."""
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        return json.dumps(obj, default=lambda value: ["own", str(value)])
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        return json.loads(s)
+
+
+def test_a_payload_is_what_jsonify_makes_of_it() -> None:
+    app = flask.Flask(__name__)
+    app.config["PGFANOUT_URL"] = "memory://"
+    fanout = PgFanout(app)
+    with fanout.hub as hub, app.test_request_context():
+        subscription = hub.subscribe("orders", TENANT)
+        for provider in (app.json, OwnProvider(app)):
+            app.json = provider
+            fanout.publish("orders", TENANT, ODD_VALUES)
+            hub.publish("orders", TENANT, ODD_VALUES)
+            expected = flask.jsonify(ODD_VALUES).get_json()
+            assert [subscription.get(PATIENCE).json() for _ in range(2)] == [expected, expected]
+        app.json = flask.json.provider.DefaultJSONProvider(app)
+        with pytest.raises(InvalidEventError, match="json_default does not convert object"):
+            fanout.publish("orders", TENANT, object())
+
+
+def test_a_hub_that_the_application_brings_converts_as_it_does_elsewhere() -> None:
+    with MemoryHub() as hub:
+        fanout = PgFanout(flask.Flask(__name__), hub=hub)
+        with pytest.raises(InvalidEventError, match="Decimal is not JSON serializable"):
+            fanout.publish("orders", TENANT, Decimal(1))
 
 
 class Executes:

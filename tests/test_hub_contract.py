@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -45,7 +46,7 @@ TENANT, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
 class MakeHub(Protocol):
     """Makes a hub that the fixture closes."""
 
-    def __call__(self, *, buffer_size: int = 32) -> NotifyHub: ...
+    def __call__(self, *, buffer_size: int = 32, json_default: Callable[[Any], Any] | None = None) -> NotifyHub: ...
 
 
 class Subscriber(Protocol):
@@ -74,8 +75,8 @@ def postgres(request: pytest.FixtureRequest) -> MakeHub:
     # A channel for each test, since what was sent to another one may still arrive.
     channel = f"contract_{uuid.uuid4().hex}"
 
-    def make(*, buffer_size: int = 32) -> NotifyHub:
-        return PostgresHub(url, buffer_size=buffer_size, postgres_channel=channel)
+    def make(**options: Any) -> NotifyHub:
+        return PostgresHub(url, postgres_channel=channel, **options)
 
     return make
 
@@ -84,10 +85,10 @@ def history(request: pytest.FixtureRequest, *, log_only: bool = True) -> MakeHub
     url: str = request.getfixturevalue("database_url")
     name = uuid.uuid4().hex
 
-    def make(*, buffer_size: int = 32) -> NotifyHub:
+    def make(**options: Any) -> NotifyHub:
         # Each test has a log of its own. A reader that is too slow is told to, since that is what is tested here.
         settings = History(schema=f"history_{name}", refill=False, max_payload=NOTIFY_LIMIT, log_only=log_only)
-        hub = PostgresHub(url, buffer_size=buffer_size, postgres_channel=f"contract_{name}", history=settings)
+        hub = PostgresHub(url, postgres_channel=f"contract_{name}", history=settings, **options)
         hub.install_history()
         return hub
 
@@ -117,8 +118,8 @@ def make_hub(request: pytest.FixtureRequest) -> Iterator[MakeHub]:
     made: list[NotifyHub] = []
     make_one: MakeHub = request.param(request)
 
-    def make(*, buffer_size: int = 32) -> NotifyHub:
-        hub = make_one(buffer_size=buffer_size)
+    def make(**options: Any) -> NotifyHub:
+        hub = make_one(**options)
         made.append(hub)
         return hub
 
@@ -343,6 +344,14 @@ def test_no_event_reaches_another_tenant_or_another_channel(hub: NotifyHub, subs
     assert payloads(other_tenant, 1) == payloads(other_channel, 1) == ["mine"]
     settle(hub)
     assert [rest(other_tenant), rest(other_channel)] == [[], []]
+
+
+def test_values_that_json_does_not_have_are_converted_by_the_hubs_own_function(make_hub: MakeHub) -> None:
+    hub = make_hub(json_default=str)
+    subscription = hub.subscribe("orders", TENANT)
+    hub.publish("orders", TENANT, {"tenant": TENANT})
+    hub.publish_many([("orders", TENANT, [Decimal("1.10")])])
+    assert payloads(subscription, 2) == [{"tenant": str(TENANT)}, ["1.10"]]
 
 
 # Refusals.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..backend import Backend, Sink
 from ..delivery.tail import BUFFER_BYTES
+from ..envelope import JsonDefault
 from ..executor import Executor, identify
 from ..hub import NotifyHub
 
@@ -19,8 +20,14 @@ class MemoryHub(NotifyHub):
     There are no transactions: `executor` is checked and not used, and an event is delivered at once.
     """
 
-    def __init__(self, *, buffer_size: int = 32, buffer_bytes: int = BUFFER_BYTES) -> None:
-        super().__init__(_MemoryBackend, buffer_size=buffer_size, buffer_bytes=buffer_bytes)
+    def __init__(
+        self,
+        *,
+        buffer_size: int = 32,
+        buffer_bytes: int = BUFFER_BYTES,
+        json_default: JsonDefault | None = None,
+    ) -> None:
+        super().__init__(_MemoryBackend, buffer_size=buffer_size, buffer_bytes=buffer_bytes, json_default=json_default)
 
 
 class _MemoryBackend(Backend):

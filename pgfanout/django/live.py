@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connections
 from django.http import HttpRequest, HttpResponse
 
@@ -43,7 +44,8 @@ class Current:
             if self._endpoint is not None and self._made_of == now:
                 return self._endpoint
             settings = Settings({**now[0], "URL": hub_url()}, setting_name)
-            before, self._endpoint = self._endpoint, settings.new_endpoint(settings.new_hub())
+            hub = settings.new_hub(DjangoJSONEncoder().default)
+            before, self._endpoint = self._endpoint, settings.new_endpoint(hub)
             self._made_of = now
             endpoint = self._endpoint
         if before is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ... import envelope
 from ...backend import Backend, Sink
+from ...envelope import JsonDefault
 from ...event import Event
 from ...executor import Executor
 from ...topic import Topic
@@ -53,11 +54,11 @@ class PostgresBackend(Backend):
         table = None if self._store is None else self._store.table
         return Listener(self._parameters, self._postgres_channel, sink, self._timing, self._outage, table=table)
 
-    def compose(self, *event: Any) -> str:
+    def compose(self, *event: Any, json_default: JsonDefault | None = None) -> str:
         """See `Backend`."""
         if self._history is None:
-            return envelope.compose(*event)
-        return envelope.compose_logged(self._history.max_payload, *event)
+            return envelope.compose(*event, json_default=json_default)
+        return envelope.compose_logged(self._history.max_payload, *event, json_default=json_default)
 
     def decompose(self, text: str) -> tuple[Topic, Event]:
         """See `Backend`."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from ...delivery.tail import BUFFER_BYTES
+from ...envelope import JsonDefault
 from ...errors import InvalidEventError
 from ...executor import Executor
 from ...hub import NotifyHub
@@ -36,6 +37,9 @@ class PostgresHub(NotifyHub):
     notifications arrive. So it finds a dead or deaf connection within the sum of the two. After a failure it
     reconnects at growing intervals, of at most `max_reconnect_delay` seconds.
 
+    `json_default` converts values in payloads that JSON does not have (dates, decimals), as the `default` of
+    `json.dumps`.
+
     Raise `HubConfigurationError` for a connection string that can't be read, and `InvalidEventError` for an impossible
     channel name.
     """
@@ -52,6 +56,7 @@ class PostgresHub(NotifyHub):
         heartbeat: float = 5.0,
         heartbeat_timeout: float = 5.0,
         max_reconnect_delay: float = 1.5,
+        json_default: JsonDefault | None = None,
     ) -> None:
         if not all(0 < seconds <= _DAY for seconds in (heartbeat, heartbeat_timeout, max_reconnect_delay)):
             raise ValueError("heartbeat, heartbeat_timeout and max_reconnect_delay are seconds: above 0, a day at most")
@@ -65,6 +70,7 @@ class PostgresHub(NotifyHub):
             partial(PostgresBackend, self._parameters, postgres_channel, executor, self._history, timing),
             buffer_size=buffer_size,
             buffer_bytes=buffer_bytes,
+            json_default=json_default,
         )
 
     def __repr__(self) -> str:

@@ -218,7 +218,7 @@ MISPLACED = [
     ["sql", "install", f"--url={URL}"],
     ["sql", "install", "--url", f"host=localhost password = '{SECRET} and more'"],
     ["sql", "install", "--max-age", URL],
-    ["sql", "install", "--apply", "--database-url", f"postgresql+psycopg://app:{SECRET}@localhost/shop"],
+    ["sql", "install", "--apply", "--database-url", f"postgresql+asyncpg://app:{SECRET}@localhost/shop"],
     ["sql", "install", "--apply", "--database-url", f"postgresql://app:a@{SECRET}@localhost/shop"],
     ["sql", "install", "--apply", "--database-url", f"host=localhost password='{SECRET}"],
     ["sql", "install", "--apply", "--database-url", f"{URL}?nonsense={SECRET}"],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,53 @@ def connection(board: GunicornServer, fresh_database_url: str) -> Iterator[psyco
     """Of somebody who changes the board's table without the application."""
     with psycopg.connect(fresh_database_url, autocommit=True) as connection:
         yield connection
+
+
+Insert = Callable[[str], object]
+MakeShop = Callable[[str, Mapping[str, str], Mapping[str, Path]], Serve]
+
+
+@pytest.fixture
+def make_shop(serve: Serve, tmp_path: Path, fresh_database_url: str) -> MakeShop:
+    """Lays out the shop of a document: its `shop.py`, templates (by the names that the document has for them) and
+    scripts. What it returns starts it, with settings as keywords."""
+
+    def make(document: str, templates: Mapping[str, str], scripts: Mapping[str, Path]) -> Serve:
+        for folder in ("static", "templates"):
+            (tmp_path / folder).mkdir()
+        for name, script in scripts.items():
+            (tmp_path / "static" / name).symlink_to(script)
+        for name, source in templates.items():
+            text = block(document, f"{{# templates/{source}.html #}}")
+            (tmp_path / "templates" / f"{name}.html").write_text(text)
+        with psycopg.connect(fresh_database_url) as connection:
+            connection.execute("CREATE TABLE orders (id serial, note text)")
+        code = block(document, "# shop.py\n") + block(document, "# shop.py, continued\n")
+
+        def start(**settings: Any) -> GunicornServer:
+            made = "app = flask.Flask(__name__)\n"
+            assert made in code
+            lines = "".join(f"app.config[{name!r}] = {value!r}\n" for name, value in settings.items())
+            (tmp_path / "shop.py").write_text(code.replace(made, made + lines))
+            return serve("shop:app", env={"PGFANOUT_URL": fresh_database_url}, pythonpath=[tmp_path])
+
+        return start
+
+    return make
+
+
+@pytest.fixture
+def insert(fresh_database_url: str) -> Iterator[Insert]:
+    """Adds an order to the shop and tells nobody."""
+    with psycopg.connect(fresh_database_url, autocommit=True) as connection:
+        yield lambda note: connection.execute("INSERT INTO orders (note) VALUES (%s)", [note])
+
+
+def post(url: str, **fields: str) -> None:
+    """Send a form, to a view that answers nothing."""
+    request = urllib.request.Request(url, urllib.parse.urlencode(fields).encode(), method="POST")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert answer.status == 204
 
 
 _CHROMIUM_FLAGS = (

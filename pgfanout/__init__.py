@@ -19,6 +19,7 @@ from .executor import Executor
 from .hub import NotifyHub
 from .stats import HubStats
 from .streams import StreamLimiter
+from .topic import TenantId
 
 __all__ = [
     "CLOSE_EVENT",
@@ -38,6 +39,7 @@ __all__ = [
     "PostgresHub",
     "StreamLimiter",
     "Subscription",
+    "TenantId",
     "TooManyOpenFilesError",
     "TooManyStreamsError",
     "TooManyStreamsForUserError",

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 
 from .errors import InvalidEventError, PayloadTooLargeError, PgFanoutError
 from .event import Event, check_type, checked_event, refuse_constant
-from .topic import Topic
+from .topic import TenantId, Topic
 
 __all__ = [
     "NOTIFY_LIMIT",
@@ -63,7 +63,7 @@ def encode(event: Event, tenant: str) -> str:
     kind = f',"type":{_text(event.type)}' if event.type else ""
     name = f',"id":{_text(event.id)}' if event.id else ""
     payload = event.payload.decode()
-    text = f'{{"channel":{_text(event.channel)},"tenant_id":"{tenant}","payload":{payload}{kind}{name}}}'
+    text = f'{{"channel":{_text(event.channel)},"tenant_id":{_text(tenant)},"payload":{payload}{kind}{name}}}'
     size = len(text) if text.isascii() else len(text.encode())
     if size > NOTIFY_LIMIT:
         raise PayloadTooLargeError(size, NOTIFY_LIMIT)
@@ -72,7 +72,7 @@ def encode(event: Event, tenant: str) -> str:
 
 def compose(
     channel: str,
-    tenant_id: str | uuid.UUID,
+    tenant_id: TenantId,
     payload: object,
     type: str = "",
     *,
@@ -86,7 +86,7 @@ def compose(
 def compose_logged(
     limit: int,
     channel: str,
-    tenant_id: str | uuid.UUID,
+    tenant_id: TenantId,
     payload: object,
     type: str = "",
     *,

@@ -6,9 +6,8 @@ import _thread
 import contextlib
 import json
 import logging
-import uuid
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import flask
@@ -18,6 +17,7 @@ from .hub import NotifyHub
 from .settings import Settings
 from .streams import StreamEndpoint, StreamLimiter
 from .streams.state import cursor, health
+from .topic import TenantId
 
 __all__ = ["PgFanout"]
 
@@ -79,20 +79,20 @@ class PgFanout:
     def stream(
         self,
         channels: str | Iterable[str],
-        tenant_id: str | uuid.UUID,
-        user_id: Hashable = None,
+        tenant_id: TenantId | Iterable[TenantId],
+        user_id: TenantId = None,
         *,
         detach: str | bool | None = None,
         data: str = "json",
         refresh_first: bool = False,
     ) -> flask.Response:
-        """Return a response that streams the events of one channel of a tenant, or of several.
+        """Return a response that streams the events of one channel or several, of one tenant or several.
 
-        Check first that the current user may see this tenant: the library can't know. With a `user_id`, the user may
-        have `PGFANOUT_MAX_STREAMS_PER_USER` streams. `detach` ("auto" or "never") overrides `PGFANOUT_DETACH` for this
-        response. The stream needs neither the request's context nor anything that is torn down with it. Functions
-        given to the response's `call_on_close` are called when the stream has ended. If it was detached, they are
-        called in a thread of the library.
+        Check first that the current user may see these tenants: the library can't know. With a `user_id`, which follows
+        a tenant's rule, the user may have `PGFANOUT_MAX_STREAMS_PER_USER` streams. `detach` ("auto" or "never")
+        overrides `PGFANOUT_DETACH` for this response. The stream needs neither the request's context nor anything that
+        is torn down with it. Functions given to the response's `call_on_close` are called when the stream has ended. If
+        it was detached, they are called in a thread of the library.
 
         With `data="text"` a payload that is a JSON string is sent as its text, line by line: an HTML fragment for htmx,
         say. Any other payload is sent as JSON. With `refresh_first` the stream starts with a refresh in any case, for
@@ -122,7 +122,7 @@ class PgFanout:
     def publish(
         self,
         channel: str,
-        tenant_id: str | uuid.UUID,
+        tenant_id: TenantId,
         payload: Any,
         *,
         type: str = "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -18,7 +17,7 @@ from .envelope import JsonDefault
 from .executor import Executor
 from .fork import renew_in_children
 from .stats import HubStats
-from .topic import topics
+from .topic import TenantId, topics
 
 __all__ = ["NotifyHub", "core_of", "live_hubs"]
 
@@ -106,12 +105,12 @@ class NotifyHub:
     def subscribe(
         self,
         channels: str | Iterable[str],
-        tenant_id: str | uuid.UUID,
+        tenant_id: TenantId | Iterable[TenantId],
         *,
         after: str | None = None,
         start_timeout: float = 10.0,
     ) -> Subscription:
-        """Subscribe to one channel of a tenant, or to several.
+        """Subscribe to one channel or several, of one tenant or several (see `TenantId`).
 
         Events that are committed after it returns are delivered, or a refresh stands for them. With history, `after` is
         a `cursor` or an event's id. The events since then come first. A refresh comes first if the log can't tell them,
@@ -152,7 +151,7 @@ class NotifyHub:
     def publish(
         self,
         channel: str,
-        tenant_id: str | uuid.UUID,
+        tenant_id: TenantId,
         payload: Any,
         *,
         type: str = "",

@@ -6,7 +6,6 @@ import json
 import queue
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, Protocol
@@ -14,10 +13,10 @@ from typing import Any, Final, NamedTuple, Protocol
 from .event import RESERVED_PREFIX
 from .hub import NotifyHub, core_of
 from .threads import start_thread
+from .topic import NO_TENANT
 
 __all__ = ["PublishedEvent", "StreamedEvent", "capture", "read_events"]
 
-_NO_TENANT: Final = str(uuid.UUID(int=0))
 _END_TIME: Final = 5.0
 
 
@@ -81,7 +80,7 @@ def capture(hub_or_fanout: NotifyHub | _HasHub) -> Iterator[list[PublishedEvent]
     def record(texts: Sequence[str]) -> None:
         for text in texts:
             (channel, tenant), event = backend.decompose(text)
-            tenant_id = None if tenant == _NO_TENANT else tenant
+            tenant_id = None if tenant == NO_TENANT else tenant
             events.append(PublishedEvent(channel, tenant_id, event.json(), event.type))
 
     with _changing:

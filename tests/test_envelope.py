@@ -29,7 +29,8 @@ from pgfanout.envelope import (
 from pgfanout.errors import InvalidEventError, PayloadTooLargeError
 from pgfanout.event import Event
 from pgfanout.streams.sse import refusal
-from pgfanout.topic import CHANNEL_LIMIT, Topic
+from pgfanout.topic import CHANNEL_LIMIT, TenantId, Topic
+from tests.support.tenants import tenants
 
 TENANT = "7d0e1c4a-1111-4222-8333-abcdefabcdef"
 SECRET = "s3cr3t-m4rk3r"
@@ -84,16 +85,21 @@ def test_an_empty_type_and_an_empty_id_are_left_out() -> None:
     assert list(json.loads(encode(Event("orders", b"{}"), TENANT))) == ["channel", "tenant_id", "payload"]
 
 
-@given(channels, st.uuids(), values, types, ids)
+@given(channels, tenants(), values, types, ids)
 @example("a\u2028b", uuid.UUID(TENANT), {"\u2028": "\U0001f600"}, "\u2029", "-_")
-def test_what_goes_in_comes_out(channel: str, tenant: uuid.UUID, value: Any, kind: str, name: str) -> None:
+@example("orders", 'a"b\\"', 1, "", "7")
+@example("orders", "\\u0041", 1, "order.created", "")
+@example("orders", "größe\u2028\U0001f600", 1, "", "7")
+def test_what_goes_in_comes_out(channel: str, tenant: TenantId, value: Any, kind: str, name: str) -> None:
     event = Event(channel, payload_json(value), kind, name)
+    expected = Topic.of(channel, tenant)
     try:
-        text = encode(event, str(tenant))
+        text = encode(event, expected.tenant)
     except PayloadTooLargeError:
         assume(False)
+    assert json.loads(text)["tenant_id"] == expected.tenant
     topic, decoded = decode(text)
-    assert (topic, decoded) == (Topic(channel, str(tenant)), event)
+    assert (topic, decoded) == (expected, event)
     assert decoded.json() == value
 
 
@@ -191,7 +197,9 @@ def test_null_is_neither_a_channel_nor_a_tenant(name: str) -> None:
         ("channel", {"channel": ""}),
         ("channel", {"channel": "x" * 64}),
         ("channel", {"channel": "a\nb"}),
-        ("tenant", {"tenant_id": "me"}),
+        ("tenant", {"tenant_id": ""}),
+        ("tenant", {"tenant_id": "x" * 64}),
+        ("tenant", {"tenant_id": "a\nb"}),
         ("type", {"type": "close"}),
         ("type", {"type": "refresh"}),
         ("type", {"type": "pgfanout.cursor"}),
@@ -422,7 +430,7 @@ def test_ids_differ_and_can_stand_in_an_event() -> None:
 NOT_TEXT: list[Any] = [7, None, [], {}]
 UNROUTABLE: list[dict[str, Any]] = [
     *({"channel": channel} for channel in ("", "x" * 64, "ü" * 32, "a\tb", *NOT_TEXT)),
-    *({"tenant_id": tenant} for tenant in ("", "me", "7d0e", *NOT_TEXT)),
+    *({"tenant_id": tenant} for tenant in ("", "x" * 64, "a\n", "\x7f", *NOT_TEXT)),
 ]
 
 

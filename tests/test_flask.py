@@ -616,7 +616,9 @@ def test_a_response_that_fails_on_its_way_out_leaves_its_place_to_the_next(fanou
         assert hub.stats().subscriptions == 1
 
 
-@pytest.mark.parametrize(("tenant", "words"), [("me", "'me' is not a UUID"), ("", "'' is not a UUID")])
+@pytest.mark.parametrize(
+    ("tenant", "words"), [("%0A", "without control characters, or None, not '\\n'"), ("", "text of 1 to 63 bytes")]
+)
 def test_a_wrong_tenant_is_the_applications_to_answer(app: flask.Flask, tenant: str, words: str) -> None:
     @app.errorhandler(InvalidEventError)
     def invalid(error: InvalidEventError) -> tuple[str, int]:

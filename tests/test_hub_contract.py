@@ -30,6 +30,7 @@ from pgfanout import (
     PayloadTooLargeError,
     PgFanoutError,
     PostgresHub,
+    TenantId,
 )
 from pgfanout.envelope import NOTIFY_LIMIT
 from pgfanout.hub import core_of
@@ -62,7 +63,12 @@ class Subscribe(Protocol):
     """Makes a subscriber that the fixture closes; one that doesn't `read` lets its events wait until it is asked."""
 
     def __call__(
-        self, hub: NotifyHub, channels: str | Iterable[str], tenant: str | uuid.UUID, *, reads: bool = True
+        self,
+        hub: NotifyHub,
+        channels: str | Iterable[str],
+        tenant: TenantId | Iterable[TenantId],
+        *,
+        reads: bool = True,
     ) -> Subscriber: ...
 
 
@@ -134,13 +140,13 @@ def hub(make_hub: MakeHub) -> NotifyHub:
 
 
 def subscription(
-    hub: NotifyHub, channels: str | Iterable[str], tenant: str | uuid.UUID, *, reads: bool = True
+    hub: NotifyHub, channels: str | Iterable[str], tenant: TenantId | Iterable[TenantId], *, reads: bool = True
 ) -> Subscriber:
     return hub.subscribe(channels, tenant)
 
 
 def detached_stream(
-    hub: NotifyHub, channels: str | Iterable[str], tenant: str | uuid.UUID, *, reads: bool = True
+    hub: NotifyHub, channels: str | Iterable[str], tenant: TenantId | Iterable[TenantId], *, reads: bool = True
 ) -> Subscriber:
     return DetachedSubscription(hub, channels, tenant, reads=reads)
 
@@ -154,7 +160,7 @@ def subscribe(request: pytest.FixtureRequest) -> Iterator[Subscribe]:
     make: Subscribe = request.param
 
     def subscribe(
-        hub: NotifyHub, channels: str | Iterable[str], tenant: str | uuid.UUID, *, reads: bool = True
+        hub: NotifyHub, channels: str | Iterable[str], tenant: TenantId | Iterable[TenantId], *, reads: bool = True
     ) -> Subscriber:
         subscriber = make(hub, channels, tenant, reads=reads)
         made.append(subscriber)
@@ -330,11 +336,32 @@ def test_a_channel_that_is_named_twice_delivers_once(hub: NotifyHub, subscribe: 
     assert payloads(subscription, 2) == [1, 2]
 
 
-def test_the_tenant_may_be_written_in_any_usual_form(hub: NotifyHub, subscribe: Subscribe) -> None:
-    subscription = subscribe(hub, "orders", TENANT)
-    for number, tenant in enumerate([str(TENANT).upper(), TENANT.hex, f"{{{TENANT}}}", TENANT.urn]):
-        hub.publish("orders", tenant, number)
-    assert payloads(subscription, 4) == [0, 1, 2, 3]
+SAME: list[list[TenantId]] = [
+    [TENANT, str(TENANT), str(TENANT).upper()],
+    [None, uuid.UUID(int=0)],
+]
+
+
+@pytest.mark.parametrize("same", SAME, ids=lambda same: ascii(same[0]))
+def test_a_tenant_is_a_uuid_a_number_a_text_or_none(hub: NotifyHub, subscribe: Subscribe, same: list[TenantId]) -> None:
+    subscriptions = [subscribe(hub, "orders", tenant) for tenant in same]
+    hub.publish_many([("orders", tenant, number) for number, tenant in enumerate(same)])
+    others = [tenant for other in SAME if other is not same for tenant in other]
+    hub.publish_many([("orders", tenant, "another's") for tenant in others])
+    for tenant in same:
+        hub.publish("orders", tenant, "one by one")
+    for subscription in subscriptions:
+        assert payloads(subscription, 2 * len(same)) == [*range(len(same)), *["one by one"] * len(same)]
+
+
+def test_several_tenants_are_followed_in_one_order(hub: NotifyHub, subscribe: Subscribe) -> None:
+    several = subscribe(hub, ["orders", "stock"], [TENANT, None])
+    topics = [(channel, tenant) for channel in ("orders", "stock") for tenant in (OTHER, TENANT, None)]
+    hub.publish_many([(*topic, number) for number, topic in enumerate(topics)])
+    followed = [number for number, (_, tenant) in enumerate(topics) if tenant != OTHER]
+    assert payloads(several, len(followed)) == followed
+    settle(hub)
+    assert rest(several) == []
 
 
 def test_no_event_reaches_another_tenant_or_another_channel(hub: NotifyHub, subscribe: Subscribe) -> None:
@@ -361,7 +388,9 @@ REFUSED: list[tuple[str, tuple[Any, ...], type[PgFanoutError]]] = [
     ("empty channel", ("", TENANT, 1), InvalidEventError),
     ("long channel", ("é" * 32, TENANT, 1), InvalidEventError),
     ("control character", ("a\x00", TENANT, 1), InvalidEventError),
-    ("tenant", ("orders", "me", 1), InvalidEventError),
+    ("tenant", ("orders", "a\n", 1), InvalidEventError),
+    ("tenant of another type", ("orders", 7.0, 1), InvalidEventError),
+    ("several tenants", ("orders", [TENANT, OTHER], 1), InvalidEventError),
     ("reserved type", ("orders", TENANT, 1, "close"), InvalidEventError),
     ("line in type", ("orders", TENANT, 1, "a\r"), InvalidEventError),
     ("not JSON", ("orders", TENANT, b"{"), InvalidEventError),
@@ -396,7 +425,9 @@ def test_the_largest_payload_arrives_and_one_byte_more_is_refused(hub: NotifyHub
     assert payloads(subscription, 1) == ["☃" + "x" * room]
 
 
-@pytest.mark.parametrize(("channels", "tenant"), [("", TENANT), ([], TENANT), ("orders", "me"), ("a\n", TENANT)])
+@pytest.mark.parametrize(
+    ("channels", "tenant"), [("", TENANT), ([], TENANT), ("orders", ""), ("a\n", TENANT), ("orders", [])]
+)
 def test_a_wrong_subscription_is_refused(hub: NotifyHub, channels: Any, tenant: Any) -> None:
     with pytest.raises(InvalidEventError):
         hub.subscribe(channels, tenant)
@@ -407,7 +438,7 @@ def test_a_wrong_subscription_is_refused(hub: NotifyHub, channels: Any, tenant: 
 
 UNROUTABLE: list[dict[str, Any]] = [
     *({"channel": channel} for channel in ("", "x" * 64, "ü" * 32, "a\tb", 7, None)),
-    *({"tenant_id": tenant} for tenant in ("", "me", 7, None)),
+    *({"tenant_id": tenant} for tenant in ("", "x" * 64, "a\n", 7, None)),
 ]
 # What follows the tenant in an envelope.
 BROKEN = [

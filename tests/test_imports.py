@@ -229,6 +229,7 @@ def test_the_public_names_are_the_documented_ones() -> None:
         "PostgresHub",
         "StreamLimiter",
         "Subscription",
+        "TenantId",
         "TooManyOpenFilesError",
         "TooManyStreamsError",
         "TooManyStreamsForUserError",

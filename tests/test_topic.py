@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import enum
+import re
+import unicodedata
 import uuid
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,73 +15,117 @@ from hypothesis import strategies as st
 
 from pgfanout import topic as module
 from pgfanout.errors import InvalidEventError
-from pgfanout.topic import CHANNEL_LIMIT, Topic, check_channel, topics
+from pgfanout.topic import CHANNEL_LIMIT, TENANT_LIMIT, TenantId, Topic, as_text, check_channel, topics
+from tests.support.tenants import tenants
 
 TEXT = "7d0e1c4a-1111-4222-8333-abcdefabcdef"
 TENANT = uuid.UUID(TEXT)
 HEX = TENANT.hex
 
 
-@pytest.mark.parametrize(
-    "tenant",
-    [TENANT, TEXT, TEXT.upper(), HEX, "{" + TEXT + "}", "{" + HEX + "}", "urn:uuid:" + TEXT, "urn:uuid:{" + TEXT + "}"],
-    ids=str,
-)
-def test_every_usual_form_of_a_uuid_is_the_same_tenant(tenant: str | uuid.UUID) -> None:
-    assert Topic.of("orders", tenant) == Topic("orders", TEXT)
+class Shop(str, enum.Enum):
+    ACME = "acme"
 
 
 @pytest.mark.parametrize(
-    "tenant",
+    ("tenant", "text"),
     [
-        "",
-        "orders",
-        TEXT[:-1],
-        TEXT + "0",
-        HEX[:-1] + "g",
-        TEXT + "\n",
-        "0x" + HEX[2:],
-        " " + HEX[2:] + " ",
-        HEX[0] + "_" + HEX[2:],
-        "+" + HEX[1:],
-        HEX[:-1] + "１",
-        "\ud800",
+        (TENANT, TEXT),
+        (TEXT, TEXT),
+        (TEXT.upper(), TEXT),
+        (TEXT.title(), TEXT),
+        (None, "00000000-0000-0000-0000-000000000000"),
+        (7, "7"),
+        ("7", "7"),
+        ("07", "07"),
+        (0, "0"),
+        (-7, "-7"),
+        (10**63 - 1, "9" * 63),
+        (-(10**62) + 1, "-" + "9" * 62),
+        ("acme", "acme"),
+        ("ACME", "ACME"),
+        (Shop.ACME, "acme"),
+        (" ", " "),
+        ('it\'s "a\\b" %s', 'it\'s "a\\b" %s'),
+        ("x" * 63, "x" * 63),
+        ("ß" * 31, "ß" * 31),
+        ("\u2028\U0001f600", "\u2028\U0001f600"),
     ],
     ids=ascii,
 )
-def test_a_text_that_is_no_uuid_is_refused_with_the_text(tenant: str) -> None:
+def test_a_tenant_has_one_text(tenant: TenantId, text: str) -> None:
+    found = Topic.of("orders", tenant).tenant
+    assert (type(found), found) == (str, text)
+
+
+@pytest.mark.parametrize(
+    "tenant",
+    [HEX, "{" + TEXT + "}", TENANT.urn, TEXT + "0", TEXT[:-1] + "G", HEX[:-1] + "１", TEXT.replace("-", "_")],
+    ids=ascii,
+)
+def test_a_text_that_is_nearly_a_uuid_is_text_like_any_other(tenant: str) -> None:
+    assert Topic.of("orders", tenant.upper()) == Topic("orders", tenant.upper())
+
+
+RULE = "it has to be a UUID, an int, text of 1 to 63 bytes of UTF-8 without control characters, or None"
+
+
+@pytest.mark.parametrize(
+    "tenant",
+    ["", "x" * 64, "ß" * 32, "a\x00b", "a\nb", TEXT + "\n", "\x1f", "\x7f", "\x80", "\x9f", "\ud800", "\udc80" * 3],
+    ids=ascii,
+)
+def test_a_text_that_breaks_the_rule_is_refused_with_text_and_rule(tenant: str) -> None:
     with pytest.raises(InvalidEventError) as caught:
         Topic.of("orders", tenant)
     assert caught.value.field == "tenant"
-    assert str(caught.value) == f"invalid tenant: {tenant!r} is not a UUID"
+    assert str(caught.value) == f"invalid tenant: {RULE}, not {tenant!r}"
 
 
-@pytest.mark.parametrize("tenant", [None, 42, TENANT.bytes], ids=["None", "int", "bytes"])
+@pytest.mark.parametrize(
+    "tenant",
+    [True, False, 7.0, float("nan"), Decimal(7), TENANT.bytes, bytearray(b"7"), object, ("a", "b"), [7]],
+    ids=repr,
+)
 def test_a_tenant_of_another_type_is_refused_with_its_type(tenant: Any) -> None:
-    with pytest.raises(InvalidEventError, match=f"a UUID is needed, not {type(tenant).__name__}$") as caught:
+    with pytest.raises(InvalidEventError) as caught:
         Topic.of("orders", tenant)
     assert caught.value.field == "tenant"
+    assert str(caught.value) == f"invalid tenant: {RULE}, not {type(tenant).__name__}"
 
 
-def test_a_long_text_that_is_no_uuid_is_shown_in_part() -> None:
+@pytest.mark.parametrize("tenant", [10**63, -(10**62), 10**5000], ids=lambda tenant: tenant.bit_length())
+def test_an_int_of_more_than_63_characters_is_refused(tenant: int) -> None:
+    with pytest.raises(InvalidEventError, match="not an int of so many digits"):
+        Topic.of("orders", tenant)
+
+
+def test_a_long_text_is_shown_in_part() -> None:
     with pytest.raises(InvalidEventError) as caught:
         Topic.of("orders", "x" * 100_000)
-    assert len(str(caught.value)) < 200
+    assert len(str(caught.value)) < 300
 
 
-@given(st.uuids(), st.uuids())
-def test_two_tenants_never_share_a_topic(one: uuid.UUID, other: uuid.UUID) -> None:
-    assert (Topic.of("orders", one.hex) == Topic.of("orders", str(other))) == (one == other)
+@given(tenants(), tenants())
+def test_two_tenants_share_a_topic_only_if_they_have_one_text(one: TenantId, other: TenantId) -> None:
+    def plain(tenant: TenantId) -> str:
+        text = str(uuid.UUID(int=0) if tenant is None else tenant)
+        return text.lower() if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text, re.I | re.A) else text
+
+    assert (Topic.of("orders", one) == Topic.of("orders", other)) == (plain(one) == plain(other))
+    assert Topic.of("orders", Topic.of("orders", one).tenant) == Topic.of("orders", one)
 
 
 @given(st.text())
-def test_a_text_is_a_tenant_in_canonical_form_or_refused(text: str) -> None:
+def test_a_text_that_is_taken_keeps_the_rule(text: str) -> None:
     try:
         tenant = Topic.of("orders", text).tenant
     except InvalidEventError as error:
         assert error.field == "tenant"
     else:
-        assert tenant == str(uuid.UUID(tenant))
+        assert 1 <= len(tenant.encode()) <= TENANT_LIMIT
+        assert not any(unicodedata.category(character) in ("Cc", "Cs") for character in tenant)
+        assert tenant in (text, text.lower())
 
 
 @pytest.mark.parametrize("channel", ["a", "orders", "x" * 63, "é" * 31, "Bestellungen für Öl", "a'b\"c", "\u2028", " "])
@@ -153,9 +201,46 @@ def test_one_wrong_channel_among_several_is_refused() -> None:
         topics(["orders", "a\tb"], TENANT)
 
 
-@pytest.mark.parametrize("tenant", [TEXT + "-" * 12, "urn:uuid:" + "-" * 7000 + TEXT, "x" * 7000], ids=len)
+@pytest.mark.parametrize("several", [["acme", 7, TENANT], ("acme", "7", TEXT), iter(["acme", 7, "acme", TEXT])])
+def test_several_tenants_are_each_channel_of_each_tenant(several: Any) -> None:
+    wanted = [Topic(channel, tenant) for tenant in ("acme", "7", TEXT) for channel in ("orders", "stock")]
+    assert topics(["orders", "stock"], several) == wanted
+
+
+def test_a_set_of_tenants_is_several() -> None:
+    assert set(topics("orders", {"acme", 7, None})) == {
+        Topic.of("orders", "acme"),
+        Topic.of("orders", 7),
+        Topic.of("orders", None),
+    }
+
+
+def test_a_text_is_one_tenant_and_not_its_characters() -> None:
+    assert topics("orders", "acme") == [Topic("orders", "acme")]
+
+
+@pytest.mark.parametrize("none", [[], (), set(), iter([])], ids=lambda none: type(none).__name__)
+def test_no_tenant_at_all_is_refused(none: Any) -> None:
+    with pytest.raises(InvalidEventError, match="invalid tenant: at least one is needed"):
+        topics("orders", none)
+
+
+@pytest.mark.parametrize("wrong", [b"acme", bytearray(b"acme"), ["acme", ""], ["acme", ["7"]], [True], 7.5])
+def test_one_wrong_tenant_among_several_is_refused(wrong: Any) -> None:
+    with pytest.raises(InvalidEventError, match="invalid tenant: it has to be"):
+        topics("orders", wrong)
+
+
+def test_another_id_follows_the_same_rule_and_is_named() -> None:
+    assert as_text(7, "user") == as_text("7", "user") == "7"
+    with pytest.raises(InvalidEventError, match="invalid user: it has to be") as caught:
+        as_text("", "user")
+    assert caught.value.field == "user"
+
+
+@pytest.mark.parametrize("tenant", [TEXT + "-" * 28, "x" * 7000], ids=len)
 def test_a_tenant_that_is_written_at_length_is_refused_and_not_kept(tenant: str) -> None:
-    kept = vars(module)["_tenant_from_text"].cache_info()
-    with pytest.raises(InvalidEventError, match="is not a UUID"):
+    kept = vars(module)["_as_text"].cache_info()
+    with pytest.raises(InvalidEventError, match="it has to be a UUID"):
         Topic.of("orders", tenant)
-    assert vars(module)["_tenant_from_text"].cache_info() == kept
+    assert vars(module)["_as_text"].cache_info() == kept

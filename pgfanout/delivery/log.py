@@ -147,7 +147,7 @@ class LogSession(Protocol):
         """The event with a number, if there is one."""
 
     def page(self, topics: Sequence[Topic], after: int, *, known: bool) -> Found | None:
-        """What came after a number, of topics of one tenant.
+        """What came after a number, of topics that may be of several tenants.
 
         None when that can't be told: part of it was pruned, or the number is not `known` and the log does not know it.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..topic import Topic
 from .log import Answer, always
@@ -30,10 +30,14 @@ class Question(NamedTuple):
 _Same = OrderedDict[tuple[int, bool], "list[Question]"]
 _Sets = OrderedDict[tuple[Topic, ...], _Same]
 
+_SEVERAL: Final = ""
+"""Stands for the tenant of a question about topics of several tenants."""
+
 
 class Questions:
     """A queue in which tenants take turns, and within a tenant its sets of topics.
 
+    Sets of topics of several tenants have one turn together, so no tenant pays for them more than for another tenant.
     A tenant with a thousand questions delays another tenant's question by one. Questions that have failed come when
     there are no others. A question that is no longer wanted is not taken. Such questions are removed when they may be
     half of the queue, so the queue has at most twice as many questions as there are readers.
@@ -82,7 +86,7 @@ class Questions:
         return same
 
     def _put(self, question: Question) -> None:
-        sets = self._tenants.setdefault(question.topics[0].tenant, OrderedDict())
+        sets = self._tenants.setdefault(_tenant_of(question), OrderedDict())
         waiting = sets.setdefault(question.topics, OrderedDict())
         waiting.setdefault((question.after, question.known), []).append(question)
         self._size += 1
@@ -102,3 +106,8 @@ class Questions:
             self._put(question)
         self._failed = deque(question for question in self._failed if question.wanted())
         self._sweep_at = max(_SWEPT_FROM, 2 * len(self))
+
+
+def _tenant_of(question: Question) -> str:
+    tenants = {topic.tenant for topic in question.topics}
+    return tenants.pop() if len(tenants) == 1 else _SEVERAL

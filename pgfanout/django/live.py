@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import uuid
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -18,6 +17,7 @@ from ..executor import Executor
 from ..hub import NotifyHub
 from ..settings import Settings
 from ..streams import StreamEndpoint, state
+from ..topic import TenantId
 from .database import alias, given_settings, hub_url, setting_name
 from .response import StreamResponse, whole_response
 
@@ -84,19 +84,20 @@ def close() -> None:
 def stream(
     request: HttpRequest,
     channels: str | Iterable[str],
-    tenant_id: str | uuid.UUID,
-    user_id: Hashable = None,
+    tenant_id: TenantId | Iterable[TenantId],
+    user_id: TenantId = None,
     *,
     detach: str | bool | None = None,
     data: str = "json",
     refresh_first: bool = False,
 ) -> StreamResponse | HttpResponse:
-    """Return a response that streams the events of one channel of a tenant, or of several.
+    """Return a response that streams the events of one channel or several, of one tenant or several.
 
-    Check first that the request's user may see this tenant: the library can't know. With a `user_id`, the user may have
-    `PGFANOUT["MAX_STREAMS_PER_USER"]` streams. `detach` ("auto" or "never") overrides `PGFANOUT["DETACH"]` for this
-    response. The stream holds no database connection of the request. Functions given to the response's `call_on_close`
-    are called when the stream has ended. If it was detached, they are called in a thread of the library.
+    Check first that the request's user may see these tenants: the library can't know. With a `user_id`, which follows a
+    tenant's rule, the user may have `PGFANOUT["MAX_STREAMS_PER_USER"]` streams. `detach` ("auto" or "never") overrides
+    `PGFANOUT["DETACH"]` for this response. The stream holds no database connection of the request. Functions given to
+    the response's `call_on_close` are called when the stream has ended. If it was detached, they are called in a thread
+    of the library.
 
     With `data="text"` a payload that is a JSON string is sent as its text, line by line: an HTML fragment for htmx,
     say. Any other payload is sent as JSON. With `refresh_first` the stream starts with a refresh in any case, for
@@ -120,7 +121,7 @@ def stream(
 
 def publish(
     channel: str,
-    tenant_id: str | uuid.UUID,
+    tenant_id: TenantId,
     payload: Any,
     *,
     type: str = "",

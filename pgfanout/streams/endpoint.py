@@ -7,8 +7,7 @@ import logging
 import math
 import random
 import socket
-import uuid
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -24,7 +23,7 @@ from ..errors import (
 )
 from ..hub import NotifyHub, core_of
 from ..rate_limit import RateLimit
-from ..topic import Topic, topics
+from ..topic import TenantId, Topic, as_text, topics
 from . import sse
 from .client import ClientSocket, server_socket
 from .descriptors import check_descriptors
@@ -135,19 +134,20 @@ class StreamEndpoint:
         self,
         environ: Mapping[str, Any],
         channels: str | Iterable[str],
-        tenant_id: str | uuid.UUID,
-        user_id: Hashable = None,
+        tenant_id: TenantId | Iterable[TenantId],
+        user_id: TenantId = None,
         *,
         detach: str | bool | None = None,
         data: str = "json",
         refresh_first: bool = False,
     ) -> Answer:
-        """Answer a request for the events of one channel of a tenant, or of several.
+        """Answer a request for the events of one channel or several, of one tenant or several.
 
-        Check before that this client may see this tenant. `detach` is "auto" or "never" for this answer. With None the
-        endpoint's own setting holds. With `data="text"` a payload that is a JSON string is sent as its text. With
-        `refresh_first` the stream starts with a refresh whether or not the client says where it was, and so replays
-        nothing: the refresh covers everything before it.
+        Check before that this client may see these tenants. A `user_id` follows a tenant's rule, so 7 and "7" are one
+        user. `detach` is "auto" or "never" for this answer. With None the endpoint's own setting holds. With
+        `data="text"` a payload that is a JSON string is sent as its text. With `refresh_first` the stream starts with a
+        refresh whether or not the client says where it was, and so replays nothing: the refresh covers everything
+        before it.
 
         Errors of the hub are not raised. If the hub has never listened, a stream that can be detached is detached, and
         begins with a refresh once the hub listens. Any other stream is refused in a way that makes browsers retry. A
@@ -161,8 +161,9 @@ class StreamEndpoint:
             return Answer("200 OK", list(sse.HEADERS), [])
         _warn_without_hooks(str(environ.get("SERVER_SOFTWARE", "")))
         wanted = topics(channels, tenant_id)
+        user = None if user_id is None else as_text(user_id, "user")
         try:
-            body, place = self._open(environ, wanted, user_id, mode, encoder, refresh_first)
+            body, place = self._open(environ, wanted, user, mode, encoder, refresh_first)
         except _REFUSALS as error:
             self._log_refusal(error)
             return self._refusal(environ, error)
@@ -172,7 +173,7 @@ class StreamEndpoint:
         self,
         environ: Mapping[str, Any],
         wanted: list[Topic],
-        user_id: Hashable,
+        user: str | None,
         mode: str,
         encoder: sse.Encoder,
         refresh_first: bool,
@@ -181,7 +182,7 @@ class StreamEndpoint:
         connection = server_socket(environ)
         if connection is not None:
             check_descriptors(connection.fileno(), self.limiter.open)
-        place = _with_room(lambda: self.limiter.acquire(user_id, detached=not reason))
+        place = _with_room(lambda: self.limiter.acquire(user, detached=not reason))
         try:
             self._check_hub(can_wait=not reason and connection is not None)
             client = ClientSocket(environ)
@@ -210,9 +211,8 @@ class StreamEndpoint:
             raise HubTimeoutError(f"the hub is not listening yet: {reason}")
 
     def _subscribe(self, request: _Request, reason: str) -> ThreadedStream:
-        channels, tenant = [topic.channel for topic in request.topics], request.topics[0].tenant
-        after = None if request.after is None else str(request.after)
-        subscription = self.hub.subscribe(channels, tenant, after=after, start_timeout=self.start_timeout)
+        self.hub.start(self.start_timeout)
+        subscription = core_of(self.hub).subscribe(request.topics, request.after)
         return self._stay(request, subscription, reason, resumed=request.resumed)
 
     def _stay(self, request: _Request, source: Source, reason: str, *, resumed: bool) -> ThreadedStream:

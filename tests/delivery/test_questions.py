@@ -43,6 +43,21 @@ def test_tenants_take_turns_and_within_one_its_topics_do() -> None:
     assert len(questions) == 0
 
 
+def test_topics_of_several_tenants_have_one_turn_whatever_their_number() -> None:
+    questions = Questions()
+    for after in range(3):
+        for tenants in ("ab", "bc", "acd"):
+            topics = tuple(Topic("orders", tenant) for tenant in tenants)
+            questions.add(Question(topics, after, nobody))
+        ask(questions, "a", after)
+        ask(questions, "b", after)
+    order = []
+    while group := questions.take():
+        order.append("".join(topic.tenant for topic in group[0].topics))
+    assert order[:9] == ["ab", "a", "b", "bc", "a", "b", "acd", "a", "b"]
+    assert order[9:] == ["ab", "bc", "acd"] * 2
+
+
 def test_those_who_ask_the_same_are_answered_together() -> None:
     questions = Questions()
     for after, known in ((1, False), (2, False), (1, False), (1, True)):

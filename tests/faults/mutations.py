@@ -40,8 +40,8 @@ MUTATIONS = (
         1,
         "a channel that is named twice is followed twice",
         "topic.py",
-        "list(dict.fromkeys(Topic.of(name, tenant_id) for name in names))",
-        "[Topic.of(name, tenant_id) for name in names]",
+        "list(dict.fromkeys(Topic.of(name, tenant) for tenant in tenants for name in names))",
+        "[Topic.of(name, tenant) for tenant in tenants for name in names]",
     ),
     Mutation(
         2,

@@ -80,6 +80,9 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         f'{{ "payload" : [1,\r\n"\u2028"]\r, "tenant_id":"{_TENANT.upper()}", "channel":"\\u006frders" }}'.encode(),
         f'{{"channel":"o","tenant_id":"{_TENANT}","payload":null,"type":null,"x":[{{}}],"id":"1","id":"2"}}'.encode(),
         b'{"id": [42, "x"]}\xfforder.created\xff\\u0037\xfforders',
+        b'1\xff\xff7\xfforders\xffacme \\"\\\\ gr\xc3\xb6\xc3\x9fe\\u2028',
+        b"1\xff\xff7\xfforders\xff7D0E1C4A-1111-4222-8333-ABCDEFABCDEF",
+        b"1\xff\xff7\xfforders\xffa\\u0085b",
         b"[1,\r2]\xffa\\u000ab\xff7\\u000d",
     ),
 }

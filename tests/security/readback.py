@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
+import unicodedata
 from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
@@ -21,6 +21,7 @@ from tests.support.sse import EventStreamParser, SentEvent
 __all__ = ["check_frame", "check_frames", "check_notification", "chop", "delivered_id"]
 
 _LINE_END = re.compile("\r\n|\n|\r")
+_UUID = re.compile("-".join(f"[0-9A-Fa-f]{{{size}}}" for size in (8, 4, 4, 4, 12)))
 _RESERVED = re.compile(r"close|refresh|pgfanout\..*", re.DOTALL)
 
 
@@ -80,7 +81,9 @@ def _check_reading(text: str, topic: Topic, event: Event) -> None:
         return
     assert payload == members["payload"], "the payload is not the one of the envelope"
     assert event.channel == topic.channel == members["channel"]
-    assert uuid.UUID(topic.tenant) == uuid.UUID(members["tenant_id"])
+    tenant = members["tenant_id"]
+    assert topic.tenant == (tenant.lower() if _UUID.fullmatch(tenant) else tenant)
+    assert 1 <= len(tenant.encode()) <= 63 and not any(unicodedata.category(each) == "Cc" for each in tenant)
     assert (event.type, event.id) == (members.get("type") or "", delivered_id(members.get("id") or ""))
 
 

@@ -5,35 +5,40 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 
-from pgfanout import REFRESH_EVENT, Event, Subscription
+from pgfanout import REFRESH_EVENT, Event, Subscription, TenantId
+from pgfanout.topic import is_uuid
 
 # Private members: that a queue is empty, without waiting.
 
-__all__ = ["CHANNELS", "SPELLINGS", "TENANTS", "check_received", "drain"]
+__all__ = ["CHANNELS", "SPELLINGS", "TENANTS", "check_received", "drain", "typed"]
 
+# Texts that are one after folding, trimming, normalising, parsing or unquoting.
 TENANTS = [
-    uuid.UUID(text)
-    for text in (
-        "00000000-0000-0000-0000-000000000000",
-        "00000000-0000-0000-0000-000000000001",
-        "10000000-0000-0000-0000-000000000000",
-        "abcdefab-cdef-4abc-8def-abcdefabcdef",
-        "abcdefab-cdef-4abc-8def-abcdefabcdee",
-        "efabcdef-abcd-4efa-8bcd-efabcdefabcd",
-    )
+    "00000000-0000-0000-0000-000000000000",
+    "00000000-0000-0000-0000-000000000001",
+    "abcdefab-cdef-4abc-8def-abcdefabcdef",
+    "abcdefab-cdef-4abc-8def-abcdefabcdee",
+    "abcdefabcdef4abc8defabcdefabcdef",
+    "{abcdefab-cdef-4abc-8def-abcdefabcdef}",
+    *("1", "01", "acme", "Acme", "acme ", "ácme", "a\u0301cme", "*", "%", '"acme"', "'acme'", "acme\\", "\\u0061cme"),
 ]
 
 # Names that are one after folding, trimming, normalising or gluing a tenant to them; and SQL's own characters.
 CHANNELS = ["orders", "Orders", "orders ", "órders", "o\u0301rders", f"orders:{TENANTS[1]}", "*", "%", '"orders"', "'"]
 
-SPELLINGS: list[Callable[[uuid.UUID], str | uuid.UUID]] = [
-    lambda tenant: tenant,
+
+def typed(tenant: str) -> TenantId:
+    """Return the object of another type that is the same tenant, if there is one."""
+    if is_uuid(tenant):
+        return uuid.UUID(tenant) if uuid.UUID(tenant).int else None
+    return int(tenant) if tenant == "1" else tenant
+
+
+SPELLINGS: list[Callable[[str], TenantId]] = [
     str,
-    lambda tenant: str(tenant).upper(),
-    lambda tenant: tenant.hex,
-    lambda tenant: f"{{{tenant}}}",
-    lambda tenant: tenant.urn,
-    lambda tenant: f"urn:uuid:{{{str(tenant).title()}}}",
+    typed,
+    lambda tenant: tenant.upper() if is_uuid(tenant) else tenant,
+    lambda tenant: uuid.UUID(tenant) if is_uuid(tenant) else typed(tenant),
 ]
 
 

@@ -328,7 +328,9 @@ def test_a_hub_that_is_closing_sends_its_clients_to_the_next_one(
     assert endpoint.limiter.open == 0
 
 
-@pytest.mark.parametrize(("channels", "tenant"), [("", TENANT), ([], TENANT), ("orders", "me")])
+@pytest.mark.parametrize(
+    ("channels", "tenant"), [("", TENANT), ([], TENANT), ("orders", ""), ("orders", []), ("orders", [TENANT, 7.5])]
+)
 def test_a_wrong_channel_or_tenant_is_the_callers_to_answer(
     endpoint: StreamEndpoint, channels: Any, tenant: Any
 ) -> None:

@@ -15,11 +15,10 @@ import struct
 import termios
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 
-from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, NotifyHub
+from pgfanout import CLOSE_EVENT, REFRESH_EVENT, Event, NotifyHub, TenantId
 from pgfanout.hub import core_of
 from pgfanout.streams.detached.connection import Connection
 from pgfanout.streams.detached.loop import Loop
@@ -210,7 +209,7 @@ class DetachedSubscription:
         self,
         hub: NotifyHub,
         channels: str | Iterable[str],
-        tenant_id: str | uuid.UUID,
+        tenant_id: TenantId | Iterable[TenantId],
         *,
         chunked: bool = True,
         reads: bool = True,

@@ -72,5 +72,6 @@ class HistoryStore:
         try:
             with self._watchdog.limit(self._timeout):
                 return conninfo.execute(connection, statement, params).fetchall()
-        except psycopg.ProgrammingError as error:  # no such table, no right to read it
+        # There is no such table, or no right to read it. Or the log is of a version whose tenants are UUIDs.
+        except (psycopg.ProgrammingError, psycopg.DataError) as error:
             raise UnreadableLogError(*error.args) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,7 +33,11 @@ SELECT version, postgres_channel, pruned_to, greatest(pruned_to, (SELECT max(num
 FROM {schema}.log
 """
 
-# In one statement, and so of one moment. For each channel the index has the events in their order.
+# The topics come as JSON objects that become rows of the log. So a tenant has the type of the column: text, or uuid in
+# a log of an earlier version. That holds for a statement that was prepared before an upgrade, too.
+_WANTED = "json_populate_recordset(NULL::{schema}.event, %s::json) AS wanted"
+
+# In one statement, and so of one moment. For each topic the index has the events in their order.
 _PAGE = """
 WITH ends AS (
     SELECT
@@ -42,9 +47,9 @@ WITH ends AS (
 ), found AS (
     SELECT *, count(*) OVER () AS available, sum(size) OVER (ORDER BY number) AS bytes
     FROM (
-        SELECT e.* FROM unnest(%s::text[]) AS wanted (channel) CROSS JOIN LATERAL (
+        SELECT e.* FROM {wanted} CROSS JOIN LATERAL (
             SELECT number, channel, type, size, payload FROM {schema}.event
-            WHERE tenant = %s AND channel = wanted.channel AND number > %s ORDER BY number LIMIT %s
+            WHERE tenant = wanted.tenant AND channel = wanted.channel AND number > %s ORDER BY number LIMIT %s
         ) AS e
         ORDER BY number LIMIT %s
     ) AS first
@@ -55,9 +60,9 @@ ORDER BY number
 """
 
 _MORE_THAN = """
-SELECT FROM unnest(%s::text[]) AS wanted (channel) CROSS JOIN LATERAL (
+SELECT FROM {wanted} CROSS JOIN LATERAL (
     SELECT FROM {schema}.event
-    WHERE tenant = %s AND channel = wanted.channel AND number > %s ORDER BY number LIMIT %s
+    WHERE tenant = wanted.tenant AND channel = wanted.channel AND number > %s ORDER BY number LIMIT %s
 ) AS e
 OFFSET %s LIMIT 1
 """
@@ -128,14 +133,13 @@ class LogTable:
         raise HubConfigurationError(problem)
 
     def page(self, topics: Sequence[Topic], after: int, *, known: bool) -> Found | None:
-        """The first part of what came after a number, of topics of one tenant.
+        """The first part of what came after a number, of topics that may be of several tenants.
 
         None when that is not known: part of it was pruned, or the number is not `known` and the log does not know it.
         """
         if not 0 <= after <= _LARGEST:
             return None
-        where = [topic.channel for topic in topics], topics[0].tenant, after
-        rows = self._rows_of_log(_PAGE, (after, after, *where, _PAGE_ROWS, _PAGE_ROWS, _PAGE_BYTES))
+        rows = self._rows_of_log(_PAGE, (after, after, _json(topics), after, _PAGE_ROWS, _PAGE_ROWS, _PAGE_BYTES))
         pruned_to, last, vouched, first = rows[0][:4]
         if not (pruned_to <= after <= last and (known or vouched)):
             return None
@@ -148,8 +152,8 @@ class LogTable:
 
     def is_too_much(self, topics: Sequence[Topic], after: int) -> bool:
         """Whether there are more events after a number than may be replayed. It looks at that many at most."""
-        where = [topic.channel for topic in topics], topics[0].tenant, after
-        return bool(self._rows(_MORE_THAN, (*where, self._history.max_replay + 1, self._history.max_replay)))
+        limit = self._history.max_replay
+        return bool(self._rows(_MORE_THAN, (_json(topics), after, limit + 1, limit)))
 
     def knows(self, number: int) -> bool:
         """Whether the log knows a number."""
@@ -184,7 +188,8 @@ class LogTable:
         return " ".join(filter(None, ["python -m pgfanout sql install", schema, options, "--apply"]))
 
     def _rows(self, statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        return self._query(statement.replace("{schema}", self._history.schema), params)
+        statement = statement.replace("{wanted}", _WANTED).replace("{schema}", self._history.schema)
+        return self._query(statement, params)
 
     def _rows_of_log(self, statement: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of a query that has one for the log's own row, at least."""
@@ -206,6 +211,10 @@ class _JsonBytes(Loader):
 def prepare(connection: psycopg.Connection[Any]) -> None:
     """Make a connection ready for the questions."""
     connection.adapters.register_loader("json", _JsonBytes)
+
+
+def _json(topics: Sequence[Topic]) -> str:
+    return json.dumps([topic._asdict() for topic in topics], ensure_ascii=False)
 
 
 def _found(row: tuple[Any, ...]) -> tuple[Topic, Event | None]:

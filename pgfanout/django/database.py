@@ -12,7 +12,7 @@ from django.db import connections
 
 from ..errors import HubConfigurationError
 
-__all__ = ["alias", "given_settings", "hub_url", "remember_name", "setting_name"]
+__all__ = ["alias", "given_settings", "hub_url", "remember_name", "setting_name", "url_of"]
 
 # What `psycopg.connect` takes besides libpq's parameters.
 _OF_THE_DRIVER: Final = ("autocommit", "context", "cursor_factory", "prepare_threshold", "row_factory")
@@ -55,12 +55,17 @@ def hub_url() -> str:
     a database of another name, that name replaces the URL's. Raise `HubConfigurationError`.
     """
     using = alias()
-    connection = connections[using]
     url = given_settings().get("URL")
-    name = connection.settings_dict["NAME"]
-    if url:
-        is_tested = _names_at_start.get(using, name) != name
-        return _with_database(str(url), str(name)) if is_tested else str(url)
+    if not url:
+        return url_of(using)
+    name = connections[using].settings_dict["NAME"]
+    is_tested = _names_at_start.get(using, name) != name
+    return _with_database(str(url), str(name)) if is_tested else str(url)
+
+
+def url_of(using: str) -> str:
+    """Return the connection string of an alias. Raise `HubConfigurationError` if that is not PostgreSQL's."""
+    connection = connections[using]
     if connection.vendor != "postgresql":
         raise HubConfigurationError(
             f"the database {using!r} is {connection.display_name}, and the hub needs PostgreSQL: name the alias of a"

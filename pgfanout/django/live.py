@@ -24,6 +24,10 @@ from .response import StreamResponse, whole_response
 __all__ = ["close", "current", "cursor", "get_hub", "publish", "publish_many", "stream"]
 
 
+_json_default = DjangoJSONEncoder().default
+"""Payloads may have what `JsonResponse` takes: dates, decimals, UUIDs, lazy translations."""
+
+
 class Current:
     """The endpoint of this process, made from the settings and made anew when these change.
 
@@ -130,7 +134,8 @@ def publish(
     """Send one event through Django's connection to the hub's database, or through another `executor`.
 
     In `atomic()` and with ATOMIC_REQUESTS the event is delivered when the transaction commits, and never if it or the
-    savepoint rolls back. Block for a round trip. Raise what `NotifyHub.publish` raises.
+    savepoint rolls back. The payload may have what Django's `JsonResponse` takes: dates, decimals, UUIDs. Block for a
+    round trip. Raise what `NotifyHub.publish` raises.
     """
     publish_many([(channel, tenant_id, payload, type)], executor=executor)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,8 +14,9 @@ from django.apps import apps
 from django.core.handlers.asgi import ASGIRequest
 from django.db import DatabaseError, InternalError, connection, connections, transaction
 from django.test import RequestFactory, TestCase, override_settings
+from django.utils.translation import gettext_lazy
 
-from pgfanout import HubConfigurationError, MemoryHub, PostgresHub, Subscription
+from pgfanout import HubConfigurationError, InvalidEventError, MemoryHub, PostgresHub, Subscription
 from pgfanout.django import close, cursor, get_hub, publish, publish_many, stream
 from tests.support.wait import eventually
 
@@ -76,6 +79,12 @@ class TestPublish:
                 transaction.set_rollback(True)
             publish("orders", TENANT, "after")
         assert payloads(orders) == ["before", "after"]
+
+    def test_payloads_are_what_djangos_json_takes(self, orders: Subscription) -> None:
+        publish("orders", TENANT, {"at": date(2026, 11, 30), "price": Decimal("1.50"), "title": gettext_lazy("tea")})
+        assert orders.get(timeout=20.0).json() == {"at": "2026-11-30", "price": "1.50", "title": "tea"}
+        with pytest.raises(InvalidEventError, match="object"):
+            publish("orders", TENANT, object())
 
     def test_another_executor_has_its_own_transaction(self, orders: Subscription) -> None:
         other = connections.create_connection("default")

@@ -12,9 +12,11 @@ from typing import Any
 
 import flask
 
+from .errors import HubConfigurationError
 from .executor import Executor
 from .hub import NotifyHub
 from .settings import Settings
+from .static import page_client
 from .streams import StreamEndpoint, StreamLimiter
 from .streams.state import cursor, health
 from .topic import TenantId
@@ -25,6 +27,9 @@ logger = logging.getLogger("pgfanout")
 
 _PREFIX = "PGFANOUT_"
 _DROP_TIME = 1.0
+
+_CLIENT_PATH = "/_pgfanout/pgfanout.js"
+_CLIENT_ENDPOINT = "_pgfanout_client"
 
 
 class PgFanout:
@@ -53,6 +58,8 @@ class PgFanout:
         `HubConfigurationError` if it is missing or unreadable, or a setting has the wrong type. With
         `PgFanout(hub=...)`, or a `hub` for this application, the hub's settings have no effect, and a warning is logged
         if one is set.
+
+        The application also serves the page's client, at `PGFANOUT_CLIENT_PATH`, unless that is empty.
         """
         settings = Settings(app.config.get_namespace(_PREFIX, lowercase=False))
         app.config.update({_PREFIX + name: value for name, value in settings.values.items()})
@@ -62,6 +69,8 @@ class PgFanout:
         own = brought or settings.new_hub(_json_default(app))
         app.extensions["pgfanout"] = settings.new_endpoint(own)
         app.jinja_env.globals["pgfanout_cursor"] = self.cursor
+        app.jinja_env.globals["pgfanout_client_url"] = self.client_url
+        _serve_client(app)
         self._apps = [weakref.ref(each) for each in {*self._living(), app}]
         if brought is None:
             weakref.finalize(app, _close_dropped, own).atexit = False
@@ -168,6 +177,15 @@ class PgFanout:
         for app in self._living() if current is None else [current]:
             _endpoint_of(app).hub.close(timeout)
 
+    def client_url(self) -> str:
+        """Return the URL of the page's client, which browsers may cache. Templates call `pgfanout_client_url()`.
+
+        Raise `RuntimeError` if `PGFANOUT_CLIENT_PATH` is empty.
+        """
+        if not self._app().config["PGFANOUT_CLIENT_PATH"]:
+            raise RuntimeError("PGFANOUT_CLIENT_PATH is empty, so this application does not serve the page's client")
+        return flask.url_for(_CLIENT_ENDPOINT, v=page_client().digest)
+
     @property
     def _endpoint(self) -> StreamEndpoint:
         return _endpoint_of(self._app())
@@ -242,3 +260,19 @@ def _warn_of_ignored(settings: Settings) -> None:
             "PgFanout was given a hub, so it ignores these settings: %s. Remove them, or set them on that hub",
             ", ".join(ignored),
         )
+
+
+def _serve_client(app: flask.Flask) -> None:
+    """Add the route of the page's client, once for all extensions of an application."""
+    path = app.config.setdefault("PGFANOUT_CLIENT_PATH", _CLIENT_PATH)
+    if path and not (isinstance(path, str) and path.startswith("/")):
+        raise HubConfigurationError(f"PGFANOUT_CLIENT_PATH has to be a path that begins with /, or empty, not {path!r}")
+    if path and _CLIENT_ENDPOINT not in app.view_functions:
+        app.add_url_rule(path, _CLIENT_ENDPOINT, _client)
+
+
+def _client() -> flask.Response:
+    client = page_client()
+    response = flask.Response(client.source, headers=client.headers(flask.request.args.get("v", "")))
+    response.make_conditional(flask.request)
+    return response

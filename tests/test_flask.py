@@ -24,6 +24,7 @@ from pgfanout.backends.postgres.backend import PostgresBackend
 from pgfanout.backends.postgres.listener import Timing
 from pgfanout.flask import PgFanout
 from pgfanout.hub import core_of
+from pgfanout.static import page_client
 from pgfanout.streams import StreamEndpoint, ThreadedStream
 
 from .support.hubs import replace_listening, replace_send
@@ -63,6 +64,7 @@ DEFAULTS = {
     "PGFANOUT_START_TIMEOUT": 5.0,
     "PGFANOUT_RETRY_AFTER": 5.0,
     "PGFANOUT_DETACH": "auto",
+    "PGFANOUT_CLIENT_PATH": "/_pgfanout/pgfanout.js",
 }
 
 
@@ -822,3 +824,83 @@ def test_an_application_needs_nothing_but_a_url(database_url: str) -> None:
         event = page.next_event()
         assert (event.type, json.loads(event.data)) == ("order.created", {"id": 42})
         assert event.last_event_id not in ("", "start")
+
+
+# The page's client.
+
+
+CLIENT = "/_pgfanout/pgfanout.js"
+
+
+def client_url(app: flask.Flask, **environ: Any) -> str:
+    with app.test_request_context(**environ):
+        return flask.render_template_string("{{ pgfanout_client_url() }}")
+
+
+def test_the_client_is_served_and_may_be_kept_at_the_templates_url(app: flask.Flask) -> None:
+    url = client_url(app)
+    assert url == f"{CLIENT}?v={page_client().digest}"
+    response = app.test_client().get(url)
+    assert (response.status_code, response.data) == (200, page_client().source)
+    assert response.headers["Cache-Control"] == "private, max-age=31536000, immutable"
+    assert response.headers["Content-Type"] == "text/javascript; charset=utf-8"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_the_client_without_its_digest_is_revalidated(app: flask.Flask) -> None:
+    client = app.test_client()
+    response = client.get(CLIENT)
+    assert response.headers["Cache-Control"] == "private, no-cache"
+    again = client.get(CLIENT, headers={"If-None-Match": response.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    assert again.headers["Cache-Control"] == "private, no-cache"
+    head = client.head(CLIENT)
+    assert (head.status_code, head.data, head.headers["ETag"]) == (200, b"", response.headers["ETag"])
+    assert head.content_length == len(page_client().source)
+    assert client.post(CLIENT).status_code == 405
+
+
+def test_the_client_s_url_has_the_prefix_of_the_application(app: flask.Flask) -> None:
+    prefix = {"SCRIPT_NAME": "/shop"}
+    assert client_url(app, environ_overrides=prefix) == f"/shop{CLIENT}?v={page_client().digest}"
+
+
+def test_the_client_can_be_served_elsewhere(hub: MemoryHub) -> None:
+    app = flask.Flask(__name__)
+    app.config["PGFANOUT_CLIENT_PATH"] = "/assets/live.js"
+    PgFanout(app, hub=hub)
+    assert app.test_client().get(client_url(app)).data == page_client().source
+    assert client_url(app).startswith("/assets/live.js?")
+    assert app.test_client().get(CLIENT).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["", None])
+def test_the_client_need_not_be_served(hub: MemoryHub, path: str | None) -> None:
+    app = flask.Flask(__name__)
+    app.config["PGFANOUT_CLIENT_PATH"] = path
+    PgFanout(app, hub=hub)
+    assert app.test_client().get(CLIENT).status_code == 404
+    with pytest.raises(RuntimeError, match="PGFANOUT_CLIENT_PATH is empty"):
+        client_url(app)
+
+
+@pytest.mark.parametrize("path", ["live.js", True])
+def test_a_client_path_that_is_none_is_refused(hub: MemoryHub, path: object) -> None:
+    app = flask.Flask(__name__)
+    app.config["PGFANOUT_CLIENT_PATH"] = path
+    with pytest.raises(HubConfigurationError, match="PGFANOUT_CLIENT_PATH has to be a path that begins with /"):
+        PgFanout(app, hub=hub)
+
+
+def test_each_application_of_a_factory_serves_the_client(hub: MemoryHub) -> None:
+    fanout = PgFanout(hub=hub)
+    for app in flask.Flask("one"), flask.Flask("other"):
+        fanout.init_app(app)
+        assert app.test_client().get(client_url(app)).data == page_client().source
+
+
+def test_two_extensions_of_one_application_serve_one_client(hub: MemoryHub) -> None:
+    app = flask.Flask(__name__)
+    PgFanout(app, hub=hub)
+    PgFanout(app, hub=hub)
+    assert app.test_client().get(client_url(app)).data == page_client().source

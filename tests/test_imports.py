@@ -94,6 +94,8 @@ ORDER = [
     "streams.state",
     "settings",
     "testing",
+    "static.client",
+    "static",
     "flask",
     "django.database",
     "django.response",

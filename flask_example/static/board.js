@@ -1,6 +1,6 @@
 // The order board: one Shop for each tenant on the page.
 
-import { Feed } from "./feed.js";
+import { Feed } from "../_pgfanout/pgfanout.js";
 
 const SHOWN = 6; // cards in a column; a number below them counts the rest
 const MOVE = { duration: 460, easing: "cubic-bezier(.2, .75, .2, 1)" };
@@ -15,6 +15,7 @@ const STATE = {
   refreshing: "Refreshing",
   refreshed: "Refreshed",
   reconnecting: "Reconnecting",
+  expired: "Signed out",
 };
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");

@@ -125,6 +125,22 @@ def test_the_board_keeps_up_in_each_browser(board: GunicornServer, tab: Tab, con
     shows(tab, f"{shop} .refreshes", "0 refreshes")
 
 
+WIDE_CARDS = """
+    [...document.querySelectorAll(".card button")].filter((button) =>
+        button.getBoundingClientRect().right > button.closest(".card").getBoundingClientRect().right).length
+"""
+
+
+@pytest.mark.parametrize("width", [1440, 1280, 1100, 700, 390])
+def test_no_button_runs_over_its_card(board: GunicornServer, page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(board.url)
+    expect(page.locator(".card").first).to_be_visible()
+    assert page.evaluate(WIDE_CARDS) == 0
+    page.evaluate("document.querySelectorAll('.number').forEach((number) => { number.textContent = '#123456'; })")
+    assert page.evaluate(WIDE_CARDS) == 0
+
+
 class TestWindows:
     """Two windows of the board, neither of which ever loads its orders again."""
 

@@ -7,7 +7,7 @@ import flask
 
 from pgfanout.flask import PgFanout
 
-from .names import ROOT, TENANT
+from .names import TENANT
 
 app = flask.Flask(__name__)
 app.config["PGFANOUT_URL"] = os.environ["DATABASE_URL"]
@@ -32,7 +32,7 @@ for (const name of new URLSearchParams(location.search).getAll("stream")) {
 """
 
 
-# The same with the example's Feed, and what it asks for.
+# The same with the library's Feed, and what it asks for.
 _FEED = """<!doctype html><title>feed</title>
 <script>
 window.asked = [];
@@ -47,7 +47,7 @@ window.EventSource = class extends EventSource {
 };
 </script>
 <script type="module">
-import { Feed } from "/feed.js";
+import { Feed } from "{{ pgfanout_client_url() }}";
 new Feed({
   url: "/events?channel=quiet&detach=auto",
   cursor: "{{ cursor }}",
@@ -64,11 +64,6 @@ new Feed({
 @app.get("/feed")
 def feed() -> str:
     return flask.render_template_string(_FEED, cursor=fanout.hub.cursor() or "")
-
-
-@app.get("/feed.js")
-def feed_script() -> flask.Response:
-    return flask.send_from_directory(ROOT / "flask_example" / "static", "feed.js")
 
 
 @app.get("/")

@@ -28,7 +28,7 @@ function update(change) { list.append(item(change.id)); }
 
 @app.get("/")
 def index() -> str:
-    return _PAGE % block("README.md", "<script>")
+    return _PAGE % block("README.md", '<script type="module">')
 
 
 @app.get("/orders")

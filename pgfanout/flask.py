@@ -6,12 +6,15 @@ import _thread
 import contextlib
 import json
 import logging
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import click
 import flask
 
+from . import cli
 from .errors import HubConfigurationError
 from .executor import Executor
 from .hub import NotifyHub
@@ -71,6 +74,7 @@ class PgFanout:
         app.jinja_env.globals["pgfanout_cursor"] = self.cursor
         app.jinja_env.globals["pgfanout_client_url"] = self.client_url
         _serve_client(app)
+        app.cli.add_command(_command(settings))
         self._apps = [weakref.ref(each) for each in {*self._living(), app}]
         if brought is None:
             weakref.finalize(app, _close_dropped, own).atexit = False
@@ -252,6 +256,18 @@ def _json_default(app: flask.Flask) -> Callable[[Any], Any]:
         return json.loads(app.json.dumps(value))
 
     return convert
+
+
+def _command(settings: Settings) -> click.Command:
+    """`flask pgfanout …`: the command line for an application."""
+
+    @click.command("pgfanout", context_settings={"ignore_unknown_options": True}, add_help_option=False)
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def command(arguments: tuple[str, ...]) -> None:
+        """Listen, publish, install the history."""
+        sys.exit(cli.main(arguments, settings=settings, prog="flask pgfanout"))
+
+    return command
 
 
 def _warn_of_ignored(settings: Settings) -> None:

@@ -68,6 +68,11 @@ class Settings:
             name: _checked(name_of(name), name, given.get(name, default)) for name, default in DEFAULTS.items()
         }
 
+    @property
+    def url(self) -> str:
+        """The hub's URL, or "". Raise `HubConfigurationError` if there are two."""
+        return url_of(self.values, self._name_of)
+
     def new_hub(self, json_default: JsonDefault | None = None) -> NotifyHub:
         """Return a new hub for the URL. Its scheme selects the class. Connect to nothing.
 
@@ -75,8 +80,7 @@ class Settings:
         a setting makes no sense. No message shows the URL.
         """
         name = self._name_of("URL")
-        url = url_of(self.values, self._name_of)
-        if not url:
+        if not (url := self.url):
             raise HubConfigurationError(
                 f"{name} is not set: put the PostgreSQL server's URL (postgresql://user@host/database) there or in the"
                 " environment's PGFANOUT_URL. For tests and development, memory:// needs no server"

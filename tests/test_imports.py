@@ -66,6 +66,7 @@ ORDER = [
     "backends.postgres.history.table",
     "backends.postgres.history.store",
     "backends.postgres.history.script",
+    "backends.postgres.history.status",
     "backends.postgres.history.trigger",
     "backends.postgres.listener",
     "backends.postgres.backend",
@@ -93,6 +94,11 @@ ORDER = [
     "streams",
     "streams.state",
     "settings",
+    "cli.parser",
+    "cli.events",
+    "cli.sql",
+    "cli.main",
+    "cli",
     "testing",
     "static.client",
     "static",
@@ -106,13 +112,12 @@ ORDER = [
     "django.operations",
     "django",
     "gunicorn",
-    "cli",
     "__main__",
     "",
 ]
 
 # Who may import what beyond the standard library.
-DRIVERS = {"backends.postgres": {"psycopg"}, "flask": {"flask"}, "django": {"django"}}
+DRIVERS = {"backends.postgres": {"psycopg"}, "flask": {"click", "flask"}, "django": {"django"}}
 
 # Neighbours that don't know each other, though one stands above the other.
 STRANGERS = [

@@ -81,7 +81,7 @@ class PostgresHub(NotifyHub):
         """Install the history's schema with these settings, or upgrade an existing one to this version.
 
         An existing log keeps its settings, and functions of this release or a newer one. To change those, run
-        `python -m pgfanout sql install`. Idempotent, and safe to be called by many processes at once, whatever the
+        `pgfanout sql install`. Idempotent, and safe to be called by many processes at once, whatever the
         database's default isolation is. The `publishers` and `readers` are roles that get the rights to publish, or to
         run a hub. Open a connection, whose role owns the schema. Block until it is done, and raise psycopg's errors.
         """

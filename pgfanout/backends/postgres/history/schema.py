@@ -145,8 +145,9 @@ class Schema:
         )
 
     def drop_script(self) -> str:
-        """Return the SQL that removes the schema with its events, and all triggers of tables that publish into it."""
-        return f"DROP SCHEMA IF EXISTS {self.name} CASCADE;\n"
+        """Return the SQL that drops the schema with its events and all triggers. You may run it again."""
+        names = (trigger_name(self.name, part) for part in ("insert", "update", "delete", "columns"))
+        return self._filled("uninstall.sql", triggers=", ".join(f"'{name}'" for name in names))
 
     def install(
         self,

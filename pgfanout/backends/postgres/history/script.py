@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import psycopg
 
-from ....errors import PgFanoutError
+from ....errors import HubConfigurationError, HubTimeoutError, PgFanoutError
 from ..conninfo import connect, execute, parse, script_transaction
 from ..diagnosis import words
 
-__all__ = ["ScriptError", "run_script"]
+__all__ = ["ScriptError", "reporting", "run_script"]
+
+_Result = TypeVar("_Result")
 
 
 class ScriptError(PgFanoutError):
@@ -21,13 +26,22 @@ def run_script(conninfo: str, script: str) -> None:
     Raise `HubConfigurationError` for an invalid connection string, and `ScriptError`.
     """
     parameters = parse(conninfo)
-    try:
+
+    def run() -> None:
         with connect(parameters, "pgfanout sql") as connection, script_transaction(connection):
             execute(connection, script)
+
+    reporting(run)
+
+
+def reporting(work: Callable[[], _Result]) -> _Result:
+    """Return what `work` returns. Raise `ScriptError` for an error of the driver, or of a hub that does not listen."""
+    try:
+        return work()
     except psycopg.Error as error:
         message = _line(error)
-    else:
-        return
+    except (HubConfigurationError, HubTimeoutError) as error:
+        message = " ".join(str(error).split())
     raise ScriptError(message)  # raised outside the handler, since the driver's frames hold the password
 
 

@@ -15,7 +15,7 @@ class History:
 
     The log is in the schema `schema`. It keeps events for `max_age` seconds, and at most `max_rows` of them. An event
     has at most `max_payload` bytes of JSON. These three settings are the database's: `install_history` writes them into
-    a new log, and `python -m pgfanout sql install` changes them.
+    a new log, and `pgfanout sql install` changes them.
 
     A reader that has missed more than `max_replay` events gets a refresh instead. With `refill`, a reader that is too
     slow gets the events from the log that its buffer had no room for. Without `refill`, it gets a refresh.

@@ -185,7 +185,7 @@ class LogTable:
 
     def _install(self, options: str = "") -> str:
         schema = "" if self._history.schema == "pgfanout" else f"--schema {self._history.schema}"
-        return " ".join(filter(None, ["python -m pgfanout sql install", schema, options, "--apply"]))
+        return " ".join(filter(None, ["pgfanout sql install", schema, options, "--apply"]))
 
     def _rows(self, statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         statement = statement.replace("{wanted}", _WANTED).replace("{schema}", self._history.schema)

@@ -1,86 +1,32 @@
-"""The command line: what it prints, what it applies, and how it fails."""
+"""`pgfanout sql`: what it prints, what it applies, what it says is installed, and how it fails."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
 
-import pgfanout
 from pgfanout import PostgresHub
 from pgfanout.backends.postgres.history.schema import Schema
 from pgfanout.backends.postgres.history.script import ScriptError, run_script
 from pgfanout.backends.postgres.history.trigger import TableTrigger
 from pgfanout.cli import main
 
-from .support.ports import LOOPBACK, free_port
-from .support.postgres import SCRAM, MakeServer, PostgresServer, random_name
+from ..support.ports import LOOPBACK, free_port
+from ..support.postgres import SCRAM, MakeServer, PostgresServer, random_name
+from .conftest import Capture, command, failed, printed, refused
 
 SECRET = "s3cr3t"
 TENANT = "11111111-1111-4111-8111-111111111111"
 TRIGGER = ["sql", "trigger", "orders", "--tenant", "tenant_id", "--key", "id"]
-
-Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def _no_url_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PGFANOUT_DATABASE_URL", raising=False)
-    monkeypatch.delenv("DATABASE_URL", raising=False)
 
 
 @pytest.fixture
 def connection(fresh_database_url: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(fresh_database_url, autocommit=True) as connection:
         yield connection
-
-
-def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command as a user runs it."""
-    return subprocess.run(
-        [sys.executable, "-m", "pgfanout", *arguments],
-        cwd=Path(pgfanout.__file__).parents[1],
-        env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-        timeout=60,
-    )
-
-
-def printed(capture: Capture, *arguments: str) -> str:
-    """What a command that succeeds prints."""
-    assert main(arguments) == 0
-    shown = capture.readouterr()
-    assert shown.err == ""
-    return shown.out
-
-
-def refused(capture: Capture, *arguments: str) -> str:
-    """The one line of a command that makes no sense."""
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 2
-    return one_line(capture)
-
-
-def failed(capture: Capture, *arguments: str) -> str:
-    """The one line of a command that the server refuses."""
-    assert main(arguments) == 1
-    return one_line(capture)
-
-
-def one_line(capture: Capture) -> str:
-    shown = capture.readouterr()
-    assert shown.out == ""
-    assert shown.err.startswith("python -m pgfanout") and shown.err.endswith("\n") and shown.err.count("\n") == 1
-    return shown.err
 
 
 def test_install_prints_the_script() -> None:
@@ -125,7 +71,7 @@ def test_what_is_printed_does_what_is_applied(capsys: Capture, connection: psyco
     assert connection.execute("SELECT channel, type FROM pgfanout.event").fetchall() == [("orders", "insert")]
 
 
-@pytest.mark.parametrize("variable", ["PGFANOUT_DATABASE_URL", "DATABASE_URL"])
+@pytest.mark.parametrize("variable", ["PGFANOUT_URL", "PGFANOUT_DATABASE_URL", "DATABASE_URL"])
 def test_the_url_may_be_in_the_environment(
     fresh_database_url: str, connection: psycopg.Connection, variable: str
 ) -> None:
@@ -139,21 +85,21 @@ def test_the_option_goes_before_the_environment_and_the_own_variable_before_the_
 ) -> None:
     nowhere = f"postgresql://{LOOPBACK}:{free_port()}/nowhere"
     monkeypatch.setenv("DATABASE_URL", nowhere)
-    monkeypatch.setenv("PGFANOUT_DATABASE_URL", fresh_database_url)
+    monkeypatch.setenv("PGFANOUT_URL", fresh_database_url)
     assert printed(capsys, "sql", "install", "--apply") == ""
-    monkeypatch.setenv("PGFANOUT_DATABASE_URL", nowhere)
+    monkeypatch.setenv("PGFANOUT_URL", nowhere)
     connection.execute("CREATE TABLE orders (id integer PRIMARY KEY, tenant_id uuid)")
-    assert printed(capsys, *TRIGGER, "--apply", "--database-url", fresh_database_url) == ""
+    assert printed(capsys, *TRIGGER, "--apply", "--url", fresh_database_url) == ""
     triggers = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'orders'::regclass"
     assert connection.execute(triggers).fetchone() == (4,)
-    assert printed(capsys, *TRIGGER, "--drop", "--apply", "--database-url", fresh_database_url) == ""
+    assert printed(capsys, *TRIGGER, "--drop", "--apply", "--url", fresh_database_url) == ""
     assert connection.execute(triggers).fetchone() == (0,)
 
 
 def test_install_changes_the_settings_of_a_log_that_is_there(
     fresh_database_url: str, connection: psycopg.Connection, capsys: Capture
 ) -> None:
-    apply = ["sql", "install", "--apply", "--database-url", fresh_database_url]
+    apply = ["sql", "install", "--apply", "--url", fresh_database_url]
     for options in ([], ["--max-rows", "7"], ["--max-age", "60"]):
         printed(capsys, *apply, *options)
     PostgresHub(fresh_database_url, history=True).install_history()
@@ -168,7 +114,7 @@ def test_roles_get_their_rights(
     role = sql.Identifier(name)
     connection.execute(sql.SQL("CREATE ROLE {}").format(role))
     try:
-        printed(capsys, "sql", "install", "--apply", "--database-url", fresh_database_url, "--publisher", name)
+        printed(capsys, "sql", "install", "--apply", "--url", fresh_database_url, "--publisher", name)
         connection.execute(sql.SQL("SET ROLE {}").format(role))
         connection.execute("SELECT pgfanout.publish('orders', %s, 'null')", [TENANT])
     finally:
@@ -188,7 +134,8 @@ MEANINGLESS = [
     (["sql", "install", "--postgres-channel", ""], "channel"),
     (["sql", "install", "--max-payload", "0"], "payload"),
     (["sql", "install", "--app"], "--app"),
-    (["sql", "install", "--apply"], "PGFANOUT_DATABASE_URL"),
+    (["sql", "install", "--apply"], "PGFANOUT_URL"),
+    (["sql", "install", "--apply", "--url", "memory://"], "one process alone"),
     (["sql", "trigger"], "TABLE"),
     (["sql", "trigger", "orders"], "needs --tenant"),
     (["sql", "trigger", "orders", "--tenant", "t", "--key", "id,"], "column needs a name"),
@@ -204,7 +151,7 @@ def test_what_makes_no_sense_is_one_line_and_status_2(arguments: list[str], word
 
 
 def test_the_process_ends_with_the_status() -> None:
-    done = command("sql", "install", "--apply", PGFANOUT_DATABASE_URL="", DATABASE_URL="")
+    done = command("sql", "install", "--apply", PGFANOUT_URL="", DATABASE_URL="")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     done = command("sql", "install", "--apply", DATABASE_URL=f"postgresql://{LOOPBACK}:{free_port()}/nowhere")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
@@ -215,14 +162,14 @@ MISPLACED = [
     ["sql", "install", URL],
     ["sql", URL],
     [URL],
-    ["sql", "install", f"--url={URL}"],
-    ["sql", "install", "--url", f"host=localhost password = '{SECRET} and more'"],
+    ["sql", "install", f"--database={URL}"],
+    ["sql", "install", "--database", f"host=localhost password = '{SECRET} and more'"],
     ["sql", "install", "--max-age", URL],
-    ["sql", "install", "--apply", "--database-url", f"postgresql+asyncpg://app:{SECRET}@localhost/shop"],
-    ["sql", "install", "--apply", "--database-url", f"postgresql://app:a@{SECRET}@localhost/shop"],
-    ["sql", "install", "--apply", "--database-url", f"host=localhost password='{SECRET}"],
-    ["sql", "install", "--apply", "--database-url", f"{URL}?nonsense={SECRET}"],
-    [*TRIGGER, "--apply", "--database-url", SECRET],
+    ["sql", "install", "--apply", "--url", f"postgresql+asyncpg://app:{SECRET}@localhost/shop"],
+    ["sql", "install", "--apply", "--url", f"postgresql://app:a@{SECRET}@localhost/shop"],
+    ["sql", "install", "--apply", "--url", f"host=localhost password='{SECRET}"],
+    ["sql", "install", "--apply", "--url", f"{URL}?nonsense={SECRET}"],
+    [*TRIGGER, "--apply", "--url", SECRET],
 ]
 
 
@@ -232,7 +179,7 @@ def test_a_connection_string_in_the_wrong_place_or_form_is_not_shown(arguments: 
 
 
 def test_what_the_server_refuses_is_one_line_and_status_1(fresh_database_url: str, capsys: Capture) -> None:
-    apply = ["--apply", "--database-url", fresh_database_url]
+    apply = ["--apply", "--url", fresh_database_url]
     assert 'relation "orders" does not exist' in failed(capsys, *TRIGGER, *apply)
     assert 'role "nobody" does not exist' in failed(capsys, "sql", "install", "--reader", "nobody", *apply)
     with psycopg.connect(fresh_database_url) as connection:
@@ -246,19 +193,19 @@ def test_what_the_server_refuses_is_one_line_and_status_1(fresh_database_url: st
 def test_the_servers_hint_comes_along(fresh_database_url: str, connection: psycopg.Connection, capsys: Capture) -> None:
     Schema().install(connection)
     connection.execute("UPDATE pgfanout.log SET version = 99")
-    line = failed(capsys, "sql", "install", "--apply", "--database-url", fresh_database_url)
+    line = failed(capsys, "sql", "install", "--apply", "--url", fresh_database_url)
     assert "of version 99" in line and "Use the newer pgfanout." in line
 
 
 def test_a_server_that_can_not_be_reached_is_one_line_and_status_1(capsys: Capture) -> None:
     url = f"postgresql://app:{SECRET}@{LOOPBACK}:{free_port()}/shop"
-    assert SECRET not in failed(capsys, "sql", "install", "--apply", "--database-url", url)
+    assert SECRET not in failed(capsys, "sql", "install", "--apply", "--url", url)
 
 
 def test_a_wrong_password_is_not_shown(make_server: MakeServer) -> None:
     with make_server(hba=SCRAM) as server:
         url = server.url(password=SECRET)
-        done = command("sql", "install", "--apply", "--database-url", url)
+        done = command("sql", "install", "--apply", "--url", url)
         assert done.returncode == 1 and done.stderr.count("\n") == 1
         assert "password authentication failed" in done.stderr
         assert SECRET not in done.stderr
@@ -267,9 +214,86 @@ def test_a_wrong_password_is_not_shown(make_server: MakeServer) -> None:
         assert caught.value.__context__ is None
 
 
-def test_help_is_there_for_every_command(capsys: Capture) -> None:
-    for words in ([], ["sql"], ["sql", "install"], ["sql", "trigger"]):
-        with pytest.raises(SystemExit) as caught:
-            main([*words, "--help"])
-        assert caught.value.code == 0
-        assert capsys.readouterr().out.startswith(f"usage: {' '.join(['python -m pgfanout', *words])}")
+# What is installed.
+
+
+def test_status_describes_the_history_and_its_tables(
+    fresh_database_url: str, connection: psycopg.Connection, capsys: Capture
+) -> None:
+    url = ["--url", fresh_database_url]
+    assert "no history in the schema pgfanout" in failed(capsys, "sql", "status", *url)
+    printed(capsys, "sql", "install", "--apply", "--max-rows", "7", *url)
+    connection.execute("CREATE TABLE orders (id integer PRIMARY KEY, tenant_id uuid)")
+    printed(capsys, *TRIGGER, "--apply", *url)
+    connection.execute("INSERT INTO orders VALUES (1, %s)", [TENANT])
+    lines = printed(capsys, "sql", "status", *url).splitlines()
+    assert [line.split()[0] for line in lines] == ["schema", "channel", "keeps", "events", "table"]
+    assert "pgfanout, version " in lines[0] and "This pgfanout" not in lines[0]
+    assert "pgfanout_events" in lines[1]
+    assert "1 day, 7 events, 1048576 bytes" in lines[2]
+    assert " 1, from 20" in lines[3]
+    assert " orders " in lines[4] and "tenant=tenant_id" in lines[4]
+
+
+def test_status_says_what_an_older_history_needs(
+    fresh_database_url: str, connection: psycopg.Connection, capsys: Capture
+) -> None:
+    Schema().install(connection)
+    connection.execute(
+        "CREATE OR REPLACE FUNCTION pgfanout._installed(OUT version integer, OUT revision integer)"
+        " LANGUAGE sql STABLE AS 'SELECT 1, 1'"
+    )
+    status = ["sql", "status", "--url", fresh_database_url]
+    assert "version 1.1. This pgfanout has" in (shown := printed(capsys, *status))
+    assert "run pgfanout sql install --apply" in shown
+    connection.execute("DELETE FROM pgfanout.log")
+    assert "has lost its settings" in failed(capsys, *status)
+
+
+def test_prune_removes_what_is_too_much(
+    fresh_database_url: str, connection: psycopg.Connection, capsys: Capture
+) -> None:
+    Schema(max_rows=10).install(connection)
+    events = [("orders", TENANT, number) for number in range(2510)]
+    with PostgresHub(fresh_database_url, history=True) as hub:
+        hub.publish_many(events)
+    prune = ["sql", "prune", "--url", fresh_database_url]
+    assert printed(capsys, *prune) == "2500 events removed\n"
+    assert printed(capsys, *prune) == "0 events removed\n"
+    with psycopg.connect(fresh_database_url) as other:
+        other.execute("SELECT FROM pgfanout.log FOR UPDATE")
+        assert "another process is pruning" in failed(capsys, *prune)
+
+
+def test_uninstall_leaves_nothing_and_may_be_run_again(
+    fresh_database_url: str, connection: psycopg.Connection, capsys: Capture
+) -> None:
+    url = ["--url", fresh_database_url]
+    printed(capsys, "sql", "install", "--apply", *url)
+    connection.execute('CREATE SCHEMA sales; CREATE TABLE sales."Order Items" (id integer PRIMARY KEY, t uuid)')
+    printed(capsys, "sql", "trigger", "sales.Order Items", "--tenant", "t", "--apply", *url)
+    assert printed(capsys, "sql", "uninstall") == Schema().drop_script()
+    for _ in range(2):
+        assert printed(capsys, "sql", "uninstall", "--apply", *url) == ""
+    assert connection.execute("SELECT to_regnamespace('pgfanout')").fetchone() == (None,)
+    assert connection.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetchone() == (0,)
+    functions = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'sales'::regnamespace"
+    assert connection.execute(functions).fetchone() == (0,)
+    connection.execute('INSERT INTO sales."Order Items" VALUES (1, NULL)')
+
+
+def test_uninstall_keeps_functions_of_others(
+    fresh_database_url: str, connection: psycopg.Connection, capsys: Capture
+) -> None:
+    url = ["--url", fresh_database_url]
+    printed(capsys, "sql", "install", "--apply", *url)
+    connection.execute("CREATE TABLE orders (id integer PRIMARY KEY, tenant_id uuid); CREATE TABLE bills (id integer)")
+    printed(capsys, *TRIGGER, "--apply", *url)
+    connection.execute("CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    for table, name in (("orders", "audit"), ("bills", "pgfanout_insert")):
+        create = f"CREATE TRIGGER {name} AFTER INSERT ON {table} EXECUTE FUNCTION audit()"
+        connection.execute(create.encode())
+    printed(capsys, "sql", "uninstall", "--apply", *url)
+    triggers = connection.execute("SELECT tgname::text FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1").fetchall()
+    assert triggers == [("audit",), ("pgfanout_insert",)]
+    assert connection.execute("SELECT proname FROM pg_proc WHERE proname = 'pgfanout_orders'").fetchall() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib.util
+import os
 import queue
 import signal
 import subprocess
@@ -466,3 +467,75 @@ def test_the_bound_is_ten_seconds_for_the_transaction_alone_unless_the_role_has_
     assert connection.execute("SHOW lock_timeout").fetchone() == ("0",)
     connection.execute("SET lock_timeout = '2s'")
     assert [row[1] for row in connection.execute(bound.encode())] == ["2s"]
+
+
+# Scripts and jobs that end.
+
+SCRIPT = """
+import atexit, os, sys, threading
+from pgfanout import PostgresHub
+
+TENANT = "11111111-1111-4111-8111-111111111111"
+hub = PostgresHub(os.environ["DATABASE_URL"], history=bool(os.environ["HISTORY"]))
+
+def report(done):
+    hub.publish("progress", TENANT, done)
+
+"""
+
+
+def run_script(end: str, url: str, *, history: bool = False) -> tuple[int, str, str]:
+    """The exit status, output and errors of a script that has the lines `end`. Every warning of it is an error."""
+    command = [sys.executable, "-W", "error", "-X", "dev", "-c", SCRIPT + end]
+    env = {**os.environ, "DATABASE_URL": url, "HISTORY": "1" if history else ""}
+    env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LONG)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("history", [False, True], ids=["without history", "with history"])
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        ("report(1)", 0),
+        ("report(1); sys.exit(3)", 3),
+        ("report(1); del hub", 0),
+        ("atexit.register(report, 1)", 0),
+        ("report(0); atexit.register(report, 1)", 0),
+        ("with hub: report(1)", 0),
+        ("thread = threading.Thread(target=report, args=[1]); thread.start()", 0),
+    ],
+)
+def test_a_script_that_publishes_and_ends_starts_no_thread_and_leaves_no_warning(
+    fresh_database_url: str, end: str, status: int, history: bool
+) -> None:
+    with PostgresHub(fresh_database_url, history=history) as hub:
+        if history:
+            hub.install_history()
+        progress = hub.subscribe("progress", TENANT)
+        shown = "atexit.register(lambda: print([thread.name for thread in threading.enumerate()]))\n"
+        assert run_script(shown + end, fresh_database_url, history=history) == (status, "['MainThread']\n", "")
+        while progress.get(LONG).json() != 1:
+            pass
+
+
+def test_a_script_that_ends_during_the_publish_of_another_thread_leaves_no_warning(fresh_database_url: str) -> None:
+    """That thread may be inside of libpq, so its connection is not to be closed."""
+    end = """
+def noise():
+    while True:
+        report(0)
+
+threading.Thread(target=noise, daemon=True).start()
+report(1)
+"""
+    assert run_script(end, fresh_database_url) == (0, "", "")
+
+
+def test_a_hub_that_is_dropped_closes_its_session(fresh_database_url: str, connection: psycopg.Connection) -> None:
+    dropped = PostgresHub(fresh_database_url)
+    dropped.publish("orders", TENANT, 1)
+    assert len(publishers(connection)) == 1
+    del dropped
+    gc.collect()
+    eventually(lambda: publishers(connection) == [])

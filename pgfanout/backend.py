@@ -89,6 +89,9 @@ class Backend(ABC):
     Making one opens nothing and starts nothing. Healing, gaps, replay and counters are the hub's.
     """
 
+    one_process = False
+    """Whether events reach this process alone."""
+
     captures: tuple[Callable[[Sequence[str]], object], ...] = ()
     """What `pgfanout.testing` has called with the texts that were sent."""
 

@@ -77,6 +77,7 @@ ORDER = [
     "streams.descriptors",
     "streams.endings",
     "streams.limiter",
+    "streams.advice",
     "streams.threaded",
     "streams.detached.wheel",
     "streams.detached.held",

@@ -31,6 +31,8 @@ class MemoryHub(NotifyHub):
 
 
 class _MemoryBackend(Backend):
+    one_process = True
+
     def __init__(self) -> None:
         self._listener: _Listener | None = None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import random
@@ -25,12 +24,13 @@ from ..hub import NotifyHub, core_of
 from ..rate_limit import RateLimit
 from ..topic import TenantId, Topic, as_text, topics
 from . import sse
+from .advice import advise
 from .client import ClientSocket, server_socket
 from .descriptors import check_descriptors
 from .detached import DetachedStream, reason_to_stay
 from .detached.streamer import streamer
 from .endings import Endings
-from .limiter import Place, StreamLimiter, hooks_are_installed
+from .limiter import Place, StreamLimiter
 from .threaded import Source, ThreadedStream, close_dropped, close_left
 
 __all__ = ["Answer", "StreamEndpoint", "check_detach", "encoder_of"]
@@ -159,7 +159,7 @@ class StreamEndpoint:
         encoder = encoder_of(data)
         if environ.get("REQUEST_METHOD") == "HEAD":
             return Answer("200 OK", list(sse.HEADERS), [])
-        _warn_without_hooks(str(environ.get("SERVER_SOFTWARE", "")))
+        advise(environ, one_process=core_of(self.hub).backend.one_process)
         wanted = topics(channels, tenant_id)
         user = None if user_id is None else as_text(user_id, "user")
         try:
@@ -281,12 +281,3 @@ def _with_room(take: Callable[[], _Taken]) -> _Taken:
         streamer.close_left(_CLOSE_TIME)
         close_left()
     return take()
-
-
-@functools.cache
-def _warn_without_hooks(server: str) -> None:
-    if server.startswith("gunicorn") and not hooks_are_installed():
-        logger.warning(
-            "gunicorn runs without pgfanout's hooks, so streams may take every thread and delay each restart:"
-            " add `from pgfanout.gunicorn import post_worker_init, worker_exit` to gunicorn.conf.py"
-        )

@@ -23,7 +23,6 @@ from pgfanout.delivery.reader import Reader
 from pgfanout.errors import HubConfigurationError, InvalidEventError
 from pgfanout.hub import core_of
 from pgfanout.streams import Answer, StreamEndpoint, ThreadedStream, sse
-from pgfanout.streams import endpoint as endpoint_module
 from pgfanout.streams import limiter as limiter_module
 from pgfanout.streams.detached.stream import CHANGED_BODY, NO_DESCRIPTORS, DetachedStream
 from pgfanout.streams.detached.streamer import streamer
@@ -408,49 +407,6 @@ def test_refusals_of_a_kind_are_logged_at_a_bounded_rate(hub: MemoryHub, caplog:
 
 def refused_for(endpoint: StreamEndpoint, user: str) -> None:
     assert not isinstance(endpoint.answer(BROWSER, "orders", TENANT, user).body, ThreadedStream)
-
-
-# The server's hooks.
-
-
-@pytest.fixture
-def no_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No server's hooks were called, and nobody was warned of that."""
-    monkeypatch.setattr(limiter_module, "_told", False)
-    endpoint_module._warn_without_hooks.cache_clear()
-
-
-GUNICORN = {**BROWSER, "SERVER_SOFTWARE": "gunicorn/27.0.1"}
-
-
-def hook_warnings(endpoint: StreamEndpoint, environ: dict[str, Any], caplog: pytest.LogCaptureFixture) -> int:
-    """How many lines of the log name the hooks after two streams."""
-    for _ in range(2):
-        close(endpoint.answer(environ, "orders", TENANT))
-    return sum("post_worker_init, worker_exit" in message for message in caplog.messages)
-
-
-@pytest.mark.usefixtures("no_hooks")
-def test_gunicorn_without_the_hooks_is_warned_of_once(
-    endpoint: StreamEndpoint, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert hook_warnings(endpoint, GUNICORN, caplog) == 1
-
-
-@pytest.mark.usefixtures("no_hooks")
-@pytest.mark.parametrize("environ", [BROWSER, {**BROWSER, "SERVER_SOFTWARE": "Werkzeug/3.1"}], ids=["none", "werkzeug"])
-def test_another_server_needs_no_hooks(
-    endpoint: StreamEndpoint, environ: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    assert hook_warnings(endpoint, environ, caplog) == 0
-
-
-@pytest.mark.usefixtures("no_hooks")
-def test_gunicorn_with_the_hooks_is_no_reason_for_a_warning(
-    endpoint: StreamEndpoint, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limiter_module, "_told", True)
-    assert hook_warnings(endpoint, GUNICORN, caplog) == 0
 
 
 # Places that nobody uses any more.

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.utils.cache import get_conditional_response
 
+from ..static import page_client
 from ..streams.state import health
 from .live import current
 
-__all__ = ["healthz"]
+__all__ = ["client", "healthz"]
+
+
+def client(request: HttpRequest) -> HttpResponseBase:
+    """Return the JavaScript module for pages."""
+    module = page_client()
+    headers = dict(module.headers(request.GET.get("v", "")))
+    response = HttpResponse(module.source, headers=headers)
+    answer: HttpResponseBase = get_conditional_response(request, etag=headers["ETag"], response=response)
+    return answer
 
 
 def healthz(request: HttpRequest, timeout: float = 0.0) -> JsonResponse:
@@ -20,5 +31,6 @@ def healthz(request: HttpRequest, timeout: float = 0.0) -> JsonResponse:
     return JsonResponse(state, status=200 if state["listening"] else 503)
 
 
-# A probe has no session. Django's LoginRequiredMiddleware (5.1 and newer) reads this attribute.
+# A probe has no session, and the client is no secret. Django's LoginRequiredMiddleware (5.1 and newer) looks here.
+client.login_required = False  # type: ignore[attr-defined]
 healthz.login_required = False  # type: ignore[attr-defined]

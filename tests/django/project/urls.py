@@ -1,4 +1,4 @@
-from django.urls import path
+from django.urls import include, path
 
 from pgfanout.django import healthz
 
@@ -9,4 +9,5 @@ urlpatterns = [
     path("order", views.order),
     path("stats", views.stats),
     path("healthz", healthz),
+    path("_pgfanout/", include("pgfanout.django.urls")),
 ]

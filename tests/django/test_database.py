@@ -20,6 +20,7 @@ def settings(project: None) -> Iterator[dict[str, Any]]:
     """The alias's own settings. In the end they are as they were."""
     own = connection.settings_dict
     before = dict(own)
+    own.update(NAME="nothing", HOST="127.0.0.1", PORT=1)  # other tests may have a test database by now
     yield own
     own.clear()
     own.update(before)

@@ -1,1 +1,3 @@
 """Where Django looks for template tags."""
+
+__all__ = []

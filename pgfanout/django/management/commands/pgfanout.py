@@ -1,0 +1,42 @@
+"""`manage.py pgfanout`: the command line, for the project's database."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
+
+from ....cli import main
+from ....errors import HubConfigurationError
+from ....settings import Settings
+from ...database import given_settings, hub_url, setting_name, url_of
+
+__all__ = ["Command"]
+
+
+class Command(BaseCommand):
+    """Hands its arguments to the command line of pgfanout, with the project's settings."""
+
+    help = (
+        "Listen, publish, and look after the history: the commands of `pgfanout` for the project's database, with the"
+        " project's settings. `manage.py pgfanout sql --help` and the like explain each."
+    )
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--database", choices=tuple(connections), help='the alias of a database (PGFANOUT["USING"], or "default")'
+        )
+        parser.add_argument("arguments", nargs=argparse.REMAINDER, help="listen, publish, sql, ... and their arguments")
+
+    def handle(self, *, database: str | None, arguments: list[str], **options: Any) -> None:
+        try:
+            url = hub_url() if database is None else url_of(database)
+            settings = Settings({**given_settings(), "URL": url}, setting_name)
+        except HubConfigurationError as error:
+            raise CommandError(str(error)) from error
+        if status := main(arguments or ["--help"], settings=settings, prog="manage.py pgfanout"):
+            sys.exit(status)

@@ -1,4 +1,4 @@
-"""The README's page in real browsers, through outages of everything it stands on."""
+"""The guide's page in real browsers, through outages of everything it stands on."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ __all__ = ["Mutation"]
 
 @dataclass(frozen=True)
 class Mutation:
-    """`promise` is its number in the README. `old`, found once in the module, becomes `new`; `faults` are those that
-    bring it to light, all of them when there is none. With `history`, the harness runs with it."""
+    """`promise` is its number in docs/reliability.md. `old`, found once in the module, becomes `new`. `faults` are
+    those that bring it to light, all of them when there is none. With `history`, the harness runs with it."""
 
     promise: int
     what: str

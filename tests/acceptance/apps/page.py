@@ -1,4 +1,4 @@
-"""The README's page with its script as it stands there, and the little that the script needs."""
+"""The guide's page with its script as it stands there, and the little that the script needs."""
 
 import os
 
@@ -28,7 +28,7 @@ function update(change) { list.append(item(change.id)); }
 
 @app.get("/")
 def index() -> str:
-    return _PAGE % block("README.md", '<script type="module">')
+    return flask.render_template_string(_PAGE % block("docs/guide.md", '<script type="module">'))
 
 
 @app.get("/orders")

@@ -36,6 +36,7 @@ _HUB_DEFAULTS: Final[dict[str, Any]] = {
     "HEARTBEAT": 5.0,
     "HEARTBEAT_TIMEOUT": 5.0,
     "MAX_RECONNECT_DELAY": 1.5,
+    "PUBLISHER_CONNECTIONS": 4,
 }
 
 DEFAULTS: Final[dict[str, Any]] = {
@@ -122,6 +123,7 @@ def _postgres_hub(values: Mapping[str, Any], url: str, json_default: JsonDefault
         heartbeat=values["HEARTBEAT"],
         heartbeat_timeout=values["HEARTBEAT_TIMEOUT"],
         max_reconnect_delay=values["MAX_RECONNECT_DELAY"],
+        publisher_connections=values["PUBLISHER_CONNECTIONS"],
         json_default=json_default,
     )
 

@@ -59,6 +59,7 @@ ORDER = [
     "backends.postgres.outage",
     "backends.postgres.session",
     "backends.postgres.executors",
+    "backends.postgres.own_connections",
     "backends.postgres.publisher",
     "backends.postgres.history.schema",
     "backends.postgres.history.settings",
@@ -194,7 +195,7 @@ def test_the_reader_of_imports_sees_them() -> None:
     assert {"hub", "topic", "backends.postgres.listener"} <= set(own_imports("backends.postgres.hub"))
     assert {"hub", "backends.postgres", "streams"} <= set(own_imports(""))
     assert "backends.postgres.conninfo" in set(own_imports("backends.postgres.listener"))
-    assert {"psycopg", "threading"} <= set(foreign_imports("backends.postgres.publisher"))
+    assert {"psycopg", "threading"} <= set(foreign_imports("backends.postgres.own_connections"))
 
 
 @pytest.mark.parametrize(("one", "other"), STRANGERS)

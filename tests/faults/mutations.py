@@ -211,9 +211,9 @@ MUTATIONS = (
     Mutation(
         3,
         "a transaction block is not an executor",
-        "backends/postgres/publisher.py",
-        "if executor is None:",
-        "if executor is None or isinstance(executor, psycopg.Transaction):",
+        "executor.py",
+        'callable(getattr(connection, "execute", None)):',
+        "False:",
     ),
     Mutation(
         3,

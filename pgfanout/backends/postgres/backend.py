@@ -23,7 +23,8 @@ __all__ = ["PostgresBackend"]
 
 
 class PostgresBackend(Backend):
-    """The listeners' session, the publisher's, and with history the one that reads it: each is opened when needed."""
+    """The sessions of the listener and the publisher, and with history the one that reads it. Each is opened when it is
+    needed."""
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class PostgresBackend(Backend):
         executor: Executor | None,
         history: History | None,
         timing: Timing,
+        publisher_connections: int = 1,
     ) -> None:
         self._parameters = parameters
         self._postgres_channel = postgres_channel
@@ -39,7 +41,8 @@ class PostgresBackend(Backend):
         self._timing = timing
         self._history = history
         self._outage = Outage()
-        self.publisher = Publisher(parameters, postgres_channel, "" if history is None else history.schema)
+        schema = "" if history is None else history.schema
+        self.publisher = Publisher(parameters, postgres_channel, schema, publisher_connections)
         self._store: HistoryStore | None = None
         if history is not None:
             self._store = HistoryStore(parameters, postgres_channel, history, timing.heartbeat_timeout)

@@ -16,7 +16,17 @@ from psycopg.rows import tuple_row
 from ...errors import HubConfigurationError
 from . import url
 
-__all__ = ["Parameters", "connect", "execute", "is_read_only", "parse", "same_server", "script_transaction", "settle"]
+__all__ = [
+    "Parameters",
+    "abandon",
+    "connect",
+    "execute",
+    "is_read_only",
+    "parse",
+    "same_server",
+    "script_transaction",
+    "settle",
+]
 
 _DEFAULTS: dict[str, Any] = {
     # Otherwise a connect to an address that does not answer takes the kernel's two minutes.
@@ -201,3 +211,22 @@ def settle(connection: psycopg.Connection[Any]) -> None:
 def is_read_only(connection: psycopg.Connection[Any]) -> bool:
     """Whether its transactions are read-only by default. Always False before PostgreSQL 14, which does not say."""
     return connection.info.parameter_status("default_transaction_read_only") == "on"
+
+
+def abandon(connection: psycopg.Connection[Any] | None) -> None:
+    """In a forked child, drop the inherited socket without touching the parent's session.
+
+    The null device takes over the descriptor's number, since libpq's object still refers to it.
+    """
+    if connection is None or connection.closed:
+        return
+    _abandoned.append(connection)
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        os.dup2(null, connection.fileno(), inheritable=False)
+    finally:
+        os.close(null)
+
+
+_abandoned: list[psycopg.Connection[Any]] = []
+"""References that keep these connections from being finalised."""

@@ -27,7 +27,8 @@ class PostgresHub(NotifyHub):
     """A hub on PostgreSQL's NOTIFY, with one LISTEN connection for the process.
 
     `conninfo` is a connection string or URL of the server itself, or of a pooler in session mode. A publish that names
-    no executor goes through `executor`; without both, the hub opens a connection for it. `postgres_channel` carries all
+    no executor goes through `executor`; without both, the hub opens a connection for it, and up to
+    `publisher_connections` while many threads publish or one has to wait. `postgres_channel` carries all
     events. Hubs with the same one hear each other.
 
     With `history` (True, or the settings) the database keeps events in a table, which `install_history` makes. A reader
@@ -56,18 +57,22 @@ class PostgresHub(NotifyHub):
         heartbeat: float = 5.0,
         heartbeat_timeout: float = 5.0,
         max_reconnect_delay: float = 1.5,
+        publisher_connections: int = 4,
         json_default: JsonDefault | None = None,
     ) -> None:
         if not all(0 < seconds <= _DAY for seconds in (heartbeat, heartbeat_timeout, max_reconnect_delay)):
             raise ValueError("heartbeat, heartbeat_timeout and max_reconnect_delay are seconds: above 0, a day at most")
+        if publisher_connections < 1:
+            raise ValueError(f"publisher_connections has to be at least 1, not {publisher_connections}")
         self._postgres_channel = check_channel(postgres_channel)  # first: the repr shows it
         if postgres_channel == PULSE_CHANNEL:
             raise InvalidEventError("postgres_channel", f"{PULSE_CHANNEL!r} is where hubs let each other hear")
         self._parameters = parse(conninfo)
         self._history = History() if history is True else history or None
         timing = Timing(heartbeat, heartbeat_timeout, max_reconnect_delay)
+        of_sessions = (executor, self._history, timing, publisher_connections)
         super().__init__(
-            partial(PostgresBackend, self._parameters, postgres_channel, executor, self._history, timing),
+            partial(PostgresBackend, self._parameters, postgres_channel, *of_sessions),
             buffer_size=buffer_size,
             buffer_bytes=buffer_bytes,
             json_default=json_default,

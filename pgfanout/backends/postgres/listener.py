@@ -21,7 +21,6 @@ from . import conninfo, diagnosis
 from .heartbeat import Heartbeat
 from .history.table import Query, prepare
 from .outage import Outage
-from .publisher import abandon
 from .session import Session
 from .watchdog import Watchdog
 
@@ -87,7 +86,7 @@ class Listener:
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's connection."""
-        abandon(self._connection)
+        conninfo.abandon(self._connection)
         self._watchdog.abandon()
 
     def _session(self) -> None:

@@ -12,7 +12,6 @@ import psycopg
 from ....delivery.log import UnreadableLogError
 from ....errors import HubConfigurationError
 from .. import conninfo
-from ..publisher import abandon
 from ..watchdog import Watchdog
 from .settings import History
 from .table import LogTable, Query, prepare
@@ -63,7 +62,7 @@ class HistoryStore:
 
     def abandon(self) -> None:
         """See `LogStore.abandon`."""
-        abandon(self._connection)
+        conninfo.abandon(self._connection)
         self._watchdog.abandon()
 
     def _query(

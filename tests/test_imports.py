@@ -59,6 +59,7 @@ ORDER = [
     "backends.postgres.outage",
     "backends.postgres.session",
     "backends.postgres.executors",
+    "backends.postgres.lane",
     "backends.postgres.own_connections",
     "backends.postgres.publisher",
     "backends.postgres.history.schema",

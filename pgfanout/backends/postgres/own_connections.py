@@ -6,31 +6,20 @@ import logging
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import psycopg
-from psycopg.pq import TransactionStatus
 
 from ...threads import lock_time
-from . import conninfo, diagnosis
+from . import conninfo
 from .executors import Call
+from .lane import Lane, OwnConnection
 
-__all__ = ["LOCK_TIMEOUT", "OwnConnections"]
+__all__ = ["OwnConnections"]
 
 logger = logging.getLogger("pgfanout")
 
-
-LOCK_TIMEOUT: Final = 10
-"""Seconds that a publish through the hub's own connection waits for another transaction's lock, also in its COMMIT. A
-`lock_timeout` of the role, the database or the server takes precedence."""
-
-# For this transaction only: behind a pooler in transaction mode the session then goes to another client.
-_BOUND = (
-    "SELECT pg_catalog.set_config('lock_timeout', CASE pg_catalog.current_setting('lock_timeout')"
-    f" WHEN '0' THEN '{LOCK_TIMEOUT}s' ELSE pg_catalog.current_setting('lock_timeout') END, true), "
-)
 
 PATIENCE: Final = 0.02
 """Seconds that a publish waits for a connection that is there before it opens another one. Opening one takes longer
@@ -42,85 +31,6 @@ REFUSAL_TIME: Final = 1.0
 
 class _RefusedError(psycopg.OperationalError):
     """The server refuses a connection, and another lane has one: too many connections, probably."""
-
-
-class _OwnConnection:
-    """One of the hub's own connections, for one thread at a time."""
-
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self.connection = connection
-        self._is_read_only = conninfo.is_read_only(connection)
-        # A method of ours would be a reference cycle. Without one, an abandoned connection closes at once.
-        self._notices: deque[psycopg.errors.Diagnostic] = deque(maxlen=1)
-        connection.add_notice_handler(self._notices.append)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no statement and no transaction is under way."""
-        return self.connection.pgconn.transaction_status == TransactionStatus.IDLE
-
-    def is_usable(self) -> bool:
-        """Whether it is idle and the server has not ended it. Never block.
-
-        This takes no round trip, and spares the first publish after a restart of the server an error. If the server
-        sends an error or a warning to an idle connection, it nearly always ends that connection.
-        """
-        self._notices.clear()
-        try:
-            self.connection.pgconn.consume_input()
-            self.connection.pgconn.notifies()  # makes libpq parse what it has read
-        except psycopg.Error:
-            return False
-        return self.is_idle and not self._notices
-
-    def execute(self, call: Call) -> None:
-        """Run a call in a transaction that may write and that does not wait for a lock without end."""
-        try:
-            if self._is_read_only:
-                with self.connection.transaction():
-                    call.run(self.connection, _BOUND)
-            else:
-                call.run(self.connection, _BOUND)
-        except psycopg.errors.LockNotAvailable as error:
-            raise type(error)(
-                f"{diagnosis.words(error)}: the publish waited too long for another transaction, which is committing or"
-                " holds a lock. Find it with pg_locks (not granted) and pg_blocking_pids, or by the oldest xact_start"
-                " in pg_stat_activity"
-            ) from error
-
-
-class _Lane:
-    """Room for one connection. `turn` guards everything here. Threads without it may look whether there is something,
-    and are not surprised if that is no longer true."""
-
-    def __init__(self) -> None:
-        self.turn = threading.RLock()
-        self.own: _OwnConnection | None = None
-        self.opened: set[psycopg.Connection[Any]] = set()  # `own`, and those in use or left behind
-
-    def take_out(self) -> _OwnConnection | None:
-        """Take the connection out, so that nobody finds it if an exception leaves it in the middle of a statement."""
-        own, self.own = self.own, None
-        return own if own is not None and own.is_usable() else None
-
-    def add(self, connection: psycopg.Connection[Any]) -> _OwnConnection:
-        self.opened.add(connection)
-        return _OwnConnection(connection)
-
-    def put_back(self, own: _OwnConnection) -> None:
-        if own.is_idle:
-            self.own = own
-
-    def close_all_but_own(self) -> None:
-        """End a turn, whatever was raised in it."""
-        kept = None if self.own is None else self.own.connection
-        for connection in [each for each in self.opened if each is not kept]:
-            connection.close()
-            self.opened.discard(connection)
-
-    def close_all(self) -> None:
-        self.own = None
-        self.close_all_but_own()
 
 
 class OwnConnections:
@@ -153,7 +63,7 @@ class OwnConnections:
 
     def __init__(self, parameters: conninfo.Parameters, size: int) -> None:
         self._parameters = parameters
-        self._lanes = tuple(_Lane() for _ in range(size))
+        self._lanes = tuple(Lane() for _ in range(size))
         self._gate = threading.RLock()
         self._freed = threading.Lock()
         self._tidying = threading.RLock()
@@ -222,7 +132,7 @@ class OwnConnections:
             else:
                 lane.close_all_but_own()
 
-    def _send_through(self, lane: _Lane, call: Call) -> None:
+    def _send_through(self, lane: Lane, call: Call) -> None:
         own = lane.take_out() or self._connect(lane)
         try:
             own.execute(call)
@@ -231,7 +141,7 @@ class OwnConnections:
             raise
         lane.put_back(own)
 
-    def _enter(self, arrived: float) -> _Lane:
+    def _enter(self, arrived: float) -> Lane:
         """Return a lane whose turn this thread now has."""
         with self._gate:
             try:
@@ -247,7 +157,7 @@ class OwnConnections:
             finally:
                 self._awaited = False
 
-    def _lanes_to_try(self, arrived: float) -> Sequence[_Lane]:
+    def _lanes_to_try(self, arrived: float) -> Sequence[Lane]:
         now = time.monotonic()
         if now - arrived >= PATIENCE and now >= self._refused_until:
             return sorted(self._lanes, key=lambda lane: lane.own is None)
@@ -255,7 +165,7 @@ class OwnConnections:
             return [lane for lane in self._lanes if lane.own is not None]
         return self._lanes[:1]
 
-    def _connect(self, lane: _Lane) -> _OwnConnection:
+    def _connect(self, lane: Lane) -> OwnConnection:
         try:
             return lane.add(conninfo.connect(self._parameters, "pgfanout-publisher"))
         except psycopg.OperationalError as error:
@@ -293,7 +203,7 @@ class OwnConnections:
                 pass  # it has been signalled already
 
 
-def _close_idle(lanes: Sequence[_Lane]) -> None:
+def _close_idle(lanes: Sequence[Lane]) -> None:
     """Close the connections, except where another thread has its turn: that may be inside of libpq at this moment.
     Never block."""
     for lane in lanes:

@@ -20,9 +20,10 @@ import psycopg
 import pytest
 
 from pgfanout import PostgresHub, Subscription
-from pgfanout.backends.postgres import own_connections
+from pgfanout.backends.postgres import lane
 from pgfanout.backends.postgres.backend import PostgresBackend
-from pgfanout.backends.postgres.own_connections import OwnConnections, _Lane
+from pgfanout.backends.postgres.lane import Lane
+from pgfanout.backends.postgres.own_connections import OwnConnections
 from pgfanout.hub import core_of
 from tests.support.postgres import PostgresServer, random_name
 from tests.support.wait import eventually
@@ -39,7 +40,7 @@ def own_connections_of(hub: PostgresHub) -> OwnConnections:
     return backend.publisher._own
 
 
-def is_busy(lane: _Lane) -> bool:
+def is_busy(lane: Lane) -> bool:
     """Whether another thread has its turn."""
     if not lane.turn.acquire(blocking=False):
         return True
@@ -221,8 +222,8 @@ def publishers(connection: psycopg.Connection) -> list[int]:
 def test_a_commit_that_waits_for_another_transaction_ends_in_time_and_says_what_to_look_for(
     fresh_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bound = own_connections._BOUND.replace(f"'{own_connections.LOCK_TIMEOUT}s'", "'200ms'")
-    monkeypatch.setattr(own_connections, "_BOUND", bound)
+    bound = lane._BOUND.replace(f"'{lane.LOCK_TIMEOUT}s'", "'200ms'")
+    monkeypatch.setattr(lane, "_BOUND", bound)
     with psycopg.connect(fresh_database_url) as other, PostgresHub(fresh_database_url, history=True) as hub:
         hub.install_history()
         subscription = hub.subscribe("orders", TENANT)
@@ -327,8 +328,8 @@ def test_a_hub_has_one_connection_at_least() -> None:
 def test_the_bound_is_ten_seconds_for_the_transaction_alone_unless_the_role_has_its_own(
     fresh_database_url: str, connection: psycopg.Connection
 ) -> None:
-    assert own_connections.LOCK_TIMEOUT == 10
-    bound = own_connections._BOUND + "current_setting('lock_timeout')"
+    assert lane.LOCK_TIMEOUT == 10
+    bound = lane._BOUND + "current_setting('lock_timeout')"
     assert [row[1] for row in connection.execute(bound.encode())] == ["10s"]
     connection.commit()
     assert connection.execute("SHOW lock_timeout").fetchone() == ("0",)

@@ -18,6 +18,9 @@ FUZZ := .tox/fuzz-venv
 PACKAGE := setup.cfg pyproject.toml
 OPTIONS = $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED))
 HALF = $(if $(HISTORY),$(if $(filter 0,$(HISTORY)),--no-history,--history))
+# The status is that of tox, and the summary comes in any case.
+TOX = rm -rf .tox/results; $(TOOLS)/bin/tox run-parallel --parallel 2 --parallel-no-spinner $(1); status=$$?; \
+    $(PYTHON) tests/summary.py .tox/results; exit $$status
 PIP := -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
@@ -35,10 +38,12 @@ unit: $(UNIT)/.installed ## the tests that need no server, in a minute; TESTS=te
 	@$(UNIT)/bin/python -m pytest -q -m unit $(TESTS)
 
 test: $(TOOLS)/.installed ## every check and test, with the newest and the oldest versions; 20 minutes
-	@$(TOOLS)/bin/tox run-parallel --parallel 2 --parallel-no-spinner -m test
+	@echo "Testing with the newest and the oldest versions: about 20 minutes on two cores. What was skipped comes last."
+	@$(call TOX,-m test)
 
 test-all: $(TOOLS)/.installed ## the same with all versions that there are interpreters for
-	@$(TOOLS)/bin/tox run-parallel --parallel 2 --parallel-no-spinner
+	@echo "Testing with all versions: about 20 minutes for two environments. What was skipped comes last."
+	@$(call TOX,)
 
 lint: $(TOOLS)/.installed ## ruff
 	@$(TOOLS)/bin/tox run -e lint

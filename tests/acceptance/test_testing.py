@@ -1,0 +1,96 @@
+"""docs/testing.md: its applications and their tests, run as they stand there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support.postgres import PostgresServer, random_name
+from tests.support.processes import REPOSITORY
+
+from .apps.names import block
+
+PAGE = "docs/testing.md"
+
+SETTINGS = """
+from urllib.parse import urlsplit
+import os
+server = urlsplit(os.environ["TEST_SERVER_URL"])
+SECRET_KEY = "for tests"
+INSTALLED_APPS = ["pgfanout.django", "shop"]
+ROOT_URLCONF = "shop.urls"
+DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
+DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "HOST": server.hostname, "PORT": server.port,
+    "USER": server.username, "NAME": "postgres", "TEST": {"NAME": os.environ["TEST_DATABASE"]}}}
+"""
+
+MODELS = """
+from django.db import models
+class Order(models.Model):
+    id = models.IntegerField(primary_key=True)
+    shop_id = models.IntegerField()
+    status = models.TextField()
+"""
+
+URLS = """
+from django.urls import path
+from . import views
+urlpatterns = [path("shops/<int:shop_id>/events", views.events), path("orders/<int:id>/ship", views.ship)]
+"""
+
+
+def run_tests(folder: Path, *options: str, **environment: str) -> str:
+    """Run a user's tests in a folder of their own. Return what pytest says."""
+    # The repository comes last on the path, as elsewhere.
+    main = "import sys; sys.path.append(sys.argv.pop(1)); import pytest; sys.exit(pytest.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", main, str(REPOSITORY), "-q", *options],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    for name in ("shop.py", "conftest.py", "test_shop.py"):
+        (tmp_path / name).write_text(block(PAGE, f"# {name}\n"))
+    return tmp_path
+
+
+def test_flasks_tests_need_no_database(shop: Path) -> None:
+    assert "2 passed" in run_tests(shop, "-k", "not rolled_back")
+
+
+def test_flasks_streams_run_on_postgres_and_the_database_can_be_dropped(shop: Path, postgres: PostgresServer) -> None:
+    (shop / "conftest.py").write_text(block(PAGE, "# conftest.py for PostgreSQL\n"))
+    assert "2 passed" in run_tests(shop, "-k", "not rolled_back", TEST_SERVER_URL=postgres.url())
+
+
+def test_djangos_tests_use_the_test_database_and_leave_nothing(tmp_path: Path, postgres: PostgresServer) -> None:
+    (tmp_path / "shop").mkdir()
+    files = {
+        "shop/__init__.py": "",
+        "shop/settings.py": SETTINGS,
+        "shop/models.py": MODELS,
+        "shop/urls.py": URLS,
+        "shop/views.py": block(PAGE, "# views.py\n"),
+        "conftest.py": block(PAGE, "# conftest.py for Django\n"),
+        "test_shop.py": block(PAGE, "# test_django_shop.py\n"),
+        "pytest.ini": "[pytest]\nDJANGO_SETTINGS_MODULE = shop.settings\npythonpath = .\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    name = random_name()
+    assert "3 passed" in run_tests(tmp_path, TEST_SERVER_URL=postgres.url(), TEST_DATABASE=name)
+    with psycopg.connect(postgres.url()) as connection:
+        assert connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchall() == []

@@ -42,7 +42,7 @@ NO_TENANT = str(uuid.UUID(int=0))
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 is_uuid = re.compile("[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}").fullmatch
-"""Whether a text is a UUID: 8-4-4-4-12 hexadecimal digits. In SQL, `_tenant` of functions.sql has the same rule."""
+"""Whether a text is a UUID: 8-4-4-4-12 hexadecimal digits. `_tenant_text` of functions.sql has the same rule."""
 
 
 class Topic(NamedTuple):

@@ -338,7 +338,10 @@ def test_a_channel_that_is_named_twice_delivers_once(hub: NotifyHub, subscribe: 
 
 SAME: list[list[TenantId]] = [
     [TENANT, str(TENANT), str(TENANT).upper()],
+    [7, "7"],
     [None, uuid.UUID(int=0)],
+    ['it\'s "größe" \\ %s'],
+    [TENANT.hex],
 ]
 
 
@@ -355,10 +358,10 @@ def test_a_tenant_is_a_uuid_a_number_a_text_or_none(hub: NotifyHub, subscribe: S
 
 
 def test_several_tenants_are_followed_in_one_order(hub: NotifyHub, subscribe: Subscribe) -> None:
-    several = subscribe(hub, ["orders", "stock"], [TENANT, None])
-    topics = [(channel, tenant) for channel in ("orders", "stock") for tenant in (OTHER, TENANT, None)]
+    several = subscribe(hub, ["orders", "stock"], [TENANT, "acme", 7])
+    topics = [(channel, tenant) for channel in ("orders", "stock") for tenant in (OTHER, "acme", 7, TENANT, None)]
     hub.publish_many([(*topic, number) for number, topic in enumerate(topics)])
-    followed = [number for number, (_, tenant) in enumerate(topics) if tenant != OTHER]
+    followed = [number for number, (_, tenant) in enumerate(topics) if tenant not in (OTHER, None)]
     assert payloads(several, len(followed)) == followed
     settle(hub)
     assert rest(several) == []

@@ -50,7 +50,7 @@ def _add_trigger(commands: Commands) -> None:
     parser = add_command(commands, "trigger", "publish each change of a table's rows as an event of the history")
     _add_common(parser, _trigger)
     parser.add_argument("table", metavar="TABLE", help="table or schema.table, without quotes")
-    parser.add_argument("--tenant", metavar="COLUMN", help="the column with the tenant's uuid")
+    parser.add_argument("--tenant", metavar="COLUMN", help="the column with the tenant, of any type (none)")
     parser.add_argument(
         "--key",
         type=_columns,
@@ -122,8 +122,6 @@ def _install(options: argparse.Namespace) -> str:
 def _trigger(options: argparse.Namespace) -> str:
     if options.drop:
         return drop_script(options.table, _schema(options))
-    if options.tenant is None:
-        raise ValueError("a trigger needs --tenant")
     return TableTrigger(
         table=options.table,
         tenant=options.tenant,

@@ -137,7 +137,7 @@ MEANINGLESS = [
     (["sql", "install", "--apply"], "PGFANOUT_URL"),
     (["sql", "install", "--apply", "--url", "memory://"], "one process alone"),
     (["sql", "trigger"], "TABLE"),
-    (["sql", "trigger", "orders"], "needs --tenant"),
+    (["sql", "trigger", "orders", "--tenant", ""], "column needs a name"),
     (["sql", "trigger", "orders", "--tenant", "t", "--key", "id,"], "column needs a name"),
     (["sql", "trigger", "", "--drop"], "table needs a name"),
     ([*TRIGGER, "--channel", "x" * 64], "64 bytes"),

@@ -13,14 +13,16 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from pgfanout.topic import is_uuid
+
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
 LONG = 30.0
 
 Connect = Callable[[], psycopg.Connection]
 """Opens a session."""
 
-Row = tuple[int, str, uuid.UUID, str, str]
-"""Number, channel, tenant, type, and the payload as it was written."""
+Row = tuple[int, str, uuid.UUID | str, str, str]
+"""Number, channel, tenant (a UUID if it is one), type, and the payload as it was written."""
 
 
 def publish(connection: psycopg.Connection, *payloads: object, type: str = "") -> None:
@@ -45,10 +47,12 @@ def publish_many(connection: psycopg.Connection, *payloads: object) -> None:
 
 def rows(connection: psycopg.Connection, after: int = 0) -> list[Row]:
     """Everything after the cursor."""
-    return connection.execute(
-        "SELECT number, channel, tenant, type, payload::text FROM pgfanout.event WHERE number > %s ORDER BY number",
+    found = connection.execute(
+        "SELECT number, channel, tenant::text, type, payload::text FROM pgfanout.event WHERE number > %s"
+        " ORDER BY number",
         (after,),
     ).fetchall()
+    return [(number, channel, uuid.UUID(id) if is_uuid(id) else id, *rest) for number, channel, id, *rest in found]
 
 
 def numbers(connection: psycopg.Connection) -> list[int]:

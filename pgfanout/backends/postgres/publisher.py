@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ...topic import is_uuid
 from .conninfo import Parameters
 from .executors import Call, run
 from .own_connections import OwnConnections
@@ -18,8 +19,11 @@ _NOTIFY = (
 )
 _TEXT = "pg_catalog.convert_from(%s::bytea, 'UTF8')"
 _TEXTS = "ARRAY(SELECT pg_catalog.convert_from(text, 'UTF8') FROM pg_catalog.unnest(%s::bytea[]) AS text)"
-_LOG_ONE = f"SELECT {{schema}}.publish({_TEXT}, %s::uuid, {_TEXT}, {_TEXT})"
-_LOG_MANY = f"SELECT {{schema}}.publish_many({_TEXTS}, %s::uuid[], {_TEXTS}::json[], {_TEXTS})"
+_LOG_ONE = f"SELECT {{schema}}.publish({_TEXT}, {_TEXT}, {_TEXT}, {_TEXT})"
+_LOG_MANY = f"SELECT {{schema}}.publish_many({_TEXTS}, {_TEXTS}, {_TEXTS}::json[], {_TEXTS})"
+# For tenants that are UUIDs. A log of an earlier version has no other functions.
+_LOG_ONE_OF_UUID = f"SELECT {{schema}}.publish({_TEXT}, %s::uuid, {_TEXT}, {_TEXT})"
+_LOG_MANY_OF_UUIDS = f"SELECT {{schema}}.publish_many({_TEXTS}, %s::uuid[], {_TEXTS}::json[], {_TEXTS})"
 
 
 class Publisher:
@@ -59,11 +63,13 @@ class Publisher:
     def _logged(self, texts: Sequence[str]) -> Call:
         """Return the call that puts texts into the log: see `compose_logged`. For one event there is a cheaper one."""
         channels, tenants, types, payloads = zip(*(text.split("\n", 3) for text in texts), strict=True)
+        of_uuids = all(map(is_uuid, tenants))
+        ids: Sequence[Any] = list(tenants) if of_uuids else _encoded(tenants)
         if len(texts) == 1:
-            params = (channels[0].encode(), tenants[0], payloads[0].encode(), types[0].encode())
-            return Call(_LOG_ONE.format(schema=self._schema), params)
-        fields = (_encoded(channels), list(tenants), _encoded(payloads), _encoded(types))
-        return Call(_LOG_MANY.format(schema=self._schema), fields)
+            params = (channels[0].encode(), ids[0], payloads[0].encode(), types[0].encode())
+            return Call((_LOG_ONE_OF_UUID if of_uuids else _LOG_ONE).format(schema=self._schema), params)
+        fields = (_encoded(channels), ids, _encoded(payloads), _encoded(types))
+        return Call((_LOG_MANY_OF_UUIDS if of_uuids else _LOG_MANY).format(schema=self._schema), fields)
 
 
 def _encoded(texts: Iterable[str]) -> list[bytes]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import resources
+from itertools import product
 from typing import Any, Final
 
 import psycopg
@@ -31,7 +32,7 @@ __all__ = [
 MAX_PAYLOAD: Final = 1_048_576
 """The default for the most bytes of JSON in an event of the log."""
 
-_STEPS: Final = ("001_log.sql", "002_marks.sql")
+_STEPS: Final = ("001_log.sql", "002_marks.sql", "003_tenants.sql")
 """The changes of the tables, version by version. Never change a step that was released."""
 
 VERSION: Final = len(_STEPS)
@@ -39,7 +40,7 @@ VERSION: Final = len(_STEPS)
 REQUIRED: Final = 1
 """The oldest version of the tables that a hub of this release works with, so you may update workers before tables."""
 
-REVISION: Final = 1
+REVISION: Final = 2
 """The revision of functions.sql. Increase it in each release that changes that file or adds a step. 0 means none."""
 
 IDENTIFIER_LIMIT: Final = 63
@@ -53,6 +54,9 @@ _DOLLAR_QUOTE: Final = re.compile(r"\$\w*\$")
 _PATIENCE: Final = "1min"
 """How long a first installation waits for another one, unless the session has a `lock_timeout`."""
 
+_ATTEMPTS: Final = 60
+"""How often an upgrade that rewrites tables tries to lock them, for 0.3 s each, once in a second."""
+
 _STEP: Final = """
 IF installed.version < {number} THEN
 EXECUTE $step$
@@ -62,10 +66,15 @@ END IF;
 """
 
 _PUBLISHING: Final = (
-    "publish(text, uuid, text, text)",
-    "publish(text, uuid, json, text)",
-    "publish(text, uuid, jsonb, text)",
-    "publish_many(text[], uuid[], json[], text[])",
+    *(
+        f"publish(text, {tenant}, {payload}, text)"
+        for tenant, payload in product(("text", "uuid", "bigint"), ("text", "json", "jsonb"))
+    ),
+    *(
+        f"publish_many(text[], {tenants}, json[], text[])"
+        for tenants in (*(f"{each}[]" for each in ("text", "uuid", "bigint")), "text")
+    ),
+    "_pass_over(bigint)",
 )
 
 
@@ -135,6 +144,7 @@ class Schema:
             "install.sql",
             lock=self._lock("install"),
             patience=_PATIENCE,
+            attempts=str(_ATTEMPTS),
             spare=str(not repair).lower(),
             only_looks=str(not repair and not grants).lower(),
             steps="".join(steps),
@@ -176,7 +186,7 @@ class Schema:
             *self._granted(
                 readers,
                 [
-                    f"SELECT ON {self.name}.event, {self.name}.log, {self.name}.table_trigger",
+                    f"SELECT ON {self.name}.event, {self.name}.log, {self.name}.table_trigger, {self.name}.passed_over",
                     f"EXECUTE ON FUNCTION {self.name}.prune(integer, double precision)",
                 ],
             ),

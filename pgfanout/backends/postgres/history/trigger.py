@@ -12,7 +12,7 @@ from typing import Final
 
 from psycopg import sql
 
-from ....topic import check_channel
+from ....topic import NO_TENANT, check_channel
 from .schema import IDENTIFIER_LIMIT, REVISION, check_schema, trigger_name
 
 __all__ = ["TableTrigger", "drop_script"]
@@ -25,20 +25,21 @@ class TableTrigger:
     """Publishes the changes of a table: each row that changes is one event of the history.
 
     Give names without quotes: "sales.Order Items" is the table Order Items of the schema sales. A table without a
-    schema is looked up in the search path when the script runs. `tenant` is a column of the type uuid, or of a domain
-    over it. `key` names the columns that identify a row of a tenant. The default is the primary key. Other columns have
-    to be NOT NULL, and some or all of them must have a unique index, with or without the tenant's column. The index may
-    not be partial or have expressions.
+    schema is looked up in the search path when the script runs. `tenant` is a column of any type: its text is the
+    tenant. Without one, all events are for the tenant None. `key` names the columns that identify a row of a tenant.
+    The default is the primary key. Other columns have to be NOT NULL, and some or all of them must have a unique index,
+    with or without the tenant's column. The index may not be partial or have expressions.
 
     The event goes to the row's tenant on `channel`, by default the table's name. Its type is insert, update or delete.
     Its payload is {"operation": "update", "key": {"id": 42}}. With `payload`, the names of columns, it also has "row":
     their values after the change, or before a delete. The events of a statement come in the order of the key.
 
-    Nothing is published for a row without a tenant, or for an update that leaves all `columns` (by default: the row)
-    unchanged. If the key or the tenant changes, the old one gets a delete and the new one an insert. `when` is an SQL
-    condition on the columns. Rows for which it does not hold count as absent from the table. So an update after which
-    it begins to hold is an insert, and an update after which it no longer holds is a delete. Its search path is
-    pg_catalog: qualify functions, types and operators from elsewhere.
+    Nothing is published for an update that leaves all `columns` (by default: the row) unchanged. A row whose tenant is
+    NULL or not valid (empty, longer than 63 bytes, with a control character) counts as absent from the table, and is
+    counted by the sequence `passed_over` of the history's schema. If the key or the tenant changes, the old one gets a
+    delete and the new one an insert. `when` is an SQL condition on the columns. Rows for which it does not hold count
+    as absent, too. So an update after which it begins to hold is an insert, and an update after which it no longer
+    holds is a delete. Its search path is pg_catalog: qualify functions, types and operators from elsewhere.
 
     Any role that may write to the table publishes by writing. The trigger function is in the table's schema, belongs to
     the table's owner and runs with the owner's rights. The owner has to be a publisher of the history. The owner or a
@@ -60,7 +61,7 @@ class TableTrigger:
     """
 
     table: str
-    tenant: str
+    tenant: str | None = None
     key: Sequence[str] = ()
     channel: str = ""
     columns: Sequence[str] = ()
@@ -70,7 +71,8 @@ class TableTrigger:
 
     def __post_init__(self) -> None:
         _Names(self.table, self.schema)
-        _check_name("column", self.tenant)
+        if self.tenant is not None:
+            _check_name("column", self.tenant)
         for option in ("key", "columns", "payload"):
             _check_columns(option, getattr(self, option))
         if not isinstance(self.when, str) or "\0" in self.when:
@@ -80,8 +82,10 @@ class TableTrigger:
     def script(self) -> str:
         """Return the SQL that makes the trigger: one statement that may be run again."""
         values = {
-            "tenant": _literal(self.tenant),
-            "tenant_column": _identifier(self.tenant),
+            "tenant": _TENANT,
+            "no_tenant": NO_TENANT,
+            "tenants": _array([] if self.tenant is None else [self.tenant]),
+            "passed_over": f"{_TENANT} IS NULL{self._condition}",
             "key": _array(self.key),
             "named": _array([*self.columns, *self.payload]),
             "when": self.when,
@@ -143,7 +147,7 @@ FROM (
 WHERE (before.image *= after.image) IS NOT TRUE"""
 
     def _side(self, rows: str) -> str:
-        place = f"row_number() OVER (PARTITION BY {_identifier(self.tenant)}, {_KEY_COLUMNS}) AS place"
+        place = f"row_number() OVER (PARTITION BY {_TENANT}, {_KEY_COLUMNS}) AS place"
         return self._rows(rows, f"{self._image(rows)} AS image, {place}")
 
     def _image(self, rows: str) -> str:
@@ -152,17 +156,19 @@ WHERE (before.image *= after.image) IS NOT TRUE"""
 
     def _rows(self, rows: str, and_also: str) -> str:
         """Return the query for the rows of one side that have a tenant and fulfil the condition."""
-        tenant = _identifier(self.tenant)
         numbered = zip(self.payload, _numbers(self.payload), strict=True)
         found = [
             and_also,
-            f"{tenant}::uuid AS tenant",
+            f"{_TENANT} AS tenant",
             _KEY_RENAMED,
             *(f"{_identifier(name)} AS {p}" for name, p in numbered),
         ]
+        return f"SELECT {', '.join(found)} FROM {rows} WHERE {_TENANT} IS NOT NULL{self._condition}"
+
+    @property
+    def _condition(self) -> str:
         # On its own line, since it may end with a comment.
-        condition = f" AND (\n{self.when}\n)" if self.when.strip() else ""
-        return f"SELECT {', '.join(found)} FROM {rows} WHERE {tenant} IS NOT NULL{condition}"
+        return f" AND (\n{self.when}\n)" if self.when.strip() else ""
 
 
 def drop_script(table: str, schema: str = "pgfanout") -> str:
@@ -236,7 +242,9 @@ def _object(values: str) -> str:
     return f"(SELECT to_json(columns.*) FROM (SELECT {values}) AS columns)"
 
 
-# Placeholders for lists of the key's columns, in strings that the script executes. It finds the key when it runs.
+# Placeholders in strings that the script executes: for a row's tenant, which is NULL if it is not valid, and for lists
+# of the key's columns. The script looks at the table when it runs.
+_TENANT: Final = "\0tenant_text\0"
 _KEY_COLUMNS: Final = "\0key_columns\0"
 _KEY_NUMBERS: Final = "\0key_numbers\0"
 _KEY_RENAMED: Final = "\0key_renamed\0"

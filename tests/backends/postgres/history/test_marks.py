@@ -104,7 +104,7 @@ def test_events_before_the_mark_are_pruned(writer: psycopg.Connection, reader: p
     publish(writer, 7)
     writer.commit()
     assert prune(reader, every=600) == 0
-    reader.execute("DELETE FROM pgfanout.event WHERE tenant <> %s", (TENANT,))
+    reader.execute("DELETE FROM pgfanout.event WHERE tenant <> %s", (str(TENANT),))
     mark = pruned_to(reader)
     assert [prune(reader, batch=4) for _ in range(3)] == [4, 2, 0]
     assert payloads(reader) == [7]

@@ -752,9 +752,17 @@ def publish_in_every_way(connection: psycopg.Connection) -> list[Any]:
     connection.execute("SELECT pgfanout.publish_many('{orders,orders}', %s, '{6,7}')", ([TENANT] * 2,))
     connection.execute("SELECT pgfanout.publish_many('{orders}', %s, '{8}', '{made}')", ([TENANT],))
     publisher = Publisher(conninfo.parse(""), "", "pgfanout")
-    for logged in ((9,), (10, 11)):
-        publisher.send([f"orders\n{TENANT}\nmade\n{payload}" for payload in logged], connection)
-    return list(range(1, 12))
+    for tenant, logged in ((TENANT, (9,)), (TENANT, (10, 11)), ("acme", (12,)), ("7", (13, 14))):
+        publisher.send([f"orders\n{tenant}\nmade\n{payload}" for payload in logged], connection)
+    number = 14
+    for tenants in ("'acme'", "'acme'::text", "7", "7::smallint"):
+        for kind in ("", "::json", "::jsonb"):
+            number += 1
+            connection.execute(f"SELECT pgfanout.publish('orders', {tenants}, '{number}'{kind})".encode())
+    for tenants in ("'{acme}'", "ARRAY['acme']", "ARRAY[7]", "ARRAY[7]::smallint[]"):
+        number += 1
+        connection.execute(f"SELECT pgfanout.publish_many('{{orders}}', {tenants}, '{{{number}}}')".encode())
+    return list(range(1, number + 1))
 
 
 TABLES = ("event", "log", "pending", "pending_many", "seen")
@@ -764,6 +772,10 @@ READING = [
     "SELECT pgfanout.prune()",
 ]
 PUBLISHING = [
+    *[f"SELECT pgfanout.publish('orders', 7, '1'{kind})" for kind in ("", "::json", "::jsonb")],
+    *[f"SELECT pgfanout.publish('orders', '{TENANT}'::uuid, '1'{kind})" for kind in ("", "::json", "::jsonb")],
+    *[f"SELECT pgfanout.publish_many('{{orders}}', ARRAY[{tenant}], '{{1}}')" for tenant in ("'a'", "7")],
+    "SELECT pgfanout._pass_over(1)",
     *[f"SELECT pgfanout.publish('orders', '{TENANT}', '1'{kind})" for kind in ("", "::json", "::jsonb")],
     f"SELECT pgfanout.publish_many('{{orders}}', '{{{TENANT}}}', '{{1}}')",
 ]
@@ -785,6 +797,7 @@ MEDDLING = [
     "SELECT nextval('pgfanout.number')",
     "SELECT last_value FROM pgfanout.number",
     "SELECT setval('pgfanout.oldest', 1)",
+    "SELECT nextval('pgfanout.passed_over')",
     "INSERT INTO pgfanout.seen VALUES (now(), 1)",
     "SELECT pgfanout._too_old('1 day')",
     "CREATE TRIGGER own BEFORE TRUNCATE ON own EXECUTE FUNCTION pgfanout._before_truncate()",
@@ -889,7 +902,11 @@ def test_functions_are_for_those_only_who_were_granted_them(installed: psycopg.C
     """Not even who may use the schema can call them."""
     installed.execute("GRANT USAGE ON SCHEMA pgfanout TO PUBLIC")
     assert allowed(enter("nobody"), READING + PUBLISHING + MEDDLING) == []
-    assert for_all(installed) == ["pgfanout._installed()", "pgfanout._options(bytea)"]  # they tell nothing of anybody
+    assert for_all(installed) == [
+        "pgfanout._installed()",
+        "pgfanout._options(bytea)",
+        "pgfanout._tenant_text(text)",
+    ]  # they tell nothing of anybody
 
 
 def for_all(connection: psycopg.Connection) -> list[str]:
@@ -898,7 +915,7 @@ def for_all(connection: psycopg.Connection) -> list[str]:
         "SELECT oid::regprocedure::text FROM pg_proc"
         " WHERE pronamespace = 'pgfanout'::regnamespace AND has_function_privilege('public', oid, 'EXECUTE')"
     )
-    return [name for (name,) in connection.execute(query).fetchall()]
+    return sorted(name for (name,) in connection.execute(query).fetchall())
 
 
 def test_installing_again_takes_no_rights_away(
@@ -1013,11 +1030,11 @@ def test_what_is_in_the_callers_search_path_is_never_called_with_the_owners_righ
     owner: psycopg.Connection, trap: Callable[[], set[str]], roles: dict[str, str]
 ) -> None:
     assert trap() <= {roles["publisher"]}
-    assert len(payloads(owner)) == 11
+    assert len(payloads(owner)) == 30
 
 
 @pytest.mark.parametrize(
-    "function", ["publish_many(text[], uuid[], json[], text[])", "prune(integer, double precision)"]
+    "function", ["publish_many(text[], text[], json[], text[])", "prune(integer, double precision)"]
 )
 def test_the_traps_catch_a_function_without_a_search_path_of_its_own(
     owner: psycopg.Connection, trap: Callable[[], set[str]], function: str
@@ -1026,7 +1043,7 @@ def test_the_traps_catch_a_function_without_a_search_path_of_its_own(
     assert owner.info.user in trap()
 
 
-WITHOUT_A_PATH = ["_before_commit()", "_at_commit()", "publish(text, uuid, text, text)"]
+WITHOUT_A_PATH = ["_before_commit()", "_at_commit()", "publish(text, text, text, text)"]
 QUALIFIED = re.compile(r"OPERATOR\(pg_catalog\.([^)]+)\)|pg_catalog\.(\w+)")
 
 

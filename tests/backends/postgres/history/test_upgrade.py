@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,17 @@ import pytest
 from psycopg import errors
 
 from pgfanout import PostgresHub
-from pgfanout.backends.postgres.history import History
+from pgfanout.backends.postgres.history import History, schema
 from pgfanout.backends.postgres.history.schema import REVISION, VERSION, Schema
 from pgfanout.backends.postgres.history.table import LogTable
 from tests.support.data_directory import binaries
 from tests.support.event_log import LONG, numbers, payloads, publish, rows
 from tests.support.postgres import PostgresServer, random_name
+from tests.support.wait import eventually
 
 from .make_dump import CHANNEL, HUB, MAX_AGE, MAX_ROWS, OWNER, ROLES, TENANT, TRIGGERS, WEB
 
-DUMP = Path(__file__).with_name("version_1.sql")
+DUMPS = {version: Path(__file__).with_name(f"version_{version}.sql") for version in (1, 2)}
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -34,10 +36,10 @@ def restore(url: str, dump: str) -> None:
         psycopg.ClientCursor(connection).execute("\n".join(lines).encode())
 
 
-@pytest.fixture
-def old(fresh_database_url: str) -> Iterator[Connection]:
-    """A session of the superuser in the database of the earlier release."""
-    restore(fresh_database_url, DUMP.read_text(encoding="utf-8"))
+@pytest.fixture(params=DUMPS)
+def old(request: pytest.FixtureRequest, fresh_database_url: str) -> Iterator[Connection]:
+    """A session of the superuser in the database of an earlier release."""
+    restore(fresh_database_url, DUMPS[request.param].read_text(encoding="utf-8"))
     with psycopg.connect(fresh_database_url, autocommit=True) as connection:
         yield connection
         connection.execute("RESET ROLE")
@@ -69,7 +71,7 @@ def settings(connection: Connection) -> tuple[Any, ...]:
 @pytest.mark.parametrize("upgrade", WAYS)
 def test_events_numbers_and_settings_survive(old: Connection, upgrade: Upgrade) -> None:
     before, (version, *rest) = rows(old), settings(old)
-    assert len(before) == 11 and version == 1 and rest[:3] == [CHANNEL, MAX_AGE, MAX_ROWS]
+    assert len(before) == {1: 11, 2: 9}[version] and rest[:3] == [CHANNEL, MAX_AGE, MAX_ROWS]
     for _ in range(2):
         upgrade(old)
         assert rows(old) == before
@@ -147,18 +149,36 @@ def test_a_worker_of_the_earlier_release_works_with_the_upgraded_database(old: C
             ((version, *_),) = old.execute(state).fetchall()
             assert version >= 1
             assert old.execute("SELECT pgfanout.prune(1000, 60.0)").fetchall() == [(0,)]
+            # Prepared before the upgrade or not: the tenant's type is unknown to the client.
+            topic = "SELECT number FROM pgfanout.event WHERE tenant = %s AND channel = 'orders' AND number > %s"
+            assert old.execute(topic, [str(TENANT), 0]).fetchall()
         old.execute("RESET ROLE")
     assert payloads(old)[-2:] == [1, 2]
 
 
+def test_publishers_and_readers_keep_their_rights_and_get_those_on_what_is_new(old: Connection) -> None:
+    by_script(old)
+    old.execute(f"SET ROLE {WEB}".encode())
+    for tenant in ("'acme'", "7", f"'{TENANT}'::uuid"):
+        for payload in ("'1'", "'1'::json", "'1'::jsonb"):
+            old.execute(f"SELECT pgfanout.publish('orders', {tenant}, {payload})".encode())
+    for tenants in ("'{acme}'", "ARRAY['acme']", "ARRAY[7]", f"'{{{TENANT}}}'::uuid[]"):
+        old.execute(f"SELECT pgfanout.publish_many('{{orders}}', {tenants}, '{{1}}')".encode())
+    old.execute(f"SET ROLE {HUB}".encode())
+    assert old.execute("SELECT last_value FROM pgfanout.passed_over").fetchall() == [(0,)]
+    with pytest.raises(errors.InsufficientPrivilege):
+        old.execute("SELECT pgfanout.publish('orders', 'acme', '1')")
+
+
 def test_triggers_of_the_earlier_release_publish_on_and_can_be_made_again(old: Connection) -> None:
+    version = settings(old)[0]
     by_script(old)
     assert write_the_tables(old) == ["delete", "delete", "insert", "insert"]
-    assert old.execute("SELECT count(*) FROM pgfanout.table_trigger").fetchall() == [(0,)]
+    assert old.execute("SELECT count(*) FROM pgfanout.table_trigger").fetchall() == [({1: 0, 2: 2}[version],)]
     *good, bad = TRIGGERS
     for trigger in good:
         psycopg.Cursor(old).execute(trigger.script().encode())
-    with pytest.raises(errors.DatatypeMismatch):
+    with pytest.raises(errors.RaiseException, match="the key of the table shop.tags"):
         psycopg.Cursor(old).execute(bad.script().encode())
     assert write_the_tables(old) == ["delete", "delete", "insert", "insert"]
     watched = old.execute("SELECT watched::text, revision FROM pgfanout.table_trigger ORDER BY 1").fetchall()
@@ -177,17 +197,49 @@ def write_the_tables(connection: Connection) -> list[str]:
     return sorted(row[3] for row in rows(connection)[before:])
 
 
-def test_an_upgrade_neither_waits_for_readers_nor_stops_them(old: Connection, fresh_database_url: str) -> None:
+def test_an_upgrade_does_not_stop_readers_and_publishers_while_it_waits_for_another(
+    old: Connection, fresh_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As pg_dump is one, for hours."""
+    monkeypatch.setattr(schema, "_ATTEMPTS", 2)
+    before = settings(old)
     with (
         psycopg.connect(fresh_database_url) as dumping,
-        psycopg.connect(fresh_database_url, options="-c lock_timeout=20s") as upgrading,
+        psycopg.connect(fresh_database_url) as upgrading,
+        ThreadPoolExecutor() as pool,
     ):
         dumping.execute("LOCK TABLE pgfanout.log, pgfanout.event, pgfanout.pending IN ACCESS SHARE MODE")
-        by_script(upgrading)
-        old.execute("SET lock_timeout = '20s'")
-        assert LogTable(History(), CHANNEL, lambda query, params: old.execute(query.encode(), params).fetchall()).ends()
+        upgrade = pool.submit(by_script, upgrading)
+        old.execute("SET deadlock_timeout = '20s'; SET lock_timeout = '20s'")
+        while not upgrade.done():
+            old.execute("SELECT pgfanout.publish('orders', %s::uuid, '1')", [TENANT])
+            table = LogTable(History(), CHANNEL, lambda query, params: old.execute(query.encode(), params).fetchall())
+            assert table.ends()
+        with pytest.raises(errors.LockNotAvailable, match="in use all the time, so it can't be upgraded"):
+            upgrade.result()
+    assert settings(old)[:4] == before[:4]
+    by_script(old)
     assert settings(old)[0] == VERSION
+
+
+def test_an_upgrade_goes_on_when_the_other_has_ended(old: Connection, fresh_database_url: str) -> None:
+    with psycopg.connect(fresh_database_url) as publishing, ThreadPoolExecutor() as pool:
+        publishing.execute("SELECT pgfanout.publish('orders', %s::uuid, '\"before\"')", [TENANT])
+        upgrade = pool.submit(by_script, old)
+        wait_until_blocked_by(publishing, fresh_database_url)
+        many = "SELECT pgfanout.publish_many('{orders}', %s::uuid[], ARRAY['\"while\"'::json])"
+        publishing.execute(many.encode(), [[TENANT]])
+        publishing.commit()
+        upgrade.result(LONG)
+    assert payloads(old)[-2:] == ["before", "while"]
+    assert settings(old)[0] == VERSION
+
+
+def wait_until_blocked_by(connection: Connection, url: str) -> None:
+    """Wait until another session waits for a lock of this one's."""
+    query = "SELECT FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+    with psycopg.connect(url, autocommit=True) as looking:
+        eventually(lambda: looking.execute(query, [connection.info.backend_pid]).fetchall(), LONG)
 
 
 def test_an_upgrade_that_somebody_else_has_made_meanwhile_is_to_be_tried_again(
@@ -229,4 +281,4 @@ def test_a_dump_of_this_release_is_restored_with_its_triggers(
 
 
 def test_the_roles_of_the_dump_are_those_that_it_names() -> None:
-    assert DUMP.read_text(encoding="utf-8").startswith(ROLES)
+    assert all(dump.read_text(encoding="utf-8").startswith(ROLES) for dump in DUMPS.values())

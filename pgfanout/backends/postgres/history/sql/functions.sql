@@ -12,6 +12,21 @@ ALTER DOMAIN @schema@.event_type DROP CONSTRAINT IF EXISTS "a type has at most 2
 ALTER DOMAIN @schema@.event_type ADD CONSTRAINT "a type has at most 255 bytes"
     CHECK (octet_length(VALUE) <= 255) NOT VALID;
 
+-- Return the text of a tenant in its one form, or NULL if it is not valid: topic.py has the same rule. The first three
+-- conditions are one regular expression for a UUID, which would take five times as long.
+CREATE OR REPLACE FUNCTION @schema@._tenant_text(tenant text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE BEGIN ATOMIC
+    SELECT CASE
+        WHEN tenant LIKE '________-____-____-____-____________' AND octet_length(replace(tenant, '-', '')) = 32
+            AND tenant !~ '[^0-9A-Fa-f-]' THEN lower(tenant)
+        WHEN octet_length(tenant) BETWEEN 1 AND 63 AND tenant !~ '[\x01-\x1f\x7f-\x9f]' THEN tenant
+    END;
+END;
+
+ALTER DOMAIN @schema@.tenant DROP CONSTRAINT IF EXISTS "a tenant has 1 to 63 bytes and no control characters";
+ALTER DOMAIN @schema@.tenant ADD CONSTRAINT "a tenant has 1 to 63 bytes and no control characters"
+    CHECK (@schema@._tenant_text(VALUE) IS NOT NULL) NOT VALID;
+
 -- At the commit, this trigger queues a second one, so that the transaction's other deferred constraints run first. They may
 -- wait for other transactions, and must not do so while the lock is held. No sequential scan: a vacuumed table looks so small
 -- that PostgreSQL would scan it. That is slow with many events, and of two serializable transactions one would fail.
@@ -35,13 +50,13 @@ LANGUAGE sql BEGIN ATOMIC
     ) - count + 1 END;
 END;
 
--- The text that notifies an event. If the event may not fit, with an escaped channel and the largest number, the payload and
--- the type are left out, and the listeners read the row.
+-- The text that notifies an event. If the event may not fit, with an escaped channel and tenant and the largest number, the
+-- payload and the type are left out, and the listeners read the row.
 CREATE OR REPLACE FUNCTION @schema@._notification(event @schema@.event) RETURNS text
 LANGUAGE sql BEGIN ATOMIC
     SELECT format(
-        '{"channel":%s,"tenant_id":"%s"%s,"id":"%s"}', to_json(event.channel), event.tenant,
-        CASE WHEN event.size + 6 * octet_length(event.type) <= 7999 - 239
+        '{"channel":%s,"tenant_id":%s%s,"id":"%s"}', to_json(event.channel), to_json(event.tenant),
+        CASE WHEN event.size + 6 * octet_length(event.type) <= 7999 - 329
         THEN ',"payload":' || event.payload || CASE WHEN event.type <> '' THEN ',"type":' || to_json(event.type) ELSE '' END
         END,
         event.number
@@ -92,31 +107,53 @@ BEGIN
 END
 $body$;
 
-CREATE OR REPLACE FUNCTION @schema@.publish(channel text, tenant uuid, payload text, type text DEFAULT '') RETURNS void
+-- The text of a valid tenant is not NULL. The cast of any other one raises the error.
+CREATE OR REPLACE FUNCTION @schema@.publish(channel text, tenant text, payload text, type text DEFAULT '') RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER AS $body$
 BEGIN
     INSERT INTO @schema@.pending (channel, tenant, type, payload) VALUES (
-        channel::@schema@.channel, tenant::@schema@.tenant, coalesce(type, '')::@schema@.event_type, payload::@schema@.payload
+        channel::@schema@.channel, coalesce(@schema@._tenant_text(tenant), tenant::@schema@.tenant),
+        coalesce(type, '')::@schema@.event_type, payload::@schema@.payload
     );
 END
 $body$;
-COMMENT ON FUNCTION @schema@.publish(text, uuid, text, text) IS
+COMMENT ON FUNCTION @schema@.publish(text, text, text, text) IS
     'publish one event when the transaction commits: channel, tenant, payload (JSON), type';
 
--- Overloads for payloads of the types json and jsonb. A quoted literal is text.
-CREATE OR REPLACE FUNCTION @schema@.publish(channel text, tenant uuid, payload json, type text DEFAULT '') RETURNS void
+-- Overloads for tenants of the types uuid and bigint (which smaller integers become), and payloads of the types json and
+-- jsonb. A quoted literal is text. Workers of earlier releases call those for a uuid.
+CREATE OR REPLACE FUNCTION @schema@.publish(channel text, tenant text, payload json, type text DEFAULT '') RETURNS void
 LANGUAGE sql AS $body$ SELECT @schema@.publish(channel, tenant, payload::text, type) $body$;
+
+CREATE OR REPLACE FUNCTION @schema@.publish(channel text, tenant text, payload jsonb, type text DEFAULT '') RETURNS void
+LANGUAGE sql AS $body$ SELECT @schema@.publish(channel, tenant, payload::text, type) $body$;
+
+CREATE OR REPLACE FUNCTION @schema@.publish(channel text, tenant uuid, payload text, type text DEFAULT '') RETURNS void
+LANGUAGE sql AS $body$ SELECT @schema@.publish(channel, tenant::text, payload, type) $body$;
+
+CREATE OR REPLACE FUNCTION @schema@.publish(channel text, tenant uuid, payload json, type text DEFAULT '') RETURNS void
+LANGUAGE sql AS $body$ SELECT @schema@.publish(channel, tenant::text, payload::text, type) $body$;
 
 CREATE OR REPLACE FUNCTION @schema@.publish(channel text, tenant uuid, payload jsonb, type text DEFAULT '') RETURNS void
-LANGUAGE sql AS $body$ SELECT @schema@.publish(channel, tenant, payload::text, type) $body$;
+LANGUAGE sql AS $body$ SELECT @schema@.publish(channel, tenant::text, payload::text, type) $body$;
+
+CREATE OR REPLACE FUNCTION @schema@.publish(channel text, tenant bigint, payload text, type text DEFAULT '') RETURNS void
+LANGUAGE sql AS $body$ SELECT @schema@.publish(channel, tenant::text, payload, type) $body$;
+
+CREATE OR REPLACE FUNCTION @schema@.publish(channel text, tenant bigint, payload json, type text DEFAULT '') RETURNS void
+LANGUAGE sql AS $body$ SELECT @schema@.publish(channel, tenant::text, payload::text, type) $body$;
+
+CREATE OR REPLACE FUNCTION @schema@.publish(channel text, tenant bigint, payload jsonb, type text DEFAULT '') RETURNS void
+LANGUAGE sql AS $body$ SELECT @schema@.publish(channel, tenant::text, payload::text, type) $body$;
 
 CREATE OR REPLACE FUNCTION @schema@.publish_many(
-    channels text[], tenants uuid[], payloads json[], types text[] DEFAULT NULL
+    channels text[], tenants text[], payloads json[], types text[] DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
     INSERT INTO @schema@.pending_many (channels, tenants, types, payloads)
-    SELECT array_agg(channel::@schema@.channel::text ORDER BY place), array_agg(tenant::@schema@.tenant::uuid ORDER BY place),
+    SELECT array_agg(channel::@schema@.channel::text ORDER BY place),
+        array_agg(coalesce(@schema@._tenant_text(tenant), tenant::@schema@.tenant) ORDER BY place),
         array_agg(coalesce(type, '')::@schema@.event_type::text ORDER BY place),
         array_agg(payload::@schema@.payload::json ORDER BY place)  -- a sort on disk keeps no order by itself
     FROM (
@@ -126,8 +163,32 @@ BEGIN
     GROUP BY chunk ORDER BY chunk;
 END
 $body$;
-COMMENT ON FUNCTION @schema@.publish_many(text[], uuid[], json[], text[]) IS
+COMMENT ON FUNCTION @schema@.publish_many(text[], text[], json[], text[]) IS
     'publish many events when the transaction commits, in their order';
+
+-- Overloads as above. That with a text is for a quoted literal, which would fit each of the arrays.
+CREATE OR REPLACE FUNCTION @schema@.publish_many(
+    channels text[], tenants uuid[], payloads json[], types text[] DEFAULT NULL
+) RETURNS void
+LANGUAGE sql AS $body$ SELECT @schema@.publish_many(channels, tenants::text[], payloads, types) $body$;
+
+CREATE OR REPLACE FUNCTION @schema@.publish_many(
+    channels text[], tenants bigint[], payloads json[], types text[] DEFAULT NULL
+) RETURNS void
+LANGUAGE sql AS $body$ SELECT @schema@.publish_many(channels, tenants::text[], payloads, types) $body$;
+
+CREATE OR REPLACE FUNCTION @schema@.publish_many(
+    channels text[], tenants text, payloads json[], types text[] DEFAULT NULL
+) RETURNS void
+LANGUAGE sql AS $body$ SELECT @schema@.publish_many(channels, tenants::text[], payloads, types) $body$;
+
+-- Count rows that a table's trigger has not published.
+CREATE OR REPLACE FUNCTION @schema@._pass_over(count bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    PERFORM nextval('@schema@.passed_over') FROM generate_series(1, count);
+END
+$body$;
 
 -- A deletion of events, by hand or by pruning, moves the mark. A reader before the mark may have missed one of them.
 CREATE OR REPLACE FUNCTION @schema@._after_delete() RETURNS trigger
@@ -282,9 +343,19 @@ REVOKE ALL ON FUNCTION
     @schema@._after_delete(),
     @schema@._before_truncate(),
     @schema@._too_old(interval),
+    @schema@.publish(text, text, text, text),
+    @schema@.publish(text, text, json, text),
+    @schema@.publish(text, text, jsonb, text),
     @schema@.publish(text, uuid, text, text),
     @schema@.publish(text, uuid, json, text),
     @schema@.publish(text, uuid, jsonb, text),
+    @schema@.publish(text, bigint, text, text),
+    @schema@.publish(text, bigint, json, text),
+    @schema@.publish(text, bigint, jsonb, text),
+    @schema@.publish_many(text[], text[], json[], text[]),
     @schema@.publish_many(text[], uuid[], json[], text[]),
+    @schema@.publish_many(text[], bigint[], json[], text[]),
+    @schema@.publish_many(text[], text, json[], text[]),
+    @schema@._pass_over(bigint),
     @schema@.prune(integer, double precision)
 FROM PUBLIC;

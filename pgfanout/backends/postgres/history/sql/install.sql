@@ -88,6 +88,26 @@ ELSE
         RAISE EXCEPTION 'the history was installed after this transaction had begun'
             USING ERRCODE = 'serialization_failure', HINT = 'Run it again, in a new transaction.';
     END IF;
+    -- Step 3 rewrites tables, so nobody else may use them. While the lock is waited for, nobody publishes, and no hub reads.
+    -- So each attempt is short, and in the pause those that came go first. An attempt ends before PostgreSQL would look for
+    -- a deadlock (deadlock_timeout): a transaction that holds one of these tables and waits for another is not cancelled.
+    IF installed.version BETWEEN 1 AND 2 THEN
+        PERFORM set_config('lock_timeout', '300ms', true);
+        FOR attempt IN 1 .. @attempts@ LOOP
+            BEGIN
+                LOCK TABLE @schema@.pending, @schema@.pending_many, @schema@.event IN ACCESS EXCLUSIVE MODE;
+                EXIT;
+            EXCEPTION WHEN lock_not_available THEN
+                IF attempt = @attempts@ THEN
+                    RAISE EXCEPTION 'the history in the schema @schema@ is in use all the time, so it can''t be upgraded to'
+                        ' version @version@' USING ERRCODE = 'lock_not_available', HINT = 'A long transaction has published'
+                        ' or reads it, such as pg_dump: pg_locks shows which. Run this again when that has ended.';
+                END IF;
+                PERFORM pg_sleep(0.7);
+            END;
+        END LOOP;
+        PERFORM set_config('lock_timeout', patience, true);
+    END IF;
     -- Locks in the order that publishing, pruning and deleting take them: pending, event, log.
     IF installed.version > 0 AND NOT has_row
         OR has_row AND NOT @spare@ AND @channel@ <> notified

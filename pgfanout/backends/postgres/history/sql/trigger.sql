@@ -13,11 +13,12 @@ DECLARE
     table_name pg_catalog.text;
     function_name pg_catalog.text;
     owner pg_catalog.oid;
-    type pg_catalog.oid;
     revision pg_catalog.jsonb;
     problem pg_catalog.text;
     row_type pg_catalog.text;
     rows pg_catalog.text;
+    type pg_catalog.oid;
+    tenant_text pg_catalog.text;
     key_columns pg_catalog.text;
     key_numbers pg_catalog.text;
     key_renamed pg_catalog.text;
@@ -35,8 +36,14 @@ BEGIN
             USING ERRCODE = 'object_in_use', HINT = 'Run it again.';
     END IF;
     SELECT relowner INTO STRICT owner FROM pg_class WHERE oid = target::oid;
+    IF to_regnamespace('@schema@') IS NOT NULL
+        AND to_regprocedure('@schema@.publish_many(text[], text[], json[], text[])') IS NULL
+    THEN
+        RAISE EXCEPTION 'the schema @schema@ has no history of this version'
+            USING ERRCODE = 'undefined_function', HINT = 'Install it, or upgrade it: python -m pgfanout sql install';
+    END IF;
     IF NOT has_schema_privilege(owner, '@schema@', 'USAGE')
-        OR NOT has_function_privilege(owner, '@schema@.publish_many(text[], uuid[], json[], text[])', 'EXECUTE')
+        OR NOT has_function_privilege(owner, '@schema@.publish_many(text[], text[], json[], text[])', 'EXECUTE')
     THEN
         RAISE EXCEPTION 'the owner of the table %, %, may not publish into the history', target, owner::regrole
             USING ERRCODE = 'insufficient_privilege', HINT = 'Install the history with that role as a publisher.';
@@ -66,7 +73,7 @@ BEGIN
                 USING HINT = 'Name the columns of its key (--key): they have to be NOT NULL and have a unique index.';
         END IF;
     END IF;
-    SELECT string_agg(quote_ident(name), ', ') INTO problem FROM unnest(ARRAY[@tenant@]::text[] || key || named) AS name
+    SELECT string_agg(quote_ident(name), ', ') INTO problem FROM unnest(@tenants@ || key || named) AS name
     WHERE NOT EXISTS (
         SELECT FROM pg_attribute
         WHERE attrelid = target::oid AND attname = name AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v'
@@ -76,16 +83,16 @@ BEGIN
             USING ERRCODE = 'undefined_column', HINT = 'A virtual column does not count: a trigger can''t read it.';
     END IF;
 
-    -- The tenant has to be a UUID.
-    SELECT atttypid INTO STRICT type FROM pg_attribute WHERE attrelid = target::oid AND attname = @tenant@;
+    -- The text of a UUID or an integer is a tenant as it is. PostgreSQL refuses to give the column another type later.
+    SELECT atttypid INTO type FROM pg_attribute WHERE attrelid = target::oid AND ARRAY[attname::text] = @tenants@;
     WHILE (SELECT typtype = 'd' FROM pg_type WHERE oid = type) LOOP
         SELECT typbasetype INTO STRICT type FROM pg_type WHERE oid = type;
     END LOOP;
-    IF type <> 'uuid'::regtype THEN
-        RAISE EXCEPTION 'the tenant has to be a uuid: the column % of the table % is of the type %', @tenant@, target,
-            type::regtype USING ERRCODE = 'datatype_mismatch',
-            HINT = 'Change its type, or add a generated column (STORED) of the type uuid.';
-    END IF;
+    tenant_text := format(CASE
+        WHEN type IS NULL THEN quote_literal('@no_tenant@') || '::text'
+        WHEN type IN ('uuid'::regtype, 'bigint'::regtype, 'integer'::regtype, 'smallint'::regtype) THEN '%I::text'
+        ELSE '@schema@._tenant_text(%I::text COLLATE "C")'  -- the column's own collation may take two texts for equal
+    END, (@tenants@)[1]);
 
     -- The key has to identify a row of a tenant. The unique index may be deferrable. Then rows with the same key may exist
     -- for a while, and `place` matches them.
@@ -98,7 +105,7 @@ BEGIN
     IF NOT EXISTS (
         SELECT FROM pg_index
         WHERE indrelid = target::oid AND indisunique AND indisvalid AND indpred IS NULL AND indexprs IS NULL AND (
-            SELECT bool_and(attname = ANY (key || @tenant@::text))
+            SELECT bool_and(attname = ANY (key || @tenants@))
             FROM unnest(indkey) WITH ORDINALITY AS k (number, place)
                 JOIN pg_attribute ON attrelid = indrelid AND attnum = number
             WHERE place <= indnkeyatts
@@ -130,7 +137,7 @@ BEGIN
     END IF;
     SELECT array_agg(name ORDER BY first) INTO columns FROM (
         SELECT name, min(place) AS first
-        FROM unnest(ARRAY[@tenant@]::text[] || key || named) WITH ORDINALITY AS n (name, place) GROUP BY name
+        FROM unnest(@tenants@ || key || named) WITH ORDINALITY AS n (name, place) GROUP BY name
     ) AS distinct_names;
     IF strpos(array_to_string(columns, ' '), '@mark@$') > 0 THEN  -- it would end the quotes below
         RAISE EXCEPTION 'a column of the table % has a name that this script can''t quote', target
@@ -157,14 +164,15 @@ DECLARE
     pgfanout_usable boolean := false;
     pgfanout_problem text;
     pgfanout_channels text[];
-    pgfanout_tenants uuid[];
+    pgfanout_tenants text[];
     pgfanout_payloads json[];
     pgfanout_types text[];
     pgfanout_row text;
     pgfanout_sides text;
+    pgfanout_passed_over bigint := 0;
 BEGIN
 BEGIN
-IF NOT has_function_privilege('@schema@.publish_many(text[], uuid[], json[], text[])', 'EXECUTE') THEN
+IF NOT has_function_privilege('@schema@.publish_many(text[], text[], json[], text[])', 'EXECUTE') THEN
     RAISE insufficient_privilege USING MESSAGE = format('%s may not publish into the history', current_user);
 END IF;
 pgfanout_usable := true;
@@ -183,6 +191,11 @@ SELECT array_agg(channel), array_agg(tenant), array_agg(payload), array_agg(type
 INTO pgfanout_channels, pgfanout_tenants, pgfanout_payloads, pgfanout_types FROM (
 @updated@
 ) AS events;
+END IF;
+IF TG_OP = 'DELETE' THEN
+SELECT count(*) INTO pgfanout_passed_over FROM old_rows WHERE @passed_over@;
+ELSE
+SELECT count(*) INTO pgfanout_passed_over FROM new_rows WHERE @passed_over@;
 END IF;
 EXCEPTION WHEN syntax_error_or_access_rule_violation OR invalid_schema_name OR data_exception OR feature_not_supported
     OR internal_error
@@ -223,6 +236,11 @@ SELECT array_agg(channel), array_agg(tenant), array_agg(payload), array_agg(type
 @updated@
 ) AS events
 $query_@mark@$ END INTO pgfanout_channels, pgfanout_tenants, pgfanout_payloads, pgfanout_types;
+        EXECUTE pgfanout_sides || CASE TG_OP WHEN 'DELETE' THEN $query_@mark@$
+SELECT count(*) FROM old_rows WHERE @passed_over@
+$query_@mark@$ ELSE $query_@mark@$
+SELECT count(*) FROM new_rows WHERE @passed_over@
+$query_@mark@$ END INTO pgfanout_passed_over;
         pgfanout_problem := NULL;
     EXCEPTION WHEN syntax_error_or_access_rule_violation OR invalid_schema_name OR data_exception OR feature_not_supported
         OR internal_error
@@ -234,14 +252,14 @@ $query_@mark@$ END INTO pgfanout_channels, pgfanout_tenants, pgfanout_payloads, 
             EXECUTE pgfanout_sides || $query_@mark@$
 SELECT array_agg(@channel@::text), array_agg(tenant), array_agg('{"operation":"update","key":null}'::json),
     array_agg('update'::text)
-FROM (SELECT DISTINCT @tenant_column@::uuid AS tenant FROM (
+FROM (
 $query_@mark@$ || CASE TG_OP
-                WHEN 'INSERT' THEN $query_@mark@$SELECT @tenant_column@ FROM new_rows$query_@mark@$
-                WHEN 'DELETE' THEN $query_@mark@$SELECT @tenant_column@ FROM old_rows$query_@mark@$
+                WHEN 'INSERT' THEN $query_@mark@$SELECT DISTINCT @tenant@ AS tenant FROM new_rows$query_@mark@$
+                WHEN 'DELETE' THEN $query_@mark@$SELECT DISTINCT @tenant@ AS tenant FROM old_rows$query_@mark@$
                 ELSE $query_@mark@$
-SELECT @tenant_column@ FROM old_rows UNION SELECT @tenant_column@ FROM new_rows
+SELECT @tenant@ AS tenant FROM old_rows UNION SELECT @tenant@ FROM new_rows
 $query_@mark@$
-            END || ') AS rows) AS tenants WHERE tenant IS NOT NULL'
+            END || ') AS tenants WHERE tenant IS NOT NULL'
             INTO pgfanout_channels, pgfanout_tenants, pgfanout_payloads, pgfanout_types;
         EXCEPTION WHEN syntax_error_or_access_rule_violation OR data_exception OR internal_error THEN
             pgfanout_channels := NULL;
@@ -251,6 +269,9 @@ END IF;
 IF pgfanout_problem IS NOT NULL THEN
     RAISE WARNING 'pgfanout can''t tell what has changed in the table %: %', TG_RELID::regclass, pgfanout_problem
         USING HINT = 'Make its trigger again (python -m pgfanout sql trigger), or drop it.';
+END IF;
+IF pgfanout_passed_over > 0 AND has_function_privilege('@schema@._pass_over(bigint)', 'EXECUTE') THEN
+    PERFORM @schema@._pass_over(pgfanout_passed_over);
 END IF;
 IF cardinality(pgfanout_channels) > 0 THEN
     PERFORM @schema@.publish_many(pgfanout_channels, pgfanout_tenants, pgfanout_payloads, pgfanout_types);

@@ -26,8 +26,10 @@ def add_to(commands: Commands) -> None:
     publish.add_argument("channel", metavar="CHANNEL")
     publish.add_argument("payload", metavar="JSON", help="the payload, or - to read it from standard input")
     publish.add_argument("--type", default="", help="the event's type (none)")
+    whose = "the tenant: a UUID, a number or text (none)"
+    listen.add_argument("--tenant", action="append", help=f"{whose}; may be repeated")
+    publish.add_argument("--tenant", help=whose)
     for parser in (listen, publish):
-        parser.add_argument("--tenant", help="the tenant: a UUID, a number or text (none)")
         add_schema(parser)
         parser.add_argument("--postgres-channel", help="the NOTIFY channel that hubs listen on (pgfanout_events)")
         add_url(parser)

@@ -77,6 +77,20 @@ def test_what_is_published_is_listened_to(url: str, capsys: Capture) -> None:
     assert second == {"channel": "stock", "type": "", "payload": [1, 2]}
 
 
+def test_an_application_without_tenants_needs_no_tenant(url: str, capsys: Capture) -> None:
+    with listening("orders", "--url", url, "--count", "1") as process:
+        printed(capsys, "publish", "orders", "1", "--url", url)
+        assert lines(process, 1)[0]["payload"] == 1
+
+
+def test_several_tenants_may_be_listened_to(url: str, capsys: Capture) -> None:
+    one, other = TENANT, TENANT.replace("1", "2")
+    with listening("orders", "--tenant", one, "--tenant", other, "--url", url) as process:
+        for tenant in (TENANT.replace("1", "3"), one, other):
+            printed(capsys, "publish", "orders", f'"{tenant}"', "--tenant", tenant, "--url", url)
+        assert [line["payload"] for line in lines(process, 2)] == [one, other]
+
+
 def test_an_applications_hub_gets_what_the_command_publishes(url: str) -> None:
     with PostgresHub(url, history=True) as hub:
         hub.install_history()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from pgfanout.settings import DEFAULTS, Settings, url_of
 
 # Private members: the size of a hub's buffers shows nowhere else.
 
+ROOT = Path(__file__).parents[1]
 SECRET = "s3cr3t"
 URL = f"postgresql://app:{SECRET}@localhost/shop"
 OTHER = f"postgresql://app:{SECRET}@localhost/other"
@@ -129,3 +133,10 @@ def test_the_endpoint_has_the_settings() -> None:
     settings = Settings({"URL": "memory://", "KEEPALIVE": "7", "MAX_STREAMS": 3, "DETACH": False})
     endpoint = settings.new_endpoint(settings.new_hub())
     assert (endpoint.keepalive, endpoint.limiter.max_streams, endpoint.detach) == (7.0, 3, "never")
+
+
+def test_every_setting_is_in_the_documents_with_its_default() -> None:
+    text = "".join((ROOT / "docs" / name).read_text() for name in ("settings.md", "history.md"))
+    rows = dict(re.findall(r"^\| `PGFANOUT_([A-Z_]+)` \| `([^`]*)` \|", text, re.MULTILINE))
+    defaults = {name: default for name, default in DEFAULTS.items() if name not in ("URL", "DATABASE_URL")}
+    assert {name: ast.literal_eval(default) for name, default in rows.items()} == defaults

@@ -7,7 +7,7 @@ export interface FeedOptions<State = any, Payload = any> {
   /** The page's cursor, rendered by `pgfanout_cursor()` before its state was read. Without one the state is loaded. */
   cursor?: string | null;
   /** The types of the events that the page wants. Events without a type are `"message"`, which is the default. */
-  types?: string[];
+  types?: string | string[];
   /**
    * Gets the current state. A `Response` is checked for its status and decoded as JSON. Anything else is the state.
    * When it fails, or has not answered in time, it is called again. The signal aborts it then.
@@ -20,6 +20,11 @@ export interface FeedOptions<State = any, Payload = any> {
   onStatus?: (status: FeedStatus) => void;
   /** The session has expired, so the feed has stopped. Called once. */
   onExpired?: () => void;
+  /**
+   * The tabs of one browser that give the same key have one stream between them. Render it from the user and the tenant:
+   * two users of one browser must not share. Without a key each tab has its own.
+   */
+  shared?: string | null;
 }
 
 /** Follows a stream of pgfanout. */

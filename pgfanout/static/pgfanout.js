@@ -17,16 +17,12 @@
  * @typedef {import("./pgfanout.js").FeedOptions} FeedOptions
  * @typedef {{ type: string, data?: string, id?: string }} Message  What a feed receives
  * @typedef {(message: Message) => void} Receive
- * @typedef {ReturnType<typeof setTimeout> | undefined} Timer
  */
 
 // Times are milliseconds.
-const SETTLE = 50; // a load waits so long for other reasons to load
-const NO_STREAM_YET = 5_000; // then the page gets its state, stream or not
-const LOAD_TIMEOUT = 10_000; // of the first try. It doubles with each one
-const LONGEST_TIMEOUT = 60_000;
-const FIRST_WAIT = 300;
+const LOAD_TIMEOUT = 10_000; // of the first try, and so much more of each further one
 const LONGEST_WAIT = 10_000;
+const PULSE = 8_000; // between the questions whether the leader of shared tabs is there
 
 // Types of messages that are not for the page. Applications can't publish types that begin like this.
 const CURSOR = "pgfanout.cursor"; // from the server: only an id to remember
@@ -34,175 +30,158 @@ const BEGAN = "pgfanout.began"; // a connection is open
 const LOST = "pgfanout.lost";
 const EXPIRED = "pgfanout.expired";
 
-const REFUSED = [204, 401, 403];
-
 export class Feed {
-  /** @type {FeedOptions & { types: string[] }} */
-  #page;
-  #cursor = "";
-  /** Ends with close(). @type {AbortController | null} */
-  #life = null;
-  /** Ends the stream. @type {(() => void) | null} */
-  #end = null;
-  #live = false;
-  /** Whether the page needs a load that has not begun yet. */
-  #owed = false;
-  /** Set while a load is wanted. Aborted by close(). @type {AbortController | null} */
-  #loading = null;
-  /** Events that came during a load. @type {[string, unknown][]} */
-  #held = [];
-  /** @type {Timer} */
-  #late;
-
   /** @param {FeedOptions} options */
-  constructor({ types = ["message"], ...page }) {
-    if (!Array.isArray(types)) throw new TypeError("pgfanout: `types` has to be an array of event types");
-    if (typeof page.load !== "function") throw new TypeError("pgfanout: `load` has to be a function");
-    this.#page = { ...page, types };
-    this.#cursor = page.cursor ?? "";
+  constructor(options) {
+    Object.assign(this, keepCurrent(options)); // open() and close()
   }
+}
 
-  /** Open the stream. Does nothing while it is open. */
-  open() {
-    if (this.#life) return;
-    this.#life = new AbortController();
-    const how = { signal: this.#life.signal, capture: true };
+/**
+ * Return the functions that open and close a feed.
+ * @param {FeedOptions} page
+ */
+function keepCurrent(page) {
+  const types = [page.types ?? "message"].flat();
+  let cursor = page.cursor ?? "";
+  /** @type {AbortController | null} */
+  let life = null; // ends with close()
+  /** @type {(() => void) | null} */
+  let end = null; // ends the stream
+  let live = false;
+  let owed = false; // whether the page needs a load that has not begun yet
+  /** @type {AbortController | null} */
+  let loading = null; // set while a load is wanted
+  /** @type {[string, unknown][]} */
+  let held = []; // events that came during a load
+  let shown = false; // whether onState() has been called
+
+  function open() {
+    if (life) return;
+    life = new AbortController();
+    const how = { signal: life.signal, capture: true };
     // A page in the back/forward cache or a frozen one hears nothing, so it must not keep a connection.
-    for (const type of ["pagehide", "freeze"]) addEventListener(type, () => this.#stop(), how);
-    for (const type of ["pageshow", "resume"]) addEventListener(type, () => this.#start(), how);
-    this.#start();
+    for (const type of ["pagehide", "freeze"]) addEventListener(type, stop, how);
+    for (const type of ["pageshow", "resume"]) addEventListener(type, start, how);
+    start();
   }
 
-  /** Close the stream and give up a load. Idempotent. open() continues after the last event. */
-  close() {
-    this.#life?.abort();
-    this.#life = null;
-    this.#stop();
+  function close() {
+    life?.abort();
+    life = null;
+    stop();
   }
 
-  #start() {
-    if (this.#end) return;
-    const url = new URL(this.#page.url, document.baseURI).href;
-    this.#end = follow(url, this.#page.types, () => this.#cursor, (message) => this.#receive(message));
-    if (!this.#cursor) this.#late = setTimeout(() => this.#load(), NO_STREAM_YET);
+  function start() {
+    if (end) return;
+    const url = new URL(page.url, document.baseURI).href;
+    const begin = (/** @type {Receive} */ to) => follow(url, types, () => cursor, to);
+    // The name has the version of what tabs post, so that a tab with an older module is left alone.
+    const name = `pgfanout.1 ${JSON.stringify([page.shared, url, types.sort()])}`;
+    end = page.shared && navigator.locks ? share(name, () => cursor, begin, receive) : begin(receive);
   }
 
-  #stop() {
-    clearTimeout(this.#late);
-    this.#end?.();
-    this.#end = null;
-    this.#live = false;
-    this.#loading?.abort();
-    this.#loading = null;
+  function stop() {
+    end?.();
+    end = null;
+    live = false;
+    loading?.abort();
+    loading = null;
   }
 
   /** @type {Receive} */
-  #receive({ type, data, id }) {
-    if (!this.#end) return;
+  function receive({ type, data = "", id }) {
+    if (!end) return;
     // A refresh may come before any id. Then the cursor stays valid: the lost events are after it.
-    if (id) this.#cursor = id;
-    if (type === BEGAN) this.#began();
-    else if (type === LOST) this.#lost();
-    else if (type === EXPIRED) this.#expire();
-    else if (type === "refresh") this.#refresh();
-    else if (type !== CURSOR) this.#show(type, data ?? "");
-  }
-
-  // Without a cursor the state is loaded once the stream is open, not before. Every later commit arrives as an event, so
-  // no change is missed between the two. With a cursor, the server sends a refresh if it can't continue there.
-  #began() {
-    clearTimeout(this.#late);
-    this.#live = true;
-    if (this.#owed || !this.#cursor) this.#load();
-    else if (!this.#loading) this.#call("onStatus", "live");
-  }
-
-  #lost() {
-    this.#live = false;
-    this.#call("onStatus", "reconnecting");
-  }
-
-  #expire() {
-    this.close();
-    this.#call("onStatus", "expired");
-    this.#call("onExpired");
-  }
-
-  #refresh() {
-    this.#call("onStatus", "refreshing");
-    this.#load();
+    if (id) cursor = id;
+    if (type === BEGAN) {
+      // Without a cursor the state is loaded once the stream is open, not before. Every later commit arrives as an event,
+      // so no change is missed between the two. With a cursor, the server sends a refresh if it can't continue there.
+      live = true;
+      if (owed || !cursor) load();
+      else if (!loading) call("onStatus", "live");
+    } else if (type === LOST) {
+      live = false;
+      call("onStatus", "reconnecting");
+      if (!cursor && !shown) load(); // better than nothing
+    } else if (type === EXPIRED) {
+      close();
+      call("onStatus", "expired");
+      call("onExpired");
+    } else if (type === "refresh") {
+      call("onStatus", "refreshing");
+      load();
+    } else if (type !== CURSOR) show(type, data);
   }
 
   /** @param {string} type @param {string} data */
-  #show(type, data) {
+  function show(type, data) {
     let payload;
     try {
       payload = JSON.parse(data);
     } catch (error) {
-      console.error(`pgfanout: an event "${type}" of ${this.#page.url} is not JSON. Loading instead.`, error);
-      this.#refresh();
-      return;
+      console.error(`pgfanout: ${page.url}: event "${type}" is not JSON, so load`, error);
+      return receive({ type: "refresh" });
     }
     // A state that is being loaded may be older or newer than the event, so hold the event until it is there.
-    if (this.#loading) this.#held.push([type, payload]);
-    else this.#call("onEvent", type, payload);
+    if (loading) held.push([type, payload]);
+    else call("onEvent", type, payload);
   }
 
   // One load at a time. Any number of reasons to load during a load cause one more load after it.
-  async #load() {
-    this.#owed = true;
-    if (this.#loading) return;
-    const { signal } = (this.#loading = new AbortController());
-    for (let failures = 0; this.#owed; ) {
-      await new Promise((resolve) => setTimeout(resolve, failures ? backoff(failures) : SETTLE));
+  async function load() {
+    owed = true;
+    if (loading) return;
+    const { signal } = (loading = new AbortController());
+    for (let failures = 0; owed; ) {
+      // The first wait is short, and lets another reason to load come.
+      await new Promise((resolve) => setTimeout(resolve, backoff(failures)));
       if (signal.aborted) return;
-      this.#owed = false;
-      this.#held = []; // events that came before the load begins are in its result
+      owed = false;
+      held = []; // events that came before the load begins are in its result
       try {
-        const state = await this.#ask(signal, failures);
+        call("onState", await ask(signal, LOAD_TIMEOUT * (failures + 1)));
+        for (const event of held) call("onEvent", ...event);
+        shown = true;
         failures = 0;
-        this.#call("onState", state);
-        for (const event of this.#held) this.#call("onEvent", ...event);
       } catch (error) {
         failures += 1;
-        this.#owed = true;
+        owed = true;
         if (signal.aborted) return;
-        console.warn(`pgfanout: a load for ${this.#page.url} failed and will be retried.`, error);
-        if (hintsAtLogin(error) && (await isExpired(this.#page.url)) && !signal.aborted) return this.#expire();
+        console.warn(`pgfanout: ${page.url}: load failed, will retry`, error);
+        if (await isExpired(page.url)) receive({ type: EXPIRED });
       }
     }
-    this.#loading = null;
-    if (this.#live) this.#call("onStatus", "live");
+    loading = null;
+    if (live) call("onStatus", "live");
   }
 
-  // Waits neither for a load() that never answers nor for one that close() has given up.
-  /** @param {AbortSignal} closing @param {number} failures */
-  #ask(closing, failures) {
-    const timeout = AbortSignal.timeout(Math.min(LONGEST_TIMEOUT, LOAD_TIMEOUT * 2 ** failures));
-    const signal = AbortSignal.any([closing, timeout]);
+  // Waits neither for a load() that never answers nor for one that stop() has given up. load() may return a Response.
+  // Then its status counts, and its body is JSON.
+  /** @param {AbortSignal} stopped @param {number} time */
+  function ask(stopped, time) {
+    const signal = AbortSignal.any([stopped, AbortSignal.timeout(time)]);
     const aborted = new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
-    return Promise.race([this.#answer(signal), aborted]);
-  }
-
-  // load() may return a Response. Then its status counts, and its body is JSON.
-  /** @param {AbortSignal} signal */
-  async #answer(signal) {
-    const answer = await this.#page.load(signal);
-    if (!(answer instanceof Response)) return answer;
-    const { url, status } = answer;
-    if (!answer.ok) throw Object.assign(new Error(`${url} answered ${status}`), { status });
-    return answer.json();
+    const state = async () => {
+      const answer = await page.load(signal);
+      if (!(answer instanceof Response)) return answer;
+      if (!answer.ok) throw new Error(`${answer.url} answered ${answer.status}`);
+      return answer.json();
+    };
+    return Promise.race([state(), aborted]);
   }
 
   // An error of the page's own is reported like any other uncaught error, and the feed goes on.
   /** @param {"onState" | "onEvent" | "onStatus" | "onExpired"} name @param {any[]} values */
-  #call(name, ...values) {
+  function call(name, ...values) {
     try {
-      /** @type {Function | undefined} */ (this.#page[name])?.(...values);
+      /** @type {Function | undefined} */ (page[name])?.(...values);
     } catch (error) {
       reportError(error);
     }
   }
+
+  return { open, close };
 }
 
 /**
@@ -212,22 +191,8 @@ export class Feed {
 function follow(url, types, cursor, receive) {
   /** @type {EventSource | undefined} */
   let source;
-  /** @type {Timer} */
-  let timer;
   let began = false;
   let failures = 0;
-
-  function begin() {
-    clearTimeout(timer);
-    if (!began) receive({ type: BEGAN });
-    began = true;
-  }
-
-  function lose() {
-    clearTimeout(timer);
-    began = false;
-    receive({ type: LOST });
-  }
 
   function start() {
     // An EventSource that reconnects sends its last id in a header, which takes precedence over this parameter. A new
@@ -236,45 +201,138 @@ function follow(url, types, cursor, receive) {
     if (cursor()) address.searchParams.set("last_event_id", cursor());
     const mine = (source = new EventSource(address));
 
-    // What an application publishes with the type "open" or "error" is a MessageEvent.
-    mine.addEventListener("open", (event) => {
-      if (event instanceof MessageEvent) return;
-      failures = 0;
-      timer = setTimeout(begin, SETTLE); // usually the stream's first message comes at once
-    });
-
     // After a network error the browser reconnects by itself. A redirect to another site is such an error to it. After a
     // response that is not a stream, such as a proxy's 502 during a deploy, it gives up for good.
     mine.addEventListener("error", async (event) => {
-      if (event instanceof MessageEvent) return;
+      if (event instanceof MessageEvent) return; // published with the type "error"
+      began = false;
       failures += 1;
-      lose();
+      receive({ type: LOST });
       const gaveUp = mine.readyState === EventSource.CLOSED;
-      if (mine !== source || !(gaveUp || failures > 1)) return;
-      const expired = await isExpired(url);
-      if (mine !== source) return;
-      if (expired) receive({ type: EXPIRED });
-      else if (gaveUp) timer = setTimeout(start, backoff(failures));
+      if (mine !== source || (!gaveUp && failures < 2)) return;
+      if (await isExpired(url)) receive({ type: EXPIRED });
+      else if (gaveUp) setTimeout(() => mine === source && start(), backoff(failures));
     });
 
-    // The server shuts down. It has told the browser when to reconnect, and the browser will.
-    mine.addEventListener("close", lose);
-
     for (const type of new Set([...types, "refresh", CURSOR])) {
-      mine.addEventListener(type, (event) => {
-        if (!(event instanceof MessageEvent)) return;
-        begin();
-        receive({ type, data: event.data, id: event.lastEventId });
+      mine.addEventListener(type, (/** @type {any} */ { data, lastEventId: id }) => {
+        if (data === undefined) return; // the browser's own "open" or "error"
+        if (!began) receive({ type: BEGAN });
+        began = true;
+        failures = 0;
+        receive({ type, data, id });
       });
     }
   }
 
   start();
   return () => {
-    clearTimeout(timer);
     source?.close();
     source = undefined;
   };
+}
+
+/**
+ * Follow a stream together with the tabs of this browser that use the same name. Return what leaves them.
+ *
+ * The tab that holds the lock leads: it has the stream, and posts what that brings. When its stream opens, and when a tab
+ * asks, it posts its cursor (null while the stream is not open). With that a tab joins, and takes what the leader posts
+ * from then on. A tab whose own cursor is older, or can't be compared, loads.
+ *
+ * The browser releases the lock of a tab that is closed, crashes or is discarded. The lock of a leader that is suspended
+ * without an event, and so does not answer, is stolen.
+ * @param {string} name @param {() => string} cursor @param {(to: Receive) => () => void} start @param {Receive} receive
+ */
+function share(name, cursor, start, receive) {
+  const me = Math.random();
+  const channel = new BroadcastChannel(name);
+  /** @type {AbortController} */
+  let request; // for the lock. Aborted when that is not wanted any more
+  let leader = 0; // whose messages this tab takes, or itself
+  let open = false; // whether this tab leads and its stream is open
+  let skip = ""; // the cursor of a tab that joined a leader which was not as far
+  let silence = 0; // how often in succession the leader was not heard
+
+  const say = (/** @type {object} */ what) => channel.postMessage({ from: me, ...what });
+
+  function seek(steal = false) {
+    silence = 0;
+    request?.abort();
+    const { signal } = (request = new AbortController());
+    navigator.locks
+      .request(name, steal ? { steal } : { signal }, () => (signal.aborted ? null : lead(signal)))
+      // The lock was stolen, or this page may not use locks.
+      .catch((error) => signal.aborted || (error.name === "AbortError" ? seek() : lead(signal)));
+    say({ asks: true });
+  }
+
+  /** @param {AbortSignal} signal */
+  function lead(signal) {
+    /** @type {(() => void) | undefined} */
+    let end;
+    // What the last leader posted may still be on its way: that the session has expired, for example.
+    const timer = setTimeout(() => {
+      leader = me;
+      say({});
+      end = start((message) => {
+        if (signal.aborted) return;
+        open = message.type !== LOST;
+        say({ message, at: message.type === BEGAN ? cursor() : undefined });
+        receive(message);
+      });
+    }, backoff(0));
+    return new Promise((resolve) => {
+      signal.addEventListener("abort", () => {
+        clearTimeout(timer);
+        end?.();
+        leader = 0;
+        resolve((open = false));
+      });
+    });
+  }
+
+  channel.onmessage = ({ data: { from, asks, at, message } }) => {
+    if (leader === me) {
+      if (asks) say({ at: open ? cursor() : null });
+    } else if (!asks) {
+      silence = 0;
+      if (from === leader) {
+        if (message?.type === "refresh") skip = "";
+        if (message && !reaches(skip, message.id)) receive(message);
+      } else if (message && [LOST, EXPIRED].includes(message.type)) receive(message);
+      else if (at === undefined) say({ asks: true });
+      else if (at !== null) join(from, at);
+    }
+  };
+
+  /** @param {number} from @param {string} at */
+  function join(from, at) {
+    const mine = cursor();
+    leader = from;
+    receive({ type: BEGAN });
+    skip = reaches(mine, at) ? mine : "";
+    if (!skip) receive({ type: mine ? "refresh" : CURSOR, id: at });
+  }
+
+  const pulse = setInterval(() => {
+    if (leader === me) return;
+    say({ asks: true });
+    if (++silence > 2) seek(true);
+  }, PULSE);
+
+  seek();
+  return () => {
+    clearInterval(pulse);
+    request.abort();
+    channel.close();
+  };
+}
+
+// Whether a cursor is at or after another one. Only numbers of one history can be compared.
+/** @param {string} cursor @param {string | undefined} other */
+function reaches(cursor, other = "") {
+  const [[, a, start], [, b, otherStart]] = [cursor, other].map((text) => /^(\d+)(-[^-]*)?$/.exec(text) ?? []);
+  return a && b && start === otherStart && BigInt(a) >= BigInt(b);
 }
 
 /**
@@ -283,34 +341,22 @@ function follow(url, types, cursor, receive) {
  * @param {string} url
  */
 async function isExpired(url) {
-  /** @param {RequestInit} how */
-  const ask = (how) => {
+  const ask = (/** @type {RequestRedirect} */ redirect) => {
     const signal = AbortSignal.timeout(LOAD_TIMEOUT);
-    return fetch(url, { method: "HEAD", headers: { Accept: "text/event-stream" }, cache: "no-store", signal, ...how });
+    return fetch(url, { method: "HEAD", headers: { Accept: "text/event-stream" }, cache: "no-store", redirect, signal });
   };
   try {
-    let answer = await ask({});
-    if ([405, 501].includes(answer.status)) {
-      answer = await ask({ method: "GET" });
-      answer.body?.cancel();
-    }
-    const { status, redirected, headers } = answer;
-    const isStream = headers.get("Content-Type")?.startsWith("text/event-stream");
-    return REFUSED.includes(status) || (redirected && status < 500 && !isStream);
+    const { status, redirected, headers } = await ask("follow");
+    const moved = redirected && status < 500 && !headers.get("Content-Type")?.includes("event-stream");
+    return moved || [204, 401, 403].includes(status);
   } catch {
     // Nobody answers, or the redirect leads to another site, where a script may not follow it.
-    return ask({ redirect: "manual" }).then(({ type }) => type === "opaqueredirect", () => false);
+    return ask("manual").then(({ type }) => type === "opaqueredirect", () => false);
   }
 }
 
-// load() got a login page instead of JSON, or was refused.
-/** @param {any} error */
-function hintsAtLogin(error) {
-  return error instanceof SyntaxError || REFUSED.includes(error?.status);
-}
-
 // With jitter, so that pages don't retry together.
-/** @param {number} failures 1 or more */
+/** @param {number} failures */
 function backoff(failures) {
-  return Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** (failures - 1)) * (0.5 + Math.random() / 2);
+  return Math.min(LONGEST_WAIT, 100 * 2 ** failures) * (0.5 + Math.random() / 2);
 }

@@ -30,12 +30,12 @@ const feed = new Feed<Order[], Order>({
 });
 feed.open();
 feed.close();
-new Feed({ url: "/events", cursor: null, load: () => location.reload() });
+new Feed({ url: "/events", types: "order.updated", shared: "user-7", cursor: null, load: () => location.reload() });
 
 // @ts-expect-error: load is missing
 new Feed({ url: "/events" });
-// @ts-expect-error: types is a list
-new Feed({ url: "/events", types: "order.updated", load: () => 1 });
+// @ts-expect-error: a key is text
+new Feed({ url: "/events", load: () => 1, shared: true });
 // @ts-expect-error: there is no such option
 new Feed({ url: "/events", load: () => 1, onRefresh: () => {} });
 """

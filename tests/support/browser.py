@@ -49,8 +49,8 @@ class Browser(Protocol):
 
     name: str
 
-    def tab(self) -> Tab:
-        """A new window."""
+    def tab(self, beside: Tab | None = None) -> Tab:
+        """A new window. Beside another one it shares all that tabs of a visitor share: cookies, locks, channels."""
 
 
 def text(tab: Tab, selector: str) -> str:
@@ -83,27 +83,33 @@ class Chromium:
     def __init__(self, browser: PlaywrightBrowser) -> None:
         self._browser = browser
 
-    def tab(self) -> Tab:
+    def tab(self, beside: Tab | None = None) -> Tab:
+        if isinstance(beside, _ChromiumTab):
+            return _ChromiumTab(beside.page.context.new_page(), alone=False)
         return _ChromiumTab(self._browser.new_context().new_page())
 
 
 class _ChromiumTab:
-    def __init__(self, page: Page) -> None:
-        self._page = page
+    def __init__(self, page: Page, *, alone: bool = True) -> None:
+        self.page = page
+        self._alone = alone
         self._errors: list[str] = []
         page.on("pageerror", lambda error: self._errors.append(str(error)))
 
     def open(self, url: str) -> None:
-        self._page.goto(url)
+        self.page.goto(url)
 
     def run(self, expression: str) -> Any:
-        return self._page.evaluate(f"() => ({expression})")
+        return self.page.evaluate(f"() => ({expression})")
 
     def errors(self) -> list[str]:
         return self._errors
 
     def close(self) -> None:
-        self._page.context.close()
+        if self._alone:
+            self.page.context.close()
+        else:
+            self.page.close()
 
 
 def _firefox_binary() -> str:
@@ -175,6 +181,7 @@ class Firefox:
                 host=LOOPBACK, port=port, socket_timeout=_START_LIMIT, startup_timeout=_START_LIMIT
             )
             self._driver.start_session()
+            self._home = self._driver.current_window_handle
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -193,14 +200,14 @@ class Firefox:
         with socket.socket() as probe:
             return probe.connect_ex((LOOPBACK, port)) == 0
 
-    def tab(self) -> Tab:
-        return _FirefoxTab(self._driver)
+    def tab(self, beside: Tab | None = None) -> Tab:
+        return _FirefoxTab(self._driver, self._home)
 
 
 class _FirefoxTab:
-    def __init__(self, driver: Any) -> None:
+    def __init__(self, driver: Any, home: str) -> None:
         self._driver = driver
-        self._first = driver.current_window_handle
+        self._home = home
         self._handle = driver.open(type="tab", focus=True)["handle"]
         driver.switch_to_window(self._handle)
         with driver.using_context("chrome"):
@@ -222,4 +229,4 @@ class _FirefoxTab:
     def close(self) -> None:
         self._driver.switch_to_window(self._handle)
         self._driver.close()
-        self._driver.switch_to_window(self._first)
+        self._driver.switch_to_window(self._home)

@@ -59,9 +59,6 @@ class StubStream:
         start = f"id: {id}\n" if id else ""
         self._frames.put(f"{start}event: {type}\ndata: {data}\n\n".encode())
 
-    def comment(self) -> None:
-        self._frames.put(b": open\n\n")
-
     def end(self) -> None:
         """Close the connection, without a word to the browser."""
         self._frames.put(b"")

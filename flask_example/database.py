@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from uuid import UUID
 
 from psycopg import Connection
 
@@ -23,7 +22,7 @@ _TURN: Final = "SELECT pg_advisory_xact_lock(hashtext('board_orders'))"
 _TABLE: Final = """
     CREATE TABLE IF NOT EXISTS board_orders (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        tenant uuid NOT NULL,
+        tenant text NOT NULL,
         title text NOT NULL,
         status text NOT NULL DEFAULT 'new'
             CHECK (status IN ('new', 'preparing', 'ready', 'delivered')),
@@ -72,7 +71,7 @@ def prepare(connection: Connection[Any]) -> None:
             _seed(connection, tenant.id)
 
 
-def _seed(connection: Connection[Any], tenant: UUID) -> None:
+def _seed(connection: Connection[Any], tenant: str) -> None:
     with connection.cursor() as cursor:
         cursor.executemany(
             _SEED,

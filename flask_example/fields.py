@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from typing import Any, Final, NoReturn
-from uuid import UUID
 
 from flask import Request, abort
+
+from pgfanout import InvalidEventError
+from pgfanout.topic import as_text
 
 from .orders import STATUSES
 
@@ -29,14 +31,14 @@ def json_object(request: Request) -> dict[str, Any]:
     return body
 
 
-def tenant(value: Any) -> UUID:
-    """Return a tenant's UUID, from the query string or a body."""
+def tenant(value: Any) -> str:
+    """Return a tenant's text, from the query string or a body."""
     if value is None or value == "":
         _refuse("tenant is missing")
     try:
-        return UUID(value)
-    except (ValueError, TypeError, AttributeError):
-        _refuse(f"tenant has to be a UUID, not {_shown(value)}")
+        return as_text(value)
+    except InvalidEventError as error:
+        _refuse(str(error))
 
 
 def title(value: Any) -> str:

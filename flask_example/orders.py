@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import UUID
 
 from psycopg import Connection
 from psycopg.rows import class_row
@@ -70,7 +69,7 @@ class Order:
     """A row of the table. `updated_at` is the time of its last change, in the format of JSON."""
 
     id: int
-    tenant: UUID
+    tenant: str
     title: str
     status: str
     updated_at: str
@@ -125,12 +124,12 @@ class Orders:
         """Close the pool. Idempotent."""
         self._pool.close()
 
-    def all(self, tenant: UUID) -> list[Order]:
+    def all(self, tenant: str) -> list[Order]:
         """Return a tenant's orders, oldest first."""
         with self._transaction() as connection:
             return self._rows(connection, _ALL, tenant)
 
-    def create(self, tenant: UUID, title: str) -> Order:
+    def create(self, tenant: str, title: str) -> Order:
         """Create an order and return it. If the tenant has too many, remove the oldest, delivered ones first."""
         with self._transaction() as connection:
             [order] = self._rows(connection, _CREATE, tenant, title)
@@ -142,7 +141,7 @@ class Orders:
         with self._transaction() as connection:
             return next(iter(self._rows(connection, _MOVE, status, id)), None)
 
-    def burst(self, tenant: UUID) -> int:
+    def burst(self, tenant: str) -> int:
         """Make `BURST` changes in one transaction. Return their number."""
         with self._transaction() as connection, connection.cursor() as cursor:
             known = [id for (id,) in cursor.execute(_LOCK, (tenant,)).fetchall()]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from typing import Any, cast
-from uuid import UUID
 
 from flask import Blueprint, Response, abort, current_app, jsonify, render_template, request
 
@@ -30,7 +29,7 @@ def _orders() -> Orders:
     return cast(Orders, current_app.extensions["orders"])
 
 
-def _payloads(tenant: UUID) -> list[dict[str, Any]]:
+def _payloads(tenant: str) -> list[dict[str, Any]]:
     return [order.payload() for order in _orders().all(tenant)]
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
-from uuid import UUID
 
 __all__ = ["TENANTS", "Tenant", "menu"]
 
 
 @dataclass(frozen=True)
 class Tenant:
-    """A shop. `key` names its colours in the style sheet. `menu` lists what can be ordered there."""
+    """A shop. `id` also names its colours in the style sheet. `menu` lists what can be ordered there."""
 
-    id: UUID
-    key: str
+    id: str
     name: str
     kind: str
     menu: tuple[str, ...]
@@ -22,8 +20,7 @@ class Tenant:
 
 TENANTS: Final = (
     Tenant(
-        id=UUID("c0ffee00-5eed-4b1d-9a11-0f1ab0a4d001"),
-        key="cafe",
+        id="cafe",
         name="Café Linden",
         kind="Espresso bar",
         menu=(
@@ -42,8 +39,7 @@ TENANTS: Final = (
         ),
     ),
     Tenant(
-        id=UUID("b1c1c1e5-5eed-4b1d-9a11-0f1ab0a4d002"),
-        key="bikes",
+        id="bikes",
         name="Spoke & Saddle",
         kind="Bicycle workshop",
         menu=(
@@ -64,6 +60,6 @@ TENANTS: Final = (
 )
 
 
-def menu(tenant: UUID) -> tuple[str, ...]:
+def menu(tenant: str) -> tuple[str, ...]:
     """Return what can be ordered at a tenant. A tenant that the page doesn't show has the first one's menu."""
     return next((shop.menu for shop in TENANTS if shop.id == tenant), TENANTS[0].menu)

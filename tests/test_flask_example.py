@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import threading
 import uuid
@@ -25,7 +26,7 @@ from .support.wait import eventually
 
 # Private members: the pool's time-out is shortened.
 
-CAFE = str(TENANTS[0].id)
+CAFE = TENANTS[0].id
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def client(app: Flask) -> FlaskClient:
 
 @pytest.fixture
 def tenant() -> str:
-    return str(uuid.uuid4())
+    return f"shop {uuid.uuid4().hex}"
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def _hub(app: Flask) -> NotifyHub:
         return fanout.hub
 
 
-def _created(client: FlaskClient, tenant: str, title: str = "Flat white") -> dict[str, Any]:
+def _created(client: FlaskClient, tenant: str | int, title: str = "Flat white") -> dict[str, Any]:
     response = client.post("/orders", json={"tenant": tenant, "title": title})
     assert response.status_code == 201, response.text
     order: dict[str, Any] = response.get_json()
@@ -106,7 +107,7 @@ def test_the_page_has_every_tenant_and_every_column(client: FlaskClient) -> None
 def test_the_page_comes_with_its_orders(client: FlaskClient) -> None:
     _created(client, CAFE, "</script><script>alert(1)</script> <!-- '\"&")
     blocks = re.findall('<script type="application/json" class="orders">(.*?)</script>', client.get("/").text)
-    assert [json.loads(block) for block in blocks] == [_listed(client, str(tenant.id)) for tenant in TENANTS]
+    assert [json.loads(block) for block in blocks] == [_listed(client, tenant.id) for tenant in TENANTS]
 
 
 def test_the_page_s_cursor_is_older_than_its_orders(
@@ -114,9 +115,9 @@ def test_the_page_s_cursor_is_older_than_its_orders(
 ) -> None:
     events: list[Event] = []
 
-    def all_and_a_change_that_comes_too_late(self: Orders, shop: uuid.UUID) -> list[Order]:
+    def all_and_a_change_that_comes_too_late(self: Orders, shop: str) -> list[Order]:
         orders = read(self, shop)
-        self.create(uuid.UUID(tenant), "Flat white")
+        self.create(tenant, "Flat white")
         events.append(_next(subscription))
         return orders
 
@@ -180,9 +181,10 @@ def test_a_tenant_s_orders_are_its_own(client: FlaskClient, tenant: str) -> None
     assert _listed(client, str(uuid.uuid4())) == []
 
 
-def test_a_tenant_may_be_written_in_any_form_of_a_uuid(client: FlaskClient, tenant: str) -> None:
-    order = _created(client, tenant.upper())
-    assert _listed(client, uuid.UUID(tenant).hex) == [order]
+def test_a_tenant_may_be_a_number(client: FlaskClient) -> None:
+    number = random.randrange(10**15)
+    order = _created(client, number)
+    assert _listed(client, str(number)) == [order]
 
 
 def test_health_tells_whether_the_hub_listens(client: FlaskClient) -> None:
@@ -278,9 +280,8 @@ def test_a_table_that_is_there_is_kept_and_gets_its_triggers(fresh_database_url:
     [
         ({}, "tenant is missing"),
         ({"tenant": ""}, "tenant is missing"),
-        ({"tenant": "cafe"}, "tenant has to be a UUID, not 'cafe'"),
-        ({"tenant": "\x00"}, "tenant has to be a UUID"),
-        ({"tenant": CAFE + "0"}, "tenant has to be a UUID"),
+        ({"tenant": "\x00"}, "invalid tenant: it has to be"),
+        ({"tenant": "x" * 64}, "text of 1 to 63 bytes"),
     ],
 )
 def test_a_query_without_a_proper_tenant(client: FlaskClient, route: str, query: dict[str, str], reason: str) -> None:
@@ -312,9 +313,9 @@ def test_a_body_that_is_no_json_object(
     [
         ({"title": "x"}, "tenant is missing"),
         ({"tenant": None, "title": "x"}, "tenant is missing"),
-        ({"tenant": 7, "title": "x"}, "tenant has to be a UUID, not 7"),
-        ({"tenant": [], "title": "x"}, "tenant has to be a UUID, not []"),
-        ({"tenant": "x" * 500, "title": "x"}, "tenant has to be a UUID"),
+        ({"tenant": 7.5, "title": "x"}, "invalid tenant: it has to be a UUID, an int, text"),
+        ({"tenant": [], "title": "x"}, "or None, not list"),
+        ({"tenant": "x" * 500, "title": "x"}, "text of 1 to 63 bytes"),
         ({"tenant": CAFE}, "title is missing"),
         ({"tenant": CAFE, "title": None}, "title is missing"),
         ({"tenant": CAFE, "title": 7}, "title has to be a string, not 7"),

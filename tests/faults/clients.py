@@ -7,7 +7,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from time import monotonic
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from pgfanout import PgFanoutError
 from tests.support.sse import EventSource
@@ -64,7 +64,7 @@ def crowd_comes_back(world: World, rng: random.Random) -> None:
     name = rng.choice(sorted(world.sites))
     old = _old_number(world)
     urls = [
-        f"{world.sites[name].url}/events?tenant={tenant}&{_ALL_CHANNELS}"
+        f"{world.sites[name].url}/events?tenant={quote(tenant)}&{_ALL_CHANNELS}"
         for tenant in rng.choices(TENANTS, k=rng.randint(50, 300))
     ]
     with ThreadPoolExecutor(8) as pool:

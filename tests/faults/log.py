@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+from psycopg import sql
+
 from .fault import fault, hold
 from .topics import TENANTS, TOPICS
 from .world import World
@@ -21,7 +23,7 @@ def tenant_deleted(world: World, rng: random.Random) -> None:
     """One tenant's events, as a data protection request has it."""
     tenant = rng.choice(TENANTS)
     topics = [topic for topic in TOPICS if topic.tenant == tenant]
-    world.remove(f"DELETE FROM pgfanout.event WHERE tenant::text = '{tenant}'", topics)
+    world.remove(f"DELETE FROM pgfanout.event WHERE tenant::text = {sql.Literal(tenant).as_string(None)}", topics)
 
 
 @fault("log", history=True)

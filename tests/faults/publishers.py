@@ -11,11 +11,12 @@ from typing import Any
 
 import psycopg
 
-from pgfanout import NotifyHub
+from pgfanout import NotifyHub, TenantId
 
 from .commitlog import MARK
 from .ledger import Ledger, Sent
 from .record import Topic
+from .topics import kind_of, spelled
 
 __all__ = ["Publisher", "foreign_envelope"]
 
@@ -109,7 +110,7 @@ class Publisher:
         topic = self._random.choice(self._topics)
         sents = [self._new(topic) for _ in range(self._random.choice((10, 40, 80)))]
         self._mark(connection, sents)
-        events = [(topic.channel, topic.tenant, sent.payload, sent.type) for sent in sents]
+        events = [(topic.channel, self._tenant(sent), sent.payload, sent.type) for sent in sents]
         self._hub.publish_many(events, executor=connection)
         _commit(connection, sents)
 
@@ -133,7 +134,7 @@ class Publisher:
             return
         self._mark(connection, [sent])
         if self._history:
-            parameters = (sent.topic.channel, sent.topic.tenant.upper(), sent.payload.decode(), sent.type)
+            parameters = (sent.topic.channel, spelled(sent.topic.tenant), sent.payload.decode(), sent.type)
             connection.execute("SELECT pgfanout.publish(%s, %s, %s, %s)", parameters)
         else:
             sent.has_id = False
@@ -155,7 +156,10 @@ class Publisher:
         return sent
 
     def _send(self, hub: NotifyHub, sent: Sent, executor: Any) -> None:
-        hub.publish(sent.topic.channel, sent.topic.tenant, sent.payload, type=sent.type, executor=executor)
+        hub.publish(sent.topic.channel, self._tenant(sent), sent.payload, type=sent.type, executor=executor)
+
+    def _tenant(self, sent: Sent) -> TenantId:
+        return kind_of(sent.topic.tenant, self._random)
 
     def _mark(self, connection: psycopg.Connection[Any], sents: Sequence[Sent]) -> None:
         connection.cursor().executemany(MARK, [(str(sent.key),) for sent in sents])
@@ -180,7 +184,7 @@ def foreign_envelope(topic: Topic, payload: str, type: str = "", **more: object)
     envelope = {
         "version": 7,
         "channel": topic.channel,
-        "tenant_id": topic.tenant.upper(),
+        "tenant_id": spelled(topic.tenant),
         "payload": "PAYLOAD",
         "type": type,
         **more,

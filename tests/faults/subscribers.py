@@ -15,6 +15,7 @@ from time import monotonic
 from pgfanout import CLOSE_EVENT, REFRESH_EVENT, NotifyHub, PgFanoutError, Subscription
 
 from .record import Item, Record, Topic
+from .topics import kind_of
 
 __all__ = ["FENCE", "HubSubscriber", "Subscriber"]
 
@@ -160,7 +161,7 @@ class HubSubscriber(Subscriber):
     def _subscribe(self) -> Subscription:
         while True:
             try:
-                return self._hub.subscribe(self.channels, self.tenant, after=self._after)
+                return self._hub.subscribe(self.channels, kind_of(self.tenant, self._random), after=self._after)
             except PgFanoutError:
                 if self._stop.wait(0.05):
                     raise

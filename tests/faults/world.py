@@ -310,7 +310,7 @@ class World:
 
     def refused_requests(self, name: str, count: int) -> None:
         """Requests for what can't be had, which must not keep a stream's place."""
-        url = f"{self.sites[name].url}/events?tenant=nobody&channel=orders"
+        url = f"{self.sites[name].url}/events?tenant=&channel=orders"
         for _ in range(count):
             try:
                 urllib.request.urlopen(url, timeout=15.0).close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import json
 import logging
 import queue
 import resource
@@ -284,6 +285,36 @@ def test_a_full_process_refuses_and_accepts_again_when_a_stream_has_ended(endpoi
     assert answers[-1].status == "200 OK"
     for answer in answers:
         close(answer)
+
+
+def test_a_stream_of_several_tenants_has_the_events_of_all_of_these(endpoint: StreamEndpoint) -> None:
+    answer = endpoint.answer(BROWSER, ["orders", "stock"], ["acme", 7, TENANT])
+    stream = iter(body(answer))
+    next(stream)
+    for tenant in ("acme", "7", "other", None, TENANT):
+        events = [(channel, tenant, f"{channel} {tenant}") for channel in ("stock", "orders", "x")]
+        endpoint.hub.publish_many(events)
+    expected = [f"{channel} {tenant}" for tenant in ("acme", "7", TENANT) for channel in ("stock", "orders")]
+    parser = EventStreamParser()
+    received: list[str] = []
+    while len(received) < len(expected):
+        received += [json.loads(event.data) for event in parser.feed(next(stream))]
+    assert received == expected
+    close(answer)
+
+
+@pytest.mark.parametrize(("first", "again"), [(7, "7"), (TENANT, str(TENANT).upper()), ("ann", "ann")])
+def test_a_user_is_one_whatever_the_type_of_its_id(endpoint: StreamEndpoint, first: Any, again: Any) -> None:
+    answer = endpoint.answer(BROWSER, "orders", TENANT, first)
+    refused_for(endpoint, again)
+    close(answer)
+
+
+@pytest.mark.parametrize("user", ["", "x" * 64, "a\n", 7.5, True, ("org", 7), object(), []], ids=repr)
+def test_a_user_id_that_breaks_the_rule_is_the_callers_to_answer(endpoint: StreamEndpoint, user: Any) -> None:
+    with pytest.raises(InvalidEventError, match="invalid user: it has to be a UUID, an int, text"):
+        endpoint.answer(BROWSER, "orders", TENANT, user)
+    assert endpoint.limiter.open == 0
 
 
 def test_a_full_user_is_refused_and_another_is_not(endpoint: StreamEndpoint) -> None:

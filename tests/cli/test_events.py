@@ -84,11 +84,10 @@ def test_an_application_without_tenants_needs_no_tenant(url: str, capsys: Captur
 
 
 def test_several_tenants_may_be_listened_to(url: str, capsys: Capture) -> None:
-    one, other = TENANT, TENANT.replace("1", "2")
-    with listening("orders", "--tenant", one, "--tenant", other, "--url", url) as process:
-        for tenant in (TENANT.replace("1", "3"), one, other):
+    with listening("orders", "--tenant", "7", "--tenant", "shop", "--url", url) as process:
+        for tenant in ("8", "7", "shop"):
             printed(capsys, "publish", "orders", f'"{tenant}"', "--tenant", tenant, "--url", url)
-        assert [line["payload"] for line in lines(process, 2)] == [one, other]
+        assert [line["payload"] for line in lines(process, 2)] == ["7", "shop"]
 
 
 def test_an_applications_hub_gets_what_the_command_publishes(url: str) -> None:

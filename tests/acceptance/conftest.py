@@ -109,6 +109,17 @@ def insert(fresh_database_url: str) -> Iterator[Insert]:
         yield lambda note: connection.execute("INSERT INTO orders (note) VALUES (%s)", [note])
 
 
+def show(page: Page, *, hidden: bool) -> None:
+    """Hide the page's tab, or show it again, as far as its scripts can tell."""
+    page.evaluate(
+        "hidden => {"
+        " Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"
+        " document.dispatchEvent(new Event('visibilitychange'));"
+        "}",
+        hidden,
+    )
+
+
 def post(url: str, **fields: str) -> None:
     """Send a form, to a view that answers nothing."""
     request = urllib.request.Request(url, urllib.parse.urlencode(fields).encode(), method="POST")

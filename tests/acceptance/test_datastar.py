@@ -14,7 +14,7 @@ from tests.support.nginx import NginxServer
 from tests.support.sse import EventSource
 from tests.support.wait import eventually
 
-from .conftest import Insert, MakeShop, post
+from .conftest import Insert, MakeShop, post, show
 
 LONG = 30.0
 TENANT = "7d0e6f3a-7b1c-4a58-9f55-0c2d8f0f6a11"
@@ -110,6 +110,21 @@ def test_with_history_a_page_of_patches_gets_what_was_published_during_a_restart
             hub.publish("totals", TENANT, 'elements <p id="total">missed</p>', type="datastar-patch-elements")
             shop.start()
             shows_total(page, "missed")
+
+
+def test_a_page_of_patches_that_was_hidden_follows_again(shop: GunicornServer, page: Page, insert: Insert) -> None:
+    asked: list[str | None] = []
+    page.on("request", lambda each: asked.append(each.headers.get("last-event-id")) if "/events" in each.url else None)
+    page.goto(f"{shop.url}/total/page")
+    insert("tea")
+    _follows(shop, page)
+    show(page, hidden=True)
+    show(page, hidden=False)
+    eventually(lambda: page.evaluate("1") and len(asked) == 2, LONG)
+    assert asked[1]
+    insert("milk")
+    _follows(shop, page)
+    shows_total(page, "2 orders, the last is milk")
 
 
 @pytest.mark.parametrize(("path", "shown"), [("/", "tea"), ("/total/page", "1 orders, the last is tea")])

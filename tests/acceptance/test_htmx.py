@@ -16,7 +16,7 @@ from tests.support.nginx import NginxServer
 from tests.support.sse import EventSource
 from tests.support.wait import eventually
 
-from .conftest import Insert, MakeShop, post
+from .conftest import Insert, MakeShop, post, show
 
 LONG = 30.0
 SCRIPTS = {
@@ -91,17 +91,44 @@ def test_a_page_behind_nginx_loads_again_after_the_502_of_a_restart(
         lists(page, "tea", "milk", "bread")
 
 
-@pytest.mark.parametrize(("path", "shown"), [("/", "tea"), ("/total/page", "1 orders")])
-def test_a_page_whose_first_answer_is_a_502_comes_back(
-    shop: GunicornServer, page: Page, insert: Insert, path: str, shown: str
+@pytest.mark.parametrize(
+    ("path", "status", "shown"),
+    [("/", 502, "tea"), ("/", 401, "tea"), ("/", 200, "tea"), ("/total/page", 502, "1 orders")],
+)
+def test_a_page_whose_first_answer_is_no_stream_comes_back(
+    shop: GunicornServer, page: Page, insert: Insert, path: str, status: int, shown: str
 ) -> None:
+    """502 is a proxy's, 200 that of a page to log in, to which it was redirected."""
+
     def refuse(route: Route) -> None:
-        route.fulfill(status=502, body="bad gateway", content_type="text/html")
+        route.fulfill(status=status, body="<b>no stream</b>", content_type="text/html")
 
     insert("tea")
     page.route("**/events", refuse, times=1)
     page.goto(shop.url + path)
     eventually(lambda: page.locator("main").inner_text().strip() == shown, LONG)
+
+
+def test_a_tab_that_was_hidden_shows_what_was_missed(
+    shop: GunicornServer, page: Page, insert: Insert, version: int
+) -> None:
+    asked: list[str | None] = []
+    page.on("request", lambda each: asked.append(each.headers.get("last-event-id")) if "/events" in each.url else None)
+    page.goto(shop.url)
+    insert("tea")
+    post(f"{shop.url}/orders", note="milk")
+    lists(page, "tea", "milk")
+    show(page, hidden=True)
+    insert("bread")
+    show(page, hidden=False)
+    if version == 2:  # its stream went on
+        post(f"{shop.url}/orders", note="salt")
+        lists(page, "tea", "milk", "bread", "salt")
+        assert asked == [None]
+    else:
+        lists(page, "tea", "milk", "bread")
+        assert len(asked) == 2
+        assert asked[1]
 
 
 def test_a_page_that_is_refused_comes_back_when_it_was_asked_to(start: Start, page: Page, insert: Insert) -> None:

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.cursor import Cursor
+from psycopg.pq.abc import PGconn
 from psycopg.rows import tuple_row
 
 from ...errors import HubConfigurationError
@@ -216,17 +217,19 @@ def is_read_only(connection: psycopg.Connection[Any]) -> bool:
 def abandon(connection: psycopg.Connection[Any] | None) -> None:
     """In a forked child, drop the inherited socket without touching the parent's session.
 
-    The null device takes over the descriptor's number, since libpq's object still refers to it.
+    The null device takes over the descriptor's number, since libpq's object still refers to it. That object is taken
+    out of the connection, which would warn at the child's exit that nobody has closed it.
     """
     if connection is None or connection.closed:
         return
-    _abandoned.append(connection)
     null = os.open(os.devnull, os.O_RDWR)
     try:
         os.dup2(null, connection.fileno(), inheritable=False)
     finally:
         os.close(null)
+    _abandoned.append(connection.pgconn)
+    del connection.pgconn
 
 
-_abandoned: list[psycopg.Connection[Any]] = []
-"""References that keep these connections from being finalised."""
+_abandoned: list[PGconn] = []
+"""References that keep libpq's objects from being finalised: the parent may have been inside of libpq at the fork."""

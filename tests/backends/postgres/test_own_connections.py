@@ -400,6 +400,22 @@ report(1)
     assert run_script(end, fresh_database_url) == (0, "", "")
 
 
+def test_a_forked_child_that_exits_leaves_no_warning(fresh_database_url: str) -> None:
+    """It has the parent's connections, that of the listener as well."""
+    end = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork amid threads
+subscription = hub.subscribe("progress", TENANT)
+report("parent")
+if os.fork():
+    print(subscription.get(20).json(), os.waitstatus_to_exitcode(os.wait()[1]), subscription.get(20).json())
+else:
+    report("child")
+    sys.exit(3)
+"""
+    assert run_script(end, fresh_database_url) == (0, "parent 3 child\n", "")
+
+
 def test_a_hub_that_is_dropped_closes_its_session(fresh_database_url: str, connection: psycopg.Connection) -> None:
     dropped = PostgresHub(fresh_database_url)
     dropped.publish("orders", TENANT, 1)

@@ -1,10 +1,12 @@
 """Pages of users who log in: their events, with one stream for all tabs of a user or one for each."""
 
+import functools
 import os
+import queue
 import threading
 
 import flask
-from psycopg_pool import ConnectionPool
+import psycopg
 from werkzeug import Response
 
 from pgfanout.flask import PgFanout
@@ -16,11 +18,10 @@ app.config["PGFANOUT_URL"] = os.environ["DATABASE_URL"]
 app.config.update({name: value for name, value in os.environ.items() if name.startswith("PGFANOUT_")})
 fanout = PgFanout(app)
 
-# It does not look whether a connection is still alive, as few pools do.
-pool = ConnectionPool(
-    os.environ["DATABASE_URL"], min_size=4, max_size=4, timeout=2.0, open=False, kwargs={"autocommit": True}
-)
-opening = threading.Lock()  # the pool is opened once, in the worker
+# Few pools look whether a connection is still alive before they give it away. This one does not.
+pool: queue.SimpleQueue[psycopg.Connection] = queue.SimpleQueue()
+SIZE = 4
+opening = threading.Lock()  # the pool is filled once, in the worker
 
 asked = {"stream": 0, "load": 0}
 
@@ -52,12 +53,29 @@ feed.open();
 """
 
 
+def connect() -> None:
+    pool.put(psycopg.connect(os.environ["DATABASE_URL"], autocommit=True))
+
+
+@functools.cache
+def fill() -> None:
+    for _ in range(SIZE):
+        connect()
+
+
 def numbers() -> list[int]:
     with opening:
-        pool.open()
-    with pool.connection() as connection:
+        fill()
+    connection = pool.get(timeout=5)
+    try:
         query = "SELECT number FROM numbers WHERE owner = %s ORDER BY id"
-        return [number for (number,) in connection.execute(query, (user(),))]
+        rows = connection.execute(query, (user(),)).fetchall()
+    except psycopg.OperationalError:
+        connection.close()
+        connect()
+        raise
+    pool.put(connection)
+    return [number for (number,) in rows]
 
 
 def user() -> str:

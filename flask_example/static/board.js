@@ -5,7 +5,6 @@ import { Feed } from "../_pgfanout/pgfanout.js";
 const SHOWN = 6; // cards in a column; a number below them counts the rest
 const MOVE = { duration: 460, easing: "cubic-bezier(.2, .75, .2, 1)" };
 const REFRESHED_FOR = 2_500;
-const HIDDEN_FOR = 30_000;
 
 const NEXT = { new: "preparing", preparing: "ready", ready: "delivered" };
 const ACTION = { new: "Prepare", preparing: "Ready", ready: "Deliver" };
@@ -24,7 +23,6 @@ const count = new Intl.NumberFormat("en");
 class Shop {
   #root;
   #tenant;
-  #feed;
   #orders = new Map();
   #cards = new Map();
   #columns = new Map();
@@ -43,9 +41,11 @@ class Shop {
     for (const column of root.querySelectorAll(".column")) {
       this.#columns.set(column.dataset.status, column);
     }
-    this.#feed = new Feed({
+    const feed = new Feed({
       url: `/events?tenant=${this.#tenant}`,
       cursor,
+      // One stream for all tabs of a browser. There are no users here. Elsewhere the key names the user, too.
+      shared: this.#tenant,
       types: ["insert", "update", "delete"],
       load: (signal) => request(`/orders?tenant=${this.#tenant}`, { signal, cache: "no-store" }),
       onState: ({ orders }) => this.#replace(orders),
@@ -54,15 +54,7 @@ class Shop {
     });
     this.#replace(JSON.parse(root.querySelector(".orders").textContent));
     this.#listen();
-    this.#feed.open();
-  }
-
-  open() {
-    this.#feed.open();
-  }
-
-  close() {
-    this.#feed.close();
+    feed.open();
   }
 
   // Called by the feed.
@@ -292,7 +284,7 @@ function post(url, body) {
 }
 
 const { cursor } = document.querySelector("main").dataset;
-const shops = [...document.querySelectorAll(".shop")].map((root) => new Shop(root, cursor));
+for (const root of document.querySelectorAll(".shop")) new Shop(root, cursor);
 
 document.getElementById("cut").addEventListener("click", async () => {
   const result = document.getElementById("cut-result");
@@ -318,19 +310,3 @@ async function showStatus() {
   setTimeout(showStatus, STATUS_EVERY);
 }
 showStatus();
-
-// A browser opens six connections to an HTTP/1.1 server for all its windows together, and each
-// stream keeps one. So a hidden page closes its streams.
-let hiding = null;
-document.addEventListener("visibilitychange", () => {
-  clearTimeout(hiding);
-  if (document.hidden) {
-    hiding = setTimeout(() => {
-      shops.forEach((shop) => shop.close());
-      document.documentElement.dataset.asleep = "";
-    }, HIDDEN_FOR);
-  } else if ("asleep" in document.documentElement.dataset) {
-    delete document.documentElement.dataset.asleep;
-    shops.forEach((shop) => shop.open());
-  }
-});

@@ -20,7 +20,7 @@ from tests.support.gunicorn import GunicornServer
 from tests.support.sse import EventSource
 from tests.support.wait import eventually
 
-from .board import CAFE, LONG, WORKSHOP, cards, insert, loads_of, post, shop, shows_the_table
+from .board import CAFE, LONG, WORKSHOP, cards, insert, is_live, loads_of, post, shop, shows_the_table
 from .conftest import Serve
 
 LISTENERS = """
@@ -94,6 +94,20 @@ def test_the_status_line_tells_of_streams_and_threads(board: GunicornServer, pag
     for source in sources:
         source.close()
     expect(page.locator("#status")).to_have_text("2 streams open, 1 thread of 8 busy")
+
+
+def test_the_windows_of_one_browser_have_one_stream_for_each_shop(
+    board: GunicornServer, page: Page, connection: psycopg.Connection
+) -> None:
+    pages = [page, *(page.context.new_page() for _ in range(4))]  # more than six streams, if each had its own
+    for each in pages:
+        each.goto(board.url)
+        is_live(each)
+    expect(page.locator("#status")).to_have_text("2 streams open, 1 thread of 8 busy")
+    insert(connection, "Affogato")
+    for each in pages:
+        expect(cards(each, CAFE).get_by_text("Affogato")).to_be_visible()
+        expect(shop(each, CAFE).locator(".events")).to_have_text("1 event")
 
 
 def test_ctrl_c_ends_every_page_with_close(board: GunicornServer) -> None:

@@ -158,7 +158,6 @@ def test_a_page_that_the_browser_gave_up_for_goes_on_from_its_last_event(
 def test_a_page_that_slept_goes_on_from_its_last_event(
     board: GunicornServer, page: Page, connection: psycopg.Connection
 ) -> None:
-    page.clock.install()
     page.goto(board.url)
     is_live(page)
     loads = loads_of(page)
@@ -176,7 +175,6 @@ def test_a_page_that_slept_goes_on_from_its_last_event(
 def test_a_page_that_missed_more_than_is_kept_refreshes(
     board: GunicornServer, page: Page, connection: psycopg.Connection
 ) -> None:
-    page.clock.install()
     page.goto(board.url)
     is_live(page)
     loads = loads_of(page)
@@ -232,23 +230,12 @@ def test_a_page_without_a_cursor_loads_once_and_goes_on_from_its_last_event(
 
 
 def fall_asleep(page: Page) -> None:
-    """Nobody sees the page, for as long as it takes until it lets its streams go."""
-    show(page, False)
-    page.clock.fast_forward(31_000)
-    expect(page.locator("html[data-asleep]")).to_have_count(1)
+    """The browser freezes the page, which lets go of its streams."""
+    page.evaluate("document.dispatchEvent(new Event('freeze'))")
 
 
 def wake_up(page: Page) -> None:
-    show(page, True)
-    expect(page.locator("html[data-asleep]")).to_have_count(0)
-
-
-def show(page: Page, visible: bool) -> None:
-    page.evaluate(
-        "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
-        " document.dispatchEvent(new Event('visibilitychange')); }",
-        not visible,
-    )
+    page.evaluate("document.dispatchEvent(new Event('resume'))")
 
 
 def await_cursor(board: GunicornServer, page: Page, connection: psycopg.Connection) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
-__all__ = ["Executor", "Kind", "identify"]
+__all__ = ["Executor", "Kind", "bind_of", "identify"]
 
 
 class _Result(Protocol):
@@ -103,6 +103,20 @@ def identify(executor: Any) -> tuple[Kind, Any]:
         "an executor is a connection, cursor, pool or transaction of psycopg, a Session or Connection of SQLAlchemy, or"
         f" the connection or a cursor of Django, not {_named(executor)}"
     )
+
+
+def bind_of(session: Any) -> Any:
+    """Return the engine or connection that `session.connection()` uses. Raise `TypeError` if the session has none."""
+    try:
+        return session.get_bind()
+    except Exception as error:
+        if type(error).__name__ != "UnboundExecutionError":
+            raise
+        problem = (
+            "this Session has no engine of its own (bind=...): pass the Connection that the change goes through, which"
+            " session.connection(bind_arguments={'mapper': Model}) returns"
+        )
+    raise TypeError(problem)
 
 
 def _is(executor: Any, module: str, name: str) -> bool:

@@ -50,6 +50,7 @@ ORDER = [
     "core",
     "hub",
     "backends",
+    "backends.after_commit",
     "backends.memory",
     "backends.postgres.url",
     "backends.postgres.conninfo",

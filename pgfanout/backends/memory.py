@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Sequence
+from functools import partial
 
 from ..backend import Backend, Sink
 from ..delivery.tail import BUFFER_BYTES
 from ..envelope import JsonDefault
 from ..executor import Executor, identify
 from ..hub import NotifyHub
+from .after_commit import after_commit
 
 __all__ = ["MemoryHub"]
 
@@ -17,7 +19,9 @@ __all__ = ["MemoryHub"]
 class MemoryHub(NotifyHub):
     """Publishes to the subscriptions of the same process, with every check and limit of PostgreSQL's hub.
 
-    There are no transactions: `executor` is checked and not used, and an event is delivered at once.
+    An event is delivered at once, except in a transaction that the hub can see: that of an `executor` of SQLAlchemy or
+    Django. Then it is delivered after the commit, and never after a rollback, also to a savepoint. Other executors are
+    checked and not used.
     """
 
     def __init__(
@@ -41,8 +45,13 @@ class _MemoryBackend(Backend):
         return self._listener
 
     def send(self, texts: Sequence[str], executor: Executor | None) -> None:
-        if executor is not None:
-            identify(executor)
+        deliver = partial(self._deliver, texts)
+        if executor is None:
+            deliver()
+        else:
+            after_commit(*identify(executor), deliver)
+
+    def _deliver(self, texts: Sequence[str]) -> None:
         if self._listener is not None:
             self._listener.hear(texts)
         self.sent(texts)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from ...executor import Kind, identify
+from ...executor import Kind, bind_of, identify
 from .conninfo import execute
 
 __all__ = ["Call", "run"]
@@ -59,7 +59,7 @@ def run(call: Call, executor: Any, take: Take = _nothing) -> None:
     """
     kind, executor = identify(executor)
     if kind is Kind.SESSION:
-        _check_dialect(_bind_of(executor))
+        _check_dialect(bind_of(executor))
         executor.flush()  # no event precedes the write that it tells of
         _run_on_sqlalchemy(call, executor.connection(), take)
     elif kind is Kind.SQLALCHEMY:
@@ -72,20 +72,6 @@ def run(call: Call, executor: Any, take: Take = _nothing) -> None:
             run(call, connection, take)
     else:
         _run_on_other(call, executor, take)
-
-
-def _bind_of(session: Any) -> Any:
-    """Return the engine or connection that `session.connection()` uses. Raise `TypeError` if the session has none."""
-    try:
-        return session.get_bind()
-    except Exception as error:
-        if type(error).__name__ != "UnboundExecutionError":
-            raise
-        problem = (
-            "this Session has no engine of its own (bind=...): pass the Connection that the change goes through, which"
-            " session.connection(bind_arguments={'mapper': Model}) returns"
-        )
-    raise TypeError(problem)
 
 
 def _check_dialect(bind: Any) -> None:

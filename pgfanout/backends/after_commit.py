@@ -51,7 +51,7 @@ def after_commit(kind: Kind, executor: Any, call: _Call) -> None:
             call()
         else:
             _after_connection(executor, call)
-    elif kind is Kind.DJANGO and (executor.in_atomic_block or executor.get_autocommit()):
+    elif kind is Kind.DJANGO and executor.in_atomic_block:
         executor.on_commit(call)
     else:
         call()

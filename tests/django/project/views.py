@@ -30,7 +30,8 @@ def stats(request: HttpRequest) -> JsonResponse:
     now = get_hub().stats()
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'django' AND pid <> pg_backend_pid()"
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'django' AND pid <> pg_backend_pid()"
         )
         (others,) = cursor.fetchone()
     return JsonResponse({"detached": now.detached, "kept": now.kept_in_thread, "sessions": others})

@@ -77,13 +77,14 @@ class InstallHistory(_SqlOperation):
 class PublishTable(_SqlOperation):
     """Publish each change of a table's rows as an event of the history, whoever makes it.
 
-    `table` is the table's name in the database, `tenant` the column that says whose a row is: without one, the events
-    are for the tenant None. `key` names the columns that identify a row of a tenant (the primary key), `columns` those
-    whose changes are published (all), `payload` those whose values are in the event (none). `when` is an SQL condition
-    on the columns. The events go to `channel` (the table's name). `TableTrigger` has the details.
+    `table` is the table's name in the database. `tenant` names the column that says whose a row is: without one, the
+    events are for the tenant None. `key` names the columns that identify a row of a tenant (the primary key), `columns`
+    those whose changes are published (all), and `payload` those whose values are in the event (none). `when` is an SQL
+    condition on the columns. The events go to `channel` (the table's name). `TableTrigger` has the details.
 
-    The history has to be there: put `InstallHistory` first. PostgreSQL refuses to drop or retype a column that is named
-    here: reverse the operation before. Raise `ValueError`.
+    Put `InstallHistory` first. A later `PublishTable` replaces this one. PostgreSQL refuses to drop or retype a column
+    that is named here: put another `PublishTable`, without the column, before that. Reversing stops publishing. Raise
+    `ValueError`.
     """
 
     def __init__(

@@ -135,6 +135,18 @@ class TestPublishTable:
         assert event.type == "insert"
         assert event.json() == {"operation": "insert", "key": {"id": 7}, "row": {"weight": 30}}
 
+    def test_a_later_one_replaces_it_and_lets_a_column_go(self, parcels: Subscription, migrate: Migrate) -> None:
+        later = PublishTable("parcel", tenant="shop", channel="parcels")
+        migrate(later, RunSQL("ALTER TABLE parcel DROP COLUMN weight"))
+        run_sql(f"INSERT INTO parcel VALUES (7, '{TENANT}')")
+        assert parcels.get(timeout=20.0).json() == {"operation": "insert", "key": {"id": 7}}
+
+    def test_without_a_tenant_everyone_may_follow(self, parcels: Subscription, migrate: Migrate) -> None:
+        migrate(PublishTable("parcel", channel="parcels"))
+        with get_hub().subscribe("parcels", None) as all_parcels:
+            run_sql("INSERT INTO parcel VALUES (7, NULL, 30)")
+            assert all_parcels.get(timeout=20.0).json()["key"] == {"id": 7}
+
     def test_backwards_it_stops(self, parcels: Subscription, migrate: Migrate) -> None:
         migrate(PublishTable("parcel", tenant="shop"), backwards=True)
         run_sql(f"INSERT INTO parcel VALUES (8, '{TENANT}', 30)")

@@ -17,7 +17,7 @@ from tests.support.wait import eventually
 from .conftest import Insert, MakeShop, post, show
 
 LONG = 30.0
-TENANT = "7d0e6f3a-7b1c-4a58-9f55-0c2d8f0f6a11"
+TENANT = 1
 
 Start = Callable[..., GunicornServer]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import queue
 from collections.abc import Sequence
 from functools import partial
@@ -14,6 +16,8 @@ from ..hub import NotifyHub
 from .after_commit import after_commit
 
 __all__ = ["MemoryHub"]
+
+logger = logging.getLogger("pgfanout")
 
 
 class MemoryHub(NotifyHub):
@@ -54,7 +58,17 @@ class _MemoryBackend(Backend):
     def _deliver(self, texts: Sequence[str]) -> None:
         if self._listener is not None:
             self._listener.hear(texts)
+        else:
+            _say_that_nobody_hears()
         self.sent(texts)
+
+
+@functools.cache
+def _say_that_nobody_hears() -> None:
+    logger.info(
+        "a memory hub has published an event, and nothing in this process has subscribed yet. Other processes can't: a"
+        " job in a worker of its own needs a postgresql:// URL to reach pages"
+    )
 
 
 class _Listener:

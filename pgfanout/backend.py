@@ -11,10 +11,10 @@ from .attempt import Listener
 from .delivery.dispatcher import Dispatcher
 from .delivery.intake import LogIntake, TextIntake
 from .delivery.log import LogSession, LogStore
-from .envelope import JsonDefault
 from .event import Event
 from .executor import Executor
 from .lifecycle import Lifecycle
+from .payload import JsonDefault
 from .topic import Topic
 
 __all__ = ["Backend", "Sink"]

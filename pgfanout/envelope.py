@@ -10,18 +10,19 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from collections.abc import Mapping
+from functools import lru_cache
 from json.decoder import scanstring  # type: ignore[attr-defined]
-from typing import Any, Final, TypeAlias
+from json.encoder import encode_basestring as _text
+from typing import Final
 
 from .errors import InvalidEventError, PayloadTooLargeError, PgFanoutError
 from .event import Event, check_type, checked_event, refuse_constant
+from .payload import JsonDefault, payload_json
 from .topic import TenantId, Topic
 
 __all__ = [
     "NOTIFY_LIMIT",
-    "JsonDefault",
     "MalformedEnvelopeError",
     "UnroutableEnvelopeError",
     "compose",
@@ -30,11 +31,7 @@ __all__ = [
     "decompose_logged",
     "encode",
     "new_id",
-    "payload_json",
 ]
-
-JsonDefault: TypeAlias = Callable[[Any], Any]
-"""A function as `json.dumps` takes it for `default`: it returns something that JSON has, or raises `TypeError`."""
 
 NOTIFY_LIMIT: Final = 7999
 """Bytes of UTF-8 in a NOTIFY payload (https://www.postgresql.org/docs/current/sql-notify.html)."""
@@ -144,45 +141,6 @@ def decode(text: str) -> tuple[Topic, Event]:
         problem = f"{error.args[0]} is missing or of the wrong kind"
     # Raised outside the handler: a JSON error has the whole text, and would be this error's context.
     raise MalformedEnvelopeError(problem, topic or _beginning(text))
-
-
-def payload_json(payload: object, json_default: JsonDefault | None = None) -> bytes:
-    """Return a payload as JSON in UTF-8. `bytes` are returned as they are, since `Event` checks them.
-
-    `json_default` converts values that JSON does not have, as the `default` of `json.dumps`. Raise `InvalidEventError`.
-    """
-    if isinstance(payload, bytes):
-        return payload
-    dumps = partial(json.dumps, payload, allow_nan=False, separators=(",", ":"), default=_converting(json_default))
-    try:
-        text = dumps(ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        # These messages name a type or a rule, never the value.
-        problem = str(error)
-    else:
-        try:
-            return text.encode()
-        except UnicodeEncodeError:  # a lone surrogate can only be written as an escape
-            return dumps().encode()
-    raise InvalidEventError("payload", f"not serialisable as JSON: {problem}")
-
-
-def _converting(json_default: JsonDefault | None) -> JsonDefault:
-    """Return the function for `json.dumps`. Its errors name a type. The application's own errors may show a value."""
-
-    def convert(value: Any) -> Any:
-        name = type(value).__name__
-        if json_default is None:
-            raise TypeError(
-                f"{name} is not JSON serializable: convert it, or give the hub a json_default=... that does"
-            )
-        try:
-            return json_default(value)
-        except (TypeError, ValueError):
-            pass
-        raise TypeError(f"the hub's json_default does not convert {name}")
-
-    return convert
 
 
 def new_id() -> str:
@@ -339,6 +297,3 @@ def _end(text: str, at: int, members: dict[str, str]) -> dict[str, str]:
     if _skip(text, at).end() != len(text):  # type: ignore[union-attr]
         raise ValueError("text after the object")
     return members
-
-
-_text = json.JSONEncoder(ensure_ascii=False).encode

@@ -13,9 +13,9 @@ from .core import Core
 from .delivery.log import numbered
 from .delivery.subscription import Subscription
 from .delivery.tail import BUFFER_BYTES
-from .envelope import JsonDefault
 from .executor import Executor
 from .fork import renew_in_children
+from .payload import JsonDefault
 from .stats import HubStats
 from .topic import TenantId, topics
 

@@ -12,9 +12,9 @@ from typing import Any, Final, TypeAlias
 from .backends.memory import MemoryHub
 from .backends.postgres import History, PostgresHub
 from .delivery.tail import BUFFER_BYTES
-from .envelope import JsonDefault
 from .errors import HubConfigurationError
 from .hub import NotifyHub
+from .payload import JsonDefault
 from .streams import StreamEndpoint, StreamLimiter
 from .streams.endpoint import check_detach
 

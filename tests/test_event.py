@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-import traceback
 from typing import Any
 
 import pytest
@@ -14,18 +13,9 @@ from hypothesis import strategies as st
 
 from pgfanout.errors import InvalidEventError
 from pgfanout.event import CLOSE_EVENT, REFRESH_EVENT, Event, check_json, check_label, check_type, keep_frame
+from tests.support.shown import everything_shown
 
 SECRET = "s3cr3t-m4rk3r"
-
-
-def everything_shown(error: BaseException) -> str:
-    """What a log or an error tracker could show of an error and of those behind it."""
-    shown = traceback.format_exception(error)
-    behind: BaseException | None = error
-    while behind is not None:
-        shown += [str(behind), repr(behind), repr(behind.args), repr(vars(behind))]
-        behind = behind.__cause__ or behind.__context__
-    return "".join(shown)
 
 
 def refusal(payload: Any) -> InvalidEventError:

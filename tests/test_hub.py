@@ -9,7 +9,6 @@ import logging
 import os
 import queue
 import threading
-import traceback
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +37,7 @@ from pgfanout.errors import (
 from pgfanout.event import Event
 from pgfanout.hub import core_of, live_hubs
 from pgfanout.topic import topics
+from tests.support.shown import everything_shown
 
 from .support.wait import eventually
 
@@ -469,16 +469,6 @@ def test_one_wrong_event_keeps_all_from_being_sent(
     with pytest.raises(error):
         hub.publish_many([("orders", TENANT, 1), event])
     assert hub.sent == []
-
-
-def everything_shown(error: BaseException) -> str:
-    """What a log or an error tracker could show of an error and of those behind it."""
-    shown = traceback.format_exception(error)
-    behind: BaseException | None = error
-    while behind is not None:
-        shown += [str(behind), repr(behind), repr(behind.args), repr(vars(behind))]
-        behind = behind.__cause__ or behind.__context__
-    return "".join(shown)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ ORDER = [
     "errors",
     "topic",
     "event",
+    "payload",
     "envelope",
     "stats",
     "executor",

@@ -10,9 +10,9 @@ from functools import partial
 
 from ..backend import Backend, Sink
 from ..delivery.tail import BUFFER_BYTES
-from ..envelope import JsonDefault
 from ..executor import Executor, identify
 from ..hub import NotifyHub
+from ..payload import JsonDefault
 from .after_commit import after_commit
 
 __all__ = ["MemoryHub"]

@@ -225,14 +225,15 @@ def test_status_describes_the_history_and_its_tables(
     printed(capsys, "sql", "install", "--apply", "--max-rows", "7", *url)
     connection.execute("CREATE TABLE orders (id integer PRIMARY KEY, tenant_id uuid)")
     printed(capsys, *TRIGGER, "--apply", *url)
-    connection.execute("INSERT INTO orders VALUES (1, %s)", [TENANT])
+    connection.execute("INSERT INTO orders VALUES (1, %s), (2, NULL), (3, NULL)", [TENANT])
     lines = printed(capsys, "sql", "status", *url).splitlines()
-    assert [line.split()[0] for line in lines] == ["schema", "channel", "keeps", "events", "table"]
+    assert [line.split()[0] for line in lines] == ["schema", "channel", "keeps", "events", "table", "passed"]
     assert "pgfanout, version " in lines[0] and "This pgfanout" not in lines[0]
     assert "pgfanout_events" in lines[1]
     assert "1 day, 7 events, 1048576 bytes" in lines[2]
     assert " 1, from 20" in lines[3]
     assert " orders " in lines[4] and "tenant=tenant_id" in lines[4]
+    assert lines[5] == "passed over 2 rows of tables, without a valid tenant"
 
 
 def test_status_says_what_an_older_history_needs(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pgfanout import Event, InvalidEventError, PayloadTooLargeError
-from pgfanout.envelope import decode, encode, payload_json
+from pgfanout.envelope import decode, encode
+from pgfanout.payload import payload_json
 
 from .readback import check_frames, check_notification, delivered_id
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pgfanout import Event, MemoryHub, PayloadTooLargeError, envelope
 from pgfanout.errors import InvalidEventError
 from pgfanout.event import check_json
+from pgfanout.payload import payload_json
 from pgfanout.streams import StreamEndpoint, StreamLimiter, sse
 from pgfanout.topic import as_text
 from tests.support.sse import EventStreamParser
@@ -138,7 +139,7 @@ def published(draw: st.DrawFn) -> Event:
     kind, name = draw(safe), draw(safe | st.builds(envelope.new_id))
     assume(kind not in ("close", "refresh") and not kind.startswith("pgfanout."))
     payload: Any = draw(safe | st.dictionaries(safe, safe, max_size=3) | values.map(_utf8).filter(_is_payload))
-    return Event("orders", envelope.payload_json(payload), kind, name)
+    return Event("orders", payload_json(payload), kind, name)
 
 
 safe = nasty.map(lambda text: re.sub("[\r\n\x00\ud800]", "", text))

@@ -8,9 +8,9 @@ from typing import Any
 
 from ... import envelope
 from ...backend import Backend, Sink
-from ...envelope import JsonDefault
 from ...event import Event
 from ...executor import Executor
+from ...payload import JsonDefault
 from ...topic import Topic
 from .conninfo import Parameters
 from .history import History

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from functools import partial
 
 from ...delivery.tail import BUFFER_BYTES
-from ...envelope import JsonDefault
 from ...errors import InvalidEventError
 from ...executor import Executor
 from ...hub import NotifyHub
+from ...payload import JsonDefault
 from ...topic import check_channel
 from .backend import PostgresBackend
 from .conninfo import connect, parse, script_transaction

@@ -31,7 +31,12 @@ SELECT count(*), to_timestamp(min(number) / 1e6)::text, to_timestamp(max(number)
 
 _TRIGGERS: Final = "SELECT watched::text, options FROM {schema}.table_trigger ORDER BY 1"
 
+_PASSED_OVER: Final = "SELECT last_value FROM {schema}.passed_over"
+
 _NOT_SHOWN: Final = ("table", "schema")
+
+_COUNTED_FROM: Final = 3
+"""The version of the tables that counts the rows which triggers pass over."""
 
 _BATCH: Final = 1000
 
@@ -108,9 +113,12 @@ def _lines(connection: psycopg.Connection[Any], schema: str) -> Iterator[tuple[s
     yield "keeps", f"{max_age}, {max_rows} events, {max_payload} bytes of payload"
     [(count, oldest, newest)] = _rows(connection, schema, _EVENTS)
     yield "events", f"{count}, from {oldest} to {newest}" if count else "0"
-    for table, options in _rows(connection, schema, _TRIGGERS):
+    tables = _rows(connection, schema, _TRIGGERS)
+    for table, options in tables:
         shown = [f"{name}={value}" for name, value in (options or {}).items() if value and name not in _NOT_SHOWN]
         yield "table", " ".join([table, *shown])
+    if tables and version >= _COUNTED_FROM:
+        yield "passed over", f"{_rows(connection, schema, _PASSED_OVER)[0][0]} rows of tables, without a valid tenant"
 
 
 def _advice(there: tuple[int, int]) -> str:

@@ -14,6 +14,7 @@ from ..backends.memory import MemoryHub
 from ..backends.postgres import PostgresHub
 from ..errors import HubConfigurationError
 from ..executor import Executor
+from ..fork import renew_in_children
 from ..hub import NotifyHub
 from ..settings import Settings
 from ..streams import StreamEndpoint, state
@@ -33,13 +34,18 @@ class Current:
 
     Django's tests change them: the name of the database, and `override_settings`.
 
-    `_lock` guards `_endpoint` and `_made_of`. It is held while an endpoint is made, which opens nothing.
+    `_lock` guards `_endpoint` and `_made_of`. It is held while an endpoint is made, which opens nothing. A forked child
+    has a new one, since a thread of its parent may have held the lock.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._renew()
+        renew_in_children(self._renew)
         self._made_of: object = None
         self._endpoint: StreamEndpoint | None = None
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
 
     def endpoint(self) -> StreamEndpoint:
         """Return the endpoint for the settings as they are now. Close the hub of earlier ones."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.apps import apps
 from django.core.handlers.asgi import ASGIRequest
 from django.db import DatabaseError, InternalError, connection, connections, transaction
-from django.test import RequestFactory, TestCase, override_settings
+from django.test import RequestFactory, override_settings
 from django.utils.translation import gettext_lazy
 
 from pgfanout import HubConfigurationError, InvalidEventError, MemoryHub, PostgresHub, Subscription
@@ -157,29 +155,6 @@ class TestHub:
     def test_a_hub_that_its_server_has_closed_is_not_replaced(self, project: None) -> None:
         get_hub().close()
         assert get_hub().closed
-
-
-@pytest.mark.usefixtures("database")
-class TestTestCase(TestCase):
-    """Django's TestCase never commits: what is published in it stays in its transaction."""
-
-    def test_publish(self) -> None:
-        with get_hub().subscribe("orders", TENANT) as subscription:
-            publish("orders", TENANT, 1)
-            other = connections.create_connection("default")
-            publish("orders", TENANT, 2, executor=other)
-            other.close()
-            assert subscription.get(timeout=20.0).json() == 2
-
-    def test_a_stream_leaves_the_transaction_alone(self) -> None:
-        orders = apps.get_model("project", "Order").objects
-        for read in (0, 1):
-            made = orders.create(shop=1, title="in the transaction")
-            response = self.client.get("/events")
-            for item in itertools.islice(response.streaming_content, read):
-                assert item.startswith(b": open\n")
-            response.close()
-            assert orders.filter(pk=made.pk).exists()
 
 
 class TestStream:

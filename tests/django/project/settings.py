@@ -45,5 +45,6 @@ DATABASES = {
         "OPTIONS": {"application_name": "django"},
     }
 }
+STATIC_URL = "static/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 PGFANOUT = {"THREAD_RESERVE": 1}

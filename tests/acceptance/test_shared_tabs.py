@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import itertools
 import json
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -116,6 +119,12 @@ def show(tabs: list[Tab], *numbers: int) -> None:
     eventually(check, LONG, interval=0.05)
 
 
+def gets_more(tab: Tab) -> None:
+    """Wait until some numbers more have come."""
+    before = seen(tab, "numbers.length")
+    eventually(lambda: seen(tab, "numbers.length") > before + 5, LONG)
+
+
 def asked(server: GunicornServer) -> dict[str, int]:
     with urllib.request.urlopen(f"{server.url}/asked", timeout=LONG) as answer:
         counts: dict[str, int] = json.load(answer)
@@ -171,6 +180,30 @@ def test_all_tabs_in_turn_lead(tabs: Tabs, publish: Publish) -> None:
         publish(number)
         show(left, *range(number + 1))
         tabs.close(left.pop(0))
+
+
+@pytest.mark.parametrize("history", [True], indirect=True)
+def test_no_event_is_lost_or_shown_twice_while_leaders_are_closed(
+    server: GunicornServer, tabs: Tabs, publish: Publish
+) -> None:
+    left = tabs(6)
+    enough, published = threading.Event(), itertools.count()
+
+    def go_on_publishing() -> None:
+        while not enough.wait(0.005):
+            publish(next(published))
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        publishing = pool.submit(go_on_publishing)
+        try:
+            while len(left) > 2:
+                gets_more(left[-1])
+                tabs.close(left.pop(0))
+        finally:
+            enough.set()
+        publishing.result()
+    show(left, *range(next(published)))
+    assert loads(left) == [0, 0]
 
 
 def test_a_restart_is_one_load_for_each_tab_or_none(

@@ -39,6 +39,11 @@ def sees(tab: Tab, name: str, expected: object) -> None:
     eventually(lambda: seen(tab, name) == expected, LONG, interval=0.05)
 
 
+def ends_with(tab: Tab, name: str, last: object) -> None:
+    """Wait until that is the last that the page has seen."""
+    eventually(lambda: seen(tab, f"{name}.at(-1)") == last, LONG, interval=0.05)
+
+
 def stream(site: StubSite, number: int = 1) -> StubStream:
     """Wait for the stream of that number."""
     eventually(lambda: len(site.streams) >= number, LONG)
@@ -311,3 +316,100 @@ def test_a_page_gets_its_state_though_no_stream_can_be_opened(site: StubSite, ta
     site.refusal = BAD_GATEWAY
     tab.open(site.url)
     sees(tab, "states", ["state"])
+
+
+# Shared tabs. tests/acceptance/test_shared_tabs.py has those of a real server.
+
+
+@pytest.fixture
+def beside(any_browser: Browser, tab: Tab) -> Iterator[Tab]:
+    """Another window of the visitor who has `tab`."""
+    other = any_browser.tab(beside=tab)
+    try:
+        yield other
+        errors = other.errors()
+    finally:
+        other.close()
+    assert errors == []
+
+
+SHARED = "shared: 'ann', cursor: new URLSearchParams(location.search).get('cursor'),"
+
+
+def follow_together(site: StubSite, leader: Tab, follower: Tab, cursor: str) -> StubStream:
+    """Open the leader's page with the cursor 7, and the follower's with another one, until both follow."""
+    leader.open(f"{site.url}/?cursor=7")
+    first = stream(site)
+    first.send("{}", type=OPENING, id="7")
+    sees(leader, "statuses", ["live"])
+    follower.open(f"{site.url}/?cursor={cursor}")
+    ends_with(follower, "statuses", "live")
+    return first
+
+
+@pytest.mark.parametrize(
+    ("cursor", "shown", "loads"),
+    [
+        ("7", ["eight", "nine", "ten"], 0),
+        ("9", ["ten"], 0),  # its page has the rest
+        ("5", ["eight", "nine", "ten"], 1),
+        ("7-other", ["eight", "nine", "ten"], 1),
+        ("", ["eight", "nine", "ten"], 1),
+    ],
+)
+def test_a_tab_joins_its_leader_where_its_own_page_is(
+    site: StubSite, tab: Tab, beside: Tab, cursor: str, shown: list[str], loads: int
+) -> None:
+    site.options = SHARED
+    first = follow_together(site, tab, beside, cursor)
+    for id, name in (("8", "eight"), ("9", "nine"), ("10", "ten")):
+        first.send(f'"{name}"', id=id)
+    sees(tab, "events", [["order", name] for name in ("eight", "nine", "ten")])
+    sees(beside, "events", [["order", name] for name in shown])
+    assert [len(seen(each, "states")) for each in (tab, beside)] == [0, loads]
+    assert len(site.streams) == 1
+
+
+def test_a_refresh_reaches_a_tab_that_was_ahead_of_its_leader(site: StubSite, tab: Tab, beside: Tab) -> None:
+    site.options = SHARED
+    first = follow_together(site, tab, beside, "9")
+    first.send("{}", type="refresh", id="3")  # the log was restored to an earlier time
+    first.send('"four"', id="4")
+    for each in (tab, beside):
+        sees(each, "states", ["state"])
+    first.send('"five"', id="5")
+    for each in (tab, beside):
+        ends_with(each, "events", ["order", "five"])
+
+
+def test_the_leader_s_last_request_is_the_last_of_all_tabs(site: StubSite, tab: Tab, beside: Tab) -> None:
+    site.options = SHARED
+    first = follow_together(site, tab, beside, "7")
+    site.refusal = REFUSALS["401"]
+    first.end()
+    for each in (tab, beside):
+        sees(each, "expired", 1)
+    tab.run("new Promise((resolve) => setTimeout(() => resolve(true), 3000))")
+    assert site.requests == ["GET /events", "GET /events", "HEAD /events"]
+
+
+def test_tabs_see_that_the_leader_has_lost_its_stream(site: StubSite, tab: Tab, beside: Tab) -> None:
+    site.options = SHARED
+    first = follow_together(site, tab, beside, "7")
+    site.refusal = BAD_GATEWAY
+    first.end()
+    for each in (tab, beside):
+        ends_with(each, "statuses", "reconnecting")
+    site.refusal = None
+    stream(site, 2).send("{}", type=OPENING, id="7")
+    for each in (tab, beside):
+        ends_with(each, "statuses", "live")
+    assert len(site.streams) == 2
+
+
+def test_tabs_with_other_types_do_not_share(site: StubSite, tab: Tab, beside: Tab) -> None:
+    site.options = "cursor: '7', shared: 'ann', types: [new URLSearchParams(location.search).get('type')],"
+    for number, (each, type) in enumerate([(tab, "order"), (beside, "stock")], 1):
+        each.open(f"{site.url}/?type={type}")
+        stream(site, number).send(f'"{type}"', type=type, id="8")
+        sees(each, "events", [[type, type]])

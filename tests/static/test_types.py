@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 import pgfanout.static
-from tests.support.need import need
-from tests.support.processes import session
+from tests.support import npm
 
 STATIC = Path(pgfanout.static.__file__).parent
 OPTIONS = ("--noEmit", "--strict", "--target", "es2022", "--lib", "es2023,dom,dom.iterable", "--module", "esnext")
@@ -43,12 +42,8 @@ new Feed({ url: "/events", load: () => 1, onRefresh: () => {} });
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    """A folder with the client and TypeScript, which npm installs."""
-    need(shutil.which("npm"), "npm is not installed")
-    folder = session.directory("typescript")
-    install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "typescript@5"]
-    done = subprocess.run(install, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    need(done.returncode == 0, f"npm can't install typescript: {done.stderr[-300:]}")
+    """A folder with the client, beside TypeScript."""
+    folder = npm.install("typescript@5").parent
     for name in ("pgfanout.js", "pgfanout.d.ts"):
         shutil.copy(STATIC / name, folder)
     return folder

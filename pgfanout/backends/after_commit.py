@@ -121,6 +121,7 @@ def _after_connection(connection: Any, call: _Call) -> None:
         savepoint=_pass_on_released,
         rollback_savepoint=_savepoint_rolled_back,
         rollback=_connection_rolled_back,
+        rollback_twophase=_connection_rolled_back,
     )
 
 
@@ -130,18 +131,20 @@ def _call_after_commit(connection: Any, root: Any) -> None:
     SQLAlchemy's event `commit` comes before the commit, which may still fail. So this replaces the method that commits,
     on this one object, until the end of the transaction.
     """
-    commit = connection._commit_impl
+    name = "_commit_twophase_impl" if hasattr(root, "xid") else "_commit_impl"
+    commit = getattr(connection, name)
 
-    def commit_and_run() -> None:
+    def commit_and_run(*args: Any) -> None:
         _forget_commit(connection)
-        commit()
+        commit(*args)
         _run(_pending.pop(root, []))
 
-    connection._commit_impl = commit_and_run
+    setattr(connection, name, commit_and_run)
 
 
 def _forget_commit(connection: Any) -> None:
-    connection.__dict__.pop("_commit_impl", None)
+    for name in ("_commit_impl", "_commit_twophase_impl"):
+        connection.__dict__.pop(name, None)
 
 
 def _pass_on_released(connection: Any, *_: Any) -> None:
@@ -161,14 +164,19 @@ def _is_released(savepoint: _Savepoint) -> bool:
     return transaction is None or not transaction.is_active
 
 
-def _savepoint_rolled_back(connection: Any, *_: Any) -> None:
+def _savepoint_rolled_back(connection: Any, name: str, *_: Any) -> None:
+    """Drop the calls of a savepoint and of those within it. SQLAlchemy still takes these for open."""
     _pass_on_released(connection)
-    gone = _savepoint(connection.get_nested_transaction())
+    gone = []
+    savepoint = connection.get_nested_transaction()
+    while savepoint is not None:
+        gone.append(_savepoint(savepoint))
+        savepoint = None if savepoint._savepoint == name else savepoint._previous_nested
     if calls := _pending.get(connection.get_transaction()):
-        calls[:] = [(inner, call) for inner, call in calls if inner != gone]
+        calls[:] = [(inner, call) for inner, call in calls if inner not in gone]
 
 
-def _connection_rolled_back(connection: Any) -> None:
+def _connection_rolled_back(connection: Any, *_: Any) -> None:
     _forget_commit(connection)
     if (root := connection.get_transaction()) is not None:  # it is None if SQLAlchemy could not begin one
         _pending.pop(root, None)

@@ -171,6 +171,56 @@ def test_savepoints_of_a_connection(hub: MemoryHub, subscription: Subscription, 
         nothing_but(hub, subscription, 1, 2, 4, 7)
 
 
+@pytest.mark.filterwarnings("ignore:nested transaction already deassociated from connection")
+def test_a_rollback_to_a_savepoint_of_a_connection_undoes_one_in_it_that_is_open(
+    hub: MemoryHub, subscription: Subscription, engine: Engine
+) -> None:
+    with engine.connect() as connection:
+        hub.publish("orders", TENANT, 1, executor=connection)
+        outer = connection.begin_nested()
+        hub.publish("orders", TENANT, 2, executor=connection)
+        connection.begin_nested()
+        hub.publish("orders", TENANT, 3, executor=connection)
+        outer.rollback()
+        hub.publish("orders", TENANT, 4, executor=connection)
+        connection.commit()
+        nothing_but(hub, subscription, 1, 4)
+
+
+def test_a_transaction_of_two_phases_delivers_after_the_second(
+    hub: MemoryHub, subscription: Subscription, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite has none. So here they are plain transactions."""
+    for phase in ("begin", "prepare", "commit", "rollback"):
+        statement = "SELECT 1" if phase == "prepare" else phase
+        monkeypatch.setattr(
+            engine.dialect,
+            f"do_{phase}_twophase",
+            lambda connection, *_, do=statement, **__: connection.exec_driver_sql(do),
+        )
+    with engine.connect() as connection:
+        for number in (1, 2):
+            transaction = connection.begin_twophase()
+            hub.publish("orders", TENANT, number, executor=connection)
+            transaction.prepare()
+            nothing_but(hub, subscription)
+            transaction.commit()
+            nothing_but(hub, subscription, number)
+        transaction = connection.begin_twophase()
+        hub.publish("orders", TENANT, 3, executor=connection)
+        transaction.rollback()
+        hub.publish("orders", TENANT, 4, executor=connection)
+        connection.commit()
+        nothing_but(hub, subscription, 4)
+    with Session(engine, twophase=True) as session:
+        hub.publish("orders", TENANT, 5, executor=session)
+        session.prepare()
+        session.commit()
+        hub.publish("orders", TENANT, 6, executor=session)
+        session.rollback()
+    nothing_but(hub, subscription, 5)
+
+
 def test_a_connection_delivers_after_its_commit(hub: MemoryHub, subscription: Subscription, engine: Engine) -> None:
     with engine.connect() as connection:
         untouched = connection._commit_impl

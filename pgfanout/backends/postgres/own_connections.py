@@ -55,7 +55,8 @@ class OwnConnections:
     else a lane has opened is closed at the end of its turn.
 
     A signal handler may publish while its thread publishes. It uses its thread's lane, without waiting, through another
-    connection if the lane's is in use. If its thread is at the gate, the handler goes to the gate as well.
+    connection if the lane's is in use. If its thread has no lane, but the gate or `_tidying`, the handler goes to the
+    gate as well, and leaves the thread these locks.
 
     Connections that nobody has closed are closed when this object is garbage-collected, or at the latest when the
     interpreter exits. So a script that publishes and ends leaves no `ResourceWarning`.
@@ -80,16 +81,16 @@ class OwnConnections:
         if lane is not None:  # in a signal handler
             self._send_through(lane, call)
             return
-        is_at_gate = _is_held(self._gate)  # in a signal handler, too
+        kept = [lock for lock in (self._tidying, self._gate) if _is_held(lock)]  # in a signal handler, too
         try:
             try:
                 while not self._send_in_turn(call, arrived):
-                    self._leave(is_at_gate)
+                    self._leave(kept)
             finally:
-                self._leave(is_at_gate)
-                self._close_surplus(is_at_gate)
+                self._leave(kept)
+                self._close_surplus(kept)
         except BaseException:
-            self._leave(is_at_gate)  # again: it may have been raised in the first one
+            self._leave(kept)  # again: it may have been raised in the first one
             raise
 
     def close(self, timeout: float) -> None:
@@ -175,7 +176,7 @@ class OwnConnections:
             self._unreachable_at = time.monotonic()
             raise
 
-    def _close_surplus(self, is_at_gate: bool) -> None:
+    def _close_surplus(self, kept: Sequence[threading.RLock]) -> None:
         """Close all connections but one if no publish is under way.
 
         Of two threads that leave together, one comes second to `_tidying`, and finds all turns free.
@@ -188,12 +189,12 @@ class OwnConnections:
                 for lane in [lane for lane in self._lanes if lane.own is not None][1:]:
                     lane.close_all()
         finally:
-            self._leave(is_at_gate)
+            self._leave(kept)
 
-    def _leave(self, is_at_gate: bool) -> None:
-        """Release all locks that this thread has, but not the gate of the publish that a signal handler interrupts."""
-        turns = [lane.turn for lane in self._lanes]
-        for lock in [*turns, self._tidying, *([] if is_at_gate else [self._gate])]:
+    def _leave(self, kept: Sequence[threading.RLock]) -> None:
+        """Release all locks that this thread has, but not those of the publish that a signal handler interrupts."""
+        locks = [*(lane.turn for lane in self._lanes), self._tidying, self._gate]
+        for lock in [lock for lock in locks if lock not in kept]:
             while _is_held(lock):
                 lock.release()
         if self._awaited:

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 from pgfanout import PostgresHub, Subscription
-from pgfanout.backends.postgres import lane
+from pgfanout.backends.postgres import conninfo, lane, own_connections
 from pgfanout.backends.postgres.backend import PostgresBackend
 from pgfanout.backends.postgres.lane import Lane
 from pgfanout.backends.postgres.own_connections import OwnConnections
@@ -208,6 +208,30 @@ def test_a_signal_handler_may_publish_while_its_thread_publishes(hub: PostgresHu
     finally:
         signal.signal(signal.SIGALRM, previous)
     assert sum(len(lane.opened) for lane in own_connections_of(hub)._lanes) == 1
+
+
+def test_a_signal_handler_leaves_its_thread_the_locks(
+    hub: PostgresHub, subscription: Subscription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes between the question whether the thread has the lock and the lock's release."""
+    own, is_held, handled = own_connections_of(hub), own_connections._is_held, threading.Event()
+
+    def asked(lock: Any) -> bool:
+        held = is_held(lock)
+        if lock is own._tidying and held and not handled.is_set():
+            handled.set()
+            hub.publish("orders", TENANT, "handler")
+        return held
+
+    hub.publish("noise", TENANT, 1)
+    second = own._lanes[1]
+    second.put_back(second.add(conninfo.connect(own._parameters, "pgfanout-publisher")))
+    monkeypatch.setattr(own_connections, "_is_held", asked)
+    hub.publish("orders", TENANT, 2)
+    assert handled.is_set()
+    assert [subscription.get(LONG).json() for _ in range(2)] == [2, "handler"]
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(own._tidying.acquire, False).result(LONG)
 
 
 def publishers(connection: psycopg.Connection) -> list[int]:

@@ -22,6 +22,7 @@ from .settings import Settings
 from .static import page_client
 from .streams import StreamEndpoint, StreamLimiter
 from .streams.state import cursor, health
+from .threads import start_thread
 from .topic import TenantId
 
 __all__ = ["PgFanout"]
@@ -223,9 +224,9 @@ def _endpoint_of(app: flask.Flask) -> StreamEndpoint:
 def _close_dropped(hub: NotifyHub) -> None:
     """Close the hub of an application that is being freed. Block for `_DROP_TIME` at most.
 
-    The garbage collector calls this in any thread, which may hold any lock: one that `hub.close` needs, or one that
-    `Thread.start` needs. So another thread closes the hub, `_thread` starts it, and the wait is bounded. There is a
-    wait, so that the database has no session of this hub after `gc.collect`.
+    The garbage collector calls this in any thread, which may hold any lock: one that `hub.close` needs, so that another
+    thread has to close the hub, or one that `Thread.start` needs, so that a third has to start that one. The wait is
+    bounded. There is a wait, so that the database has no session of this hub after `gc.collect`.
     """
     closed = _thread.allocate_lock()
     closed.acquire()
@@ -237,7 +238,7 @@ def _close_dropped(hub: NotifyHub) -> None:
             closed.release()
 
     with contextlib.suppress(RuntimeError):  # no thread can start at the interpreter's end
-        _thread.start_new_thread(close, ())
+        _thread.start_new_thread(start_thread, ("pgfanout-closer", close))
         closed.acquire(timeout=_DROP_TIME)
 
 

@@ -47,14 +47,13 @@ def hub_of(app: flask.Flask) -> NotifyHub:
 
 
 class NewThreads:
-    """The library's threads that were not there at the beginning of the test."""
+    """The threads that were not there at the beginning of the test."""
 
     def __init__(self) -> None:
         self._before = set(threading.enumerate())
 
     def __call__(self) -> list[str]:
-        new = set(threading.enumerate()) - self._before
-        return [thread.name for thread in new if thread.name.startswith("pgfanout")]
+        return [thread.name for thread in set(threading.enumerate()) - self._before]
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def events() -> flask.Response:
     asked = flask.request.args
     if buffer := asked.get("buffer", type=int):  # bytes, so that a reader who is slow fills it soon
         flask.request.environ["gunicorn.socket"].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
-    return fanout.stream(asked.getlist("channel") or "orders", asked["tenant"], detach=asked.get("detach"))
+    return fanout.stream(asked.getlist("channel") or "orders", asked.getlist("tenant"), detach=asked.get("detach"))
 
 
 @app.post("/publish")

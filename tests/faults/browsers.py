@@ -83,7 +83,8 @@ class StreamSubscriber(Subscriber):
             self._stop.wait(self._random.uniform(0.0, 0.1))
 
     def _stream_url(self) -> str:
-        query = [("tenant", self.tenant), ("detach", self._detach), *(("channel", each) for each in self.channels)]
+        query = [("detach", self._detach), *(("tenant", each) for each in self.tenants)]
+        query += [("channel", each) for each in self.channels]
         if self._buffer is not None:
             query.append(("buffer", str(self._buffer)))
         if self._rendered is not None:

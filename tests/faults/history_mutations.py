@@ -33,6 +33,20 @@ WITH_HISTORY = tuple(
             (),
         ),
         (
+            "a UUID that is published in upper case is another tenant",
+            _FUNCTIONS,
+            "THEN lower(tenant)",
+            "THEN tenant",
+            (),
+        ),
+        (
+            "a page for several tenants has the first one's events alone",
+            _LOG_TABLE,
+            "[topic._asdict() for topic in topics]",
+            "[topic._asdict() for topic in topics if topic.tenant == topics[0].tenant]",
+            (),
+        ),
+        (
             "a stream joins a feed that lacks what comes next",
             _READER,
             "if not 0 <= tail.floor <= self.number <= tail.offered:",

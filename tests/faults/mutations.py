@@ -43,6 +43,7 @@ MUTATIONS = (
         "list(dict.fromkeys(Topic.of(name, tenant) for tenant in tenants for name in names))",
         "[Topic.of(name, tenant) for tenant in tenants for name in names]",
     ),
+    Mutation(2, "a UUID in upper case is another tenant", "topic.py", "return text.lower()", "return text"),
     Mutation(
         2,
         "an overflow drops the backlog without a word",

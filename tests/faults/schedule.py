@@ -103,11 +103,11 @@ class Schedule:
         return subscribers
 
     def _draw(self, name: str) -> tuple[str, list[Topic], str, str]:
-        tenant = self._random.choice(TENANTS)
+        tenants = self._random.sample(TENANTS, self._random.choice((1, 1, 1, 2)))
         channels = self._random.sample(CHANNELS, self._random.choice((1, 1, 2, 3)))
         # Who asks for a channel twice has it once.
         twice = channels[: self._random.choice((0, 0, 1))]
-        topics = [Topic(channel, tenant) for channel in channels + twice]
+        topics = [Topic(channel, tenant) for tenant in tenants for channel in channels + twice]
         return name, topics, self._random.choice(_TEMPERS), f"{self.name}/{name}"
 
     def _play(self, world: World, ledger: Ledger, subscribers: list[Subscriber], outcome: Outcome) -> None:
@@ -186,7 +186,7 @@ class Schedule:
 
     def _await(self, world: World, ledger: Ledger, subscribers: list[Subscriber], outcome: Outcome) -> None:
         def all_live() -> bool:
-            world.publish_all(ledger, [(topic, FENCE, {"fence": topic.channel}) for topic in TOPICS])
+            world.publish_all(ledger, [(topic, FENCE, {"fence": list(topic)}) for topic in TOPICS])
             return all(subscriber.done.wait(0.05) for subscriber in subscribers)
 
         try:

@@ -23,10 +23,12 @@ def bulk_import(world: World, rng: random.Random) -> None:
         for name in away:
             world.paths[name].refuse()
             world.paths[name].cut()
-        _import(world, str(uuid.uuid4()))
-        hold(rng, 0.3)
-        for name in away:
-            world.paths[name].heal()
+        try:
+            _import(world, str(uuid.uuid4()))
+            hold(rng, 0.3)
+        finally:  # another track may have the server
+            for name in away:
+                world.paths[name].heal()
         if told := probe.refreshes():
             world.broken.append(f"needless: another tenant's import made a reader refresh {told} times")
 

@@ -41,7 +41,7 @@ _SITES = (SITE, "site-2")
 THREADS = 24
 _RESERVE = 2
 MAX_REPLAY = 5_000
-"""More than a schedule publishes to one tenant, and less than an import."""
+"""More than a schedule publishes to two tenants, and less than an import."""
 # Enough for what a schedule publishes, and little enough for some of what came before to be pruned while it runs.
 _HISTORY = History(max_rows=60_000, max_replay=MAX_REPLAY, prune_every=4.0)
 GRACEFUL_TIMEOUT = 16

@@ -113,7 +113,7 @@ class TableTrigger:
             numbered = zip(_numbers(self.payload), self.payload, strict=True)
             values.append(f'{_object(", ".join(f"{p} AS {_identifier(name)}" for p, name in numbered))} AS "row"')
         return f"""\
-SELECT {_literal(self._channel)} AS channel, tenant, type, (
+SELECT {_literal(self._channel)} AS channel, tenant::text AS tenant, type, (
     SELECT to_json(event.*) FROM (SELECT {", ".join(values)}) AS event
 ) AS payload
 FROM (
@@ -244,7 +244,7 @@ def _object(values: str) -> str:
 
 # Placeholders in strings that the script executes: for a row's tenant, which is NULL if it is not valid, and for lists
 # of the key's columns. The script looks at the table when it runs.
-_TENANT: Final = "\0tenant_text\0"
+_TENANT: Final = "\0tenant\0"
 _KEY_COLUMNS: Final = "\0key_columns\0"
 _KEY_NUMBERS: Final = "\0key_numbers\0"
 _KEY_RENAMED: Final = "\0key_renamed\0"

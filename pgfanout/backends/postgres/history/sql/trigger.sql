@@ -18,7 +18,7 @@ DECLARE
     row_type pg_catalog.text;
     rows pg_catalog.text;
     type pg_catalog.oid;
-    tenant_text pg_catalog.text;
+    tenant pg_catalog.text;
     key_columns pg_catalog.text;
     key_numbers pg_catalog.text;
     key_renamed pg_catalog.text;
@@ -83,14 +83,15 @@ BEGIN
             USING ERRCODE = 'undefined_column', HINT = 'A virtual column does not count: a trigger can''t read it.';
     END IF;
 
-    -- The text of a UUID or an integer is a tenant as it is. PostgreSQL refuses to give the column another type later.
+    -- The text of a UUID or an integer is a tenant as it is. So rows are compared without it, which is faster. PostgreSQL
+    -- refuses to give the column another type later.
     SELECT atttypid INTO type FROM pg_attribute WHERE attrelid = target::oid AND ARRAY[attname::text] = @tenants@;
     WHILE (SELECT typtype = 'd' FROM pg_type WHERE oid = type) LOOP
         SELECT typbasetype INTO STRICT type FROM pg_type WHERE oid = type;
     END LOOP;
-    tenant_text := format(CASE
+    tenant := format(CASE
         WHEN type IS NULL THEN quote_literal('@no_tenant@') || '::text'
-        WHEN type IN ('uuid'::regtype, 'bigint'::regtype, 'integer'::regtype, 'smallint'::regtype) THEN '%I::text'
+        WHEN type IN ('uuid'::regtype, 'bigint'::regtype, 'integer'::regtype, 'smallint'::regtype) THEN '%I'
         ELSE '@schema@._tenant_text(%I::text COLLATE "C")'  -- the column's own collation may take two texts for equal
     END, (@tenants@)[1]);
 
@@ -250,7 +251,7 @@ $query_@mark@$ END INTO pgfanout_passed_over;
     IF pgfanout_problem IS NOT NULL THEN
         BEGIN
             EXECUTE pgfanout_sides || $query_@mark@$
-SELECT array_agg(@channel@::text), array_agg(tenant), array_agg('{"operation":"update","key":null}'::json),
+SELECT array_agg(@channel@::text), array_agg(tenant::text), array_agg('{"operation":"update","key":null}'::json),
     array_agg('update'::text)
 FROM (
 $query_@mark@$ || CASE TG_OP

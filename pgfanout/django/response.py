@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from django.db import connections
 from django.http import HttpResponse, StreamingHttpResponse
+from django.utils.cache import patch_cache_control
 
 from ..streams import Answer, ThreadedStream
 
@@ -51,7 +52,9 @@ class StreamResponse(StreamingHttpResponse):
 def whole_response(answer: Answer) -> HttpResponse:
     """Return the response for an answer that is no stream: a refusal, or the answer to HEAD."""
     status, _, reason = answer.status.partition(" ")
-    return HttpResponse(b"".join(answer.body), status=int(status), reason=reason, headers=dict(answer.headers))
+    response = HttpResponse(b"".join(answer.body), status=int(status), reason=reason, headers=dict(answer.headers))
+    patch_cache_control(response, private=True)  # Django's cache middleware keeps whatever has the status 200 otherwise
+    return response
 
 
 class _Body:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.cache import get_conditional_response
+from django.views.decorators.cache import never_cache
 
 from ..static import page_client
 from ..streams.state import health
@@ -21,6 +22,7 @@ def client(request: HttpRequest) -> HttpResponseBase:
     return answer
 
 
+@never_cache
 def healthz(request: HttpRequest, timeout: float = 0.0) -> JsonResponse:
     """Return 200 if the hub listens, else 503. The body is JSON with the reason.
 
@@ -33,4 +35,4 @@ def healthz(request: HttpRequest, timeout: float = 0.0) -> JsonResponse:
 
 # A probe has no session, and the client is no secret. Django's LoginRequiredMiddleware (5.1 and newer) looks here.
 client.login_required = False  # type: ignore[attr-defined]
-healthz.login_required = False  # type: ignore[attr-defined]
+healthz.login_required = False

@@ -14,6 +14,7 @@ MIDDLEWARE = [
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 # The server is that of PGHOST, PGPORT and PGUSER, as for psql. Name it here with HOST, PORT, USER and PASSWORD.
 DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "board", "ATOMIC_REQUESTS": True}}
+USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 PGFANOUT = {"HISTORY": True}

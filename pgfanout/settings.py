@@ -108,9 +108,13 @@ class Settings:
         """Return the history's settings, whether `HISTORY` is set or not. Raise `ValueError` for impossible ones."""
         return _history(self.values)
 
+    def changed(self, name: str) -> Any:
+        """Return a setting, or None if it is the default."""
+        return None if self.values[name] == DEFAULTS[name] else self.values[name]
+
     def changed_for_hub(self) -> list[str]:
         """Return the names of the settings that concern the hub alone and are not the default."""
-        return [self._name_of(name) for name, default in _HUB_DEFAULTS.items() if self.values[name] != default]
+        return [self._name_of(name) for name in _HUB_DEFAULTS if self.changed(name) is not None]
 
 
 def _postgres_hub(values: Mapping[str, Any], url: str, json_default: JsonDefault | None) -> NotifyHub:

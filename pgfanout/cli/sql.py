@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from ..backends.postgres.history.schema import Schema
 from ..backends.postgres.history.script import run_script
@@ -104,6 +105,12 @@ def _schema(options: argparse.Namespace) -> str:
     return str(options.schema)
 
 
+def _chosen(options: argparse.Namespace, option: str, setting: str) -> Any:
+    """Return an option, or else what the application has set. None: neither, and the log keeps what it has."""
+    value = getattr(options, option)
+    return options.settings.changed(setting) if value is None and options.settings is not None else value
+
+
 def _columns(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
@@ -111,10 +118,10 @@ def _columns(text: str) -> tuple[str, ...]:
 def _install(options: argparse.Namespace) -> str:
     schema = Schema(
         name=_schema(options),
-        postgres_channel=options.postgres_channel,
-        max_age=options.max_age,
-        max_rows=options.max_rows,
-        max_payload=options.max_payload,
+        postgres_channel=_chosen(options, "postgres_channel", "POSTGRES_CHANNEL"),
+        max_age=_chosen(options, "max_age", "HISTORY_MAX_AGE"),
+        max_rows=_chosen(options, "max_rows", "HISTORY_MAX_ROWS"),
+        max_payload=_chosen(options, "max_payload", "HISTORY_MAX_PAYLOAD"),
     )
     return schema.script(options.publisher, options.reader)
 

@@ -18,6 +18,7 @@ import pytest
 
 import pgfanout
 from pgfanout import PostgresHub
+from pgfanout.backends.postgres.history.schema import Schema
 from pgfanout.cli import main
 from pgfanout.flask import PgFanout
 from pgfanout.settings import Settings
@@ -194,6 +195,12 @@ def test_an_applications_settings_are_used_and_options_go_before_them(url: str) 
     with PostgresHub(url, postgres_channel="others") as hub, hub.subscribe("orders", TENANT) as subscription:
         assert main(["publish", *WHOSE, "orders", "1", "--url", url], settings=settings) == 0
         assert subscription.get(LONG).json() == 1
+
+
+def test_install_takes_what_an_application_has_set_and_options_go_before_that(capsys: Capture) -> None:
+    settings = Settings({"POSTGRES_CHANNEL": "live", "HISTORY_MAX_ROWS": 7, "HISTORY_MAX_PAYLOAD": 999})
+    schema = Schema(postgres_channel="live", max_rows=8, max_payload=999)
+    assert printed(capsys, "sql", "install", "--max-rows", "8", settings=settings) == schema.script()
 
 
 def test_flask_has_the_same_command(fresh_database_url: str) -> None:

@@ -72,8 +72,8 @@ def topics(channels: str | Iterable[str], tenant_id: TenantId | Iterable[TenantI
 
 
 def _several(tenant_id: TenantId | Iterable[TenantId]) -> list[TenantId]:
-    # Bytes are iterable, too. As one tenant they are refused.
-    is_one = isinstance(tenant_id, str | bytes | bytearray) or not isinstance(tenant_id, Iterable)
+    # Bytes are iterable, too: integers would be followed. As one tenant they are refused. psycopg2 gives a memoryview.
+    is_one = isinstance(tenant_id, str | bytes | bytearray | memoryview) or not isinstance(tenant_id, Iterable)
     return [cast(TenantId, tenant_id)] if is_one else list(cast("Iterable[TenantId]", tenant_id))
 
 
@@ -111,7 +111,7 @@ def as_text(id: TenantId, field: str = "tenant") -> str:
             return text
         raise _refused(field, repr(str.__str__(id[:80])))
     if isinstance(id, uuid.UUID):
-        return str(id)
+        return uuid.UUID.__str__(id)  # a subclass may write it in another way
     if id is None:
         return NO_TENANT
     if isinstance(id, int) and not isinstance(id, bool):

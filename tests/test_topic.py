@@ -128,6 +128,22 @@ def test_a_text_that_is_taken_keeps_the_rule(text: str) -> None:
         assert tenant in (text, text.lower())
 
 
+@pytest.mark.parametrize(
+    "tenant", [TENANT.bytes, bytearray(b"7"), memoryview(b"7")], ids=lambda each: type(each).__name__
+)
+def test_bytes_are_no_list_of_ints(tenant: Any) -> None:
+    with pytest.raises(InvalidEventError, match=f"not {type(tenant).__name__}$"):
+        topics("orders", tenant)
+
+
+def test_a_uuid_is_one_tenant_however_a_subclass_writes_it() -> None:
+    class Upper(uuid.UUID):
+        def __str__(self) -> str:
+            return super().__str__().upper()
+
+    assert Topic.of("orders", Upper(TEXT)) == Topic.of("orders", TENANT)
+
+
 @pytest.mark.parametrize("channel", ["a", "orders", "x" * 63, "é" * 31, "Bestellungen für Öl", "a'b\"c", "\u2028", " "])
 def test_a_channel_of_up_to_63_bytes_without_control_characters_is_taken_as_it_is(channel: str) -> None:
     assert check_channel(channel) == channel

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlencode
 
 import psycopg
 import pytest
@@ -81,7 +82,17 @@ def test_flasks_tests_need_no_database(shop: Path) -> None:
 
 def test_flasks_streams_run_on_postgres_and_the_database_can_be_dropped(shop: Path, postgres: PostgresServer) -> None:
     (shop / "conftest.py").write_text(block(PAGE, "# conftest.py for PostgreSQL\n"))
-    assert "2 passed" in run_tests(shop, "-k", "not rolled_back", TEST_SERVER_URL=postgres.url())
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE shop_test")  # as a run that was killed leaves it
+        # A URL without a host before the path, as one of a Unix socket has.
+        url = "postgresql:///postgres?" + urlencode(parameters_of(connection))
+        assert "2 passed" in run_tests(shop, "-k", "not rolled_back", TEST_SERVER_URL=url)
+        assert connection.execute("SELECT FROM pg_database WHERE datname = 'shop_test'").fetchall() == []
+
+
+def parameters_of(connection: psycopg.Connection) -> dict[str, str | int]:
+    info = connection.info
+    return {"host": info.host, "port": info.port, "user": info.user, "password": info.password}
 
 
 @pytest.fixture

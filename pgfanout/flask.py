@@ -59,14 +59,18 @@ class PgFanout:
         """Make the application's hub and limits from its configuration. Connect to nothing.
 
         `PGFANOUT_URL`, of the configuration or else of the environment, selects the hub by its scheme. Raise
-        `HubConfigurationError` if it is missing or unreadable, or a setting has the wrong type. With
-        `PgFanout(hub=...)`, or a `hub` for this application, the hub's settings have no effect, and a warning is logged
-        if one is set.
+        `HubConfigurationError` if it is missing or unreadable, or a setting has the wrong type. Log a warning of names
+        that begin with `PGFANOUT_` and are no setting. With `PgFanout(hub=...)`, or a `hub` for this application, the
+        hub's settings have no effect, and a warning is logged if one is set.
 
         The application also serves the page's client, at `PGFANOUT_CLIENT_PATH`, unless that is empty.
         """
         settings = Settings(app.config.get_namespace(_PREFIX, lowercase=False))
         app.config.update({_PREFIX + name: value for name, value in settings.values.items()})
+        if unknown := [_PREFIX + name for name in settings.unknown if name != "CLIENT_PATH"]:
+            logger.warning(
+                "PgFanout ignores what is no setting: %s. docs/settings.md has their names", ", ".join(unknown)
+            )
         brought = hub or self._hub
         if brought is not None:
             _warn_of_ignored(settings)
@@ -228,6 +232,8 @@ def _close_dropped(hub: NotifyHub) -> None:
     thread has to close the hub, or one that `Thread.start` needs, so that a third has to start that one. The wait is
     bounded. There is a wait, so that the database has no session of this hub after `gc.collect`.
     """
+    if hub.closed:  # a test suite has many such applications, and the waits would add up
+        return
     closed = _thread.allocate_lock()
     closed.acquire()
 

@@ -54,7 +54,9 @@ def _converting(json_default: JsonDefault | None) -> JsonDefault:
             return json_default(value)
         except (TypeError, ValueError):
             pass
-        raise TypeError(f"the hub's json_default does not convert {name}")
+        raise TypeError(
+            f"{name} is not JSON serializable: convert it, or have the hub's json_default do so (with Flask, app.json)"
+        )
 
     return convert
 

@@ -58,13 +58,15 @@ _SCHEME: Final = re.compile(r"([a-z][a-z0-9.+-]*)://", re.IGNORECASE)
 class Settings:
     """The checked settings of one application. Making it opens nothing.
 
-    `given` has names without a prefix (`"URL"`, `"KEEPALIVE"`). Names that are no setting are ignored. Numbers and
-    truth values may be text, as they come from the environment. `name_of` returns a setting's name as the user writes
-    it, for messages. Raise `HubConfigurationError` for a value of the wrong type.
+    `given` has names without a prefix (`"URL"`, `"KEEPALIVE"`). Names that are no setting are ignored, and listed in
+    `unknown`. Numbers and truth values may be text, as they come from the environment. `name_of` returns a setting's
+    name as the user writes it, for messages. Raise `HubConfigurationError` for a value of the wrong type.
     """
 
     def __init__(self, given: Mapping[str, Any], name_of: Callable[[str], str] = _IN_ENVIRONMENT) -> None:
         self._name_of = name_of
+        self.unknown = sorted(set(given) - set(DEFAULTS))
+        """The names in `given` that are no setting."""
         self.values: dict[str, Any] = {
             name: _checked(name_of(name), name, given.get(name, default)) for name, default in DEFAULTS.items()
         }

@@ -433,6 +433,14 @@ class OwnProvider(flask.json.provider.JSONProvider):
         return json.loads(s)
 
 
+def test_a_name_that_is_no_setting_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    app = flask.Flask(__name__)
+    app.config.update(PGFANOUT_URL="memory://", PGFANOUT_BUFER_SIZE=64, PGFANOUT_CLIENT_PATH="/pgfanout.js")
+    PgFanout(app)
+    (message,) = caplog.messages
+    assert message == "PgFanout ignores what is no setting: PGFANOUT_BUFER_SIZE. docs/settings.md has their names"
+
+
 def test_a_payload_is_what_jsonify_makes_of_it() -> None:
     app = flask.Flask(__name__)
     app.config["PGFANOUT_URL"] = "memory://"
@@ -446,7 +454,7 @@ def test_a_payload_is_what_jsonify_makes_of_it() -> None:
             expected = flask.jsonify(ODD_VALUES).get_json()
             assert [subscription.get(PATIENCE).json() for _ in range(2)] == [expected, expected]
         app.json = flask.json.provider.DefaultJSONProvider(app)
-        with pytest.raises(InvalidEventError, match="json_default does not convert object"):
+        with pytest.raises(InvalidEventError, match="object is not JSON serializable: convert it, .*app.json"):
             fanout.publish("orders", TENANT, object())
 
 

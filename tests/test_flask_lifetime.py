@@ -175,6 +175,19 @@ def test_a_thread_may_hold_the_lock_of_threading_when_the_application_is_freed(n
     eventually(lambda: not new_threads())
 
 
+def test_an_application_that_was_closed_is_freed_without_waiting_for_its_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    fanout = PgFanout()
+    app = create_app(fanout)
+    hub, gone = hub_of(app), weakref.ref(app)
+    fanout.close()
+    calls: list[str] = []
+    monkeypatch.setattr(hub, "close", lambda: calls.append("close"))
+    del app
+    gc.collect()
+    assert gone() is None
+    assert calls == []
+
+
 @pytest.mark.parametrize("closes", [True, False], ids=["closed", "dropped"])
 def test_fifty_applications_leave_no_thread_no_session_and_a_database_that_can_be_dropped(
     postgres: PostgresServer, new_threads: NewThreads, closes: bool

@@ -77,7 +77,10 @@ def test_values_that_json_does_not_have_are_converted() -> None:
     ("default", "problem"),
     [
         (None, r"Decimal is not JSON serializable: convert it, or give the hub a json_default=\.\.\."),
-        (lambda value: plain(str(value)), "the hub's json_default does not convert Decimal"),
+        (
+            lambda value: plain(str(value)),
+            "Decimal is not JSON serializable: convert it, or have the hub's json_default do so",
+        ),
         (lambda value: value, "Circular reference"),
     ],
 )

@@ -9,8 +9,9 @@ from __future__ import annotations
 import enum
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any, Protocol, TypeAlias
 
 __all__ = ["Executor", "Kind", "bind_of", "identify"]
@@ -89,7 +90,8 @@ def identify(executor: Any) -> tuple[Kind, Any]:
         return Kind.SQLALCHEMY, executor
     if (connection := _django_connection(executor)) is not None:
         return Kind.DJANGO, connection
-    if (advice := next(_advice(executor), None)) is not None:
+    kind: type = type(executor)
+    if advice := _advice(kind):
         raise TypeError(f"{_named(executor)} can't be an executor: {advice}")
     if not isinstance(executor, type):
         if callable(getattr(executor, "execute", None)):
@@ -120,9 +122,13 @@ def bind_of(session: Any) -> Any:
 
 
 def _is(executor: Any, module: str, name: str) -> bool:
-    """Whether it is an instance of a class of a library. If the library is not imported, it isn't."""
-    kind = getattr(sys.modules.get(module), name, None)
-    return isinstance(kind, type) and isinstance(executor, kind)
+    """Whether it is an instance of a library's class, or a proxy of one. If the library is not imported, it isn't."""
+    return isinstance(executor, _class(module, name))
+
+
+def _class(module: str, name: str) -> tuple[type, ...]:
+    found = getattr(sys.modules.get(module), name, None)
+    return (found,) if isinstance(found, type) else ()
 
 
 def _django_connection(executor: Any) -> Any:
@@ -136,28 +142,30 @@ def _django_connection(executor: Any) -> Any:
     return executor if is_proxy and hasattr(executor, "ensure_connection") else None
 
 
-def _advice(executor: Any) -> Iterator[str]:
-    """Yield what to pass instead of an object that looks usable, or is nearly what was meant."""
-    package = type(executor).__module__.partition(".")[0]
-    if _is_asynchronous(executor):
-        yield (
+@lru_cache
+def _advice(kind: type) -> str:
+    """Return what to pass instead of an object that looks usable, or is nearly what was meant. Otherwise return ""."""
+    package = kind.__module__.partition(".")[0]
+    if _is_asynchronous(kind):
+        return (
             "it is asynchronous, and an executor has to be synchronous: pass a synchronous connection, or publish"
             " without an executor in a thread (asyncio.to_thread)"
         )
-    if package in ("flask_sqlalchemy", "flask_sqlalchemy_lite") and hasattr(type(executor), "init_app"):
-        yield "pass db.session"
-    if _is(executor, "sqlalchemy", "Engine"):
-        yield "pass a Session, or the Connection that engine.connect() or engine.begin() returns"
-    if _is(executor, "sqlalchemy.orm", "sessionmaker"):
-        yield "pass the Session that it makes"
-    if _is(executor, "psycopg2.extensions", "connection"):
-        yield "pass a cursor of it, connection.cursor()"
+    if package in ("flask_sqlalchemy", "flask_sqlalchemy_lite") and hasattr(kind, "init_app"):
+        return "pass db.session"
+    if issubclass(kind, _class("sqlalchemy", "Engine")):
+        return "pass a Session, or the Connection that engine.connect() or engine.begin() returns"
+    if issubclass(kind, _class("sqlalchemy.orm", "sessionmaker")):
+        return "pass the Session that it makes"
+    if issubclass(kind, _class("psycopg2.extensions", "connection")):
+        return "pass a cursor of it, connection.cursor()"
+    return ""
 
 
-def _is_asynchronous(executor: Any) -> bool:
-    if _is(executor, "sqlalchemy.ext.asyncio", "AsyncEngine"):
+def _is_asynchronous(kind: type) -> bool:
+    if issubclass(kind, _class("sqlalchemy.ext.asyncio", "AsyncEngine")):
         return True
-    methods = (getattr(executor, "execute", None), getattr(type(executor), "connection", None))
+    methods = (getattr(kind, "execute", None), getattr(kind, "connection", None))
     functions = [inspect.unwrap(method) for method in methods if callable(method)]
     return any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in functions)
 

@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from werkzeug.local import LocalProxy
 
 from pgfanout import MemoryHub, PostgresHub
 from pgfanout.backends.postgres.executors import Call, run
@@ -82,6 +83,12 @@ def test_the_session_of_a_scoped_session_is_used() -> None:
     sessions = scoped_session(sessionmaker(ENGINE))
     assert identify(sessions) == (Kind.SESSION, sessions())
     sessions.remove()
+
+
+def test_a_proxy_of_a_session_is_used_as_one() -> None:
+    with Session(ENGINE) as session:
+        kind, used = identify(LocalProxy(lambda: session))
+        assert (kind, used.flush) == (Kind.SESSION, session.flush)
 
 
 def test_the_connection_of_a_transaction_block_is_used() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ...topic import is_uuid
@@ -50,7 +50,8 @@ class Publisher:
         trip. Raise psycopg's errors."""
         rows: list[Any] = []
         run(Call(statement, tuple(params)), executor, rows.extend)
-        return rows
+        # psycopg2's RealDictCursor has dictionaries.
+        return [tuple(row.values()) if isinstance(row, Mapping) else row for row in rows]
 
     def close(self, timeout: float) -> None:
         """Close the own connections. Block up to `timeout` seconds for publishes that are under way."""

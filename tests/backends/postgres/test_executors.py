@@ -265,6 +265,7 @@ def test_the_cursor_is_read_in_the_snapshot_of_a_session(
         assert before is not None and after is not None
         assert int(after) > int(before)
         raw, cursor = cursor_of(fresh_database_url)
+        assert hub.cursor(executor=cursor) == after  # of dictionaries
         assert hub.cursor(executor=raw.cursor(cursor_factory=psycopg2.extensions.cursor)) == after
         cursor.close()
         raw.close()

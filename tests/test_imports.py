@@ -62,6 +62,7 @@ ORDER = [
     "backends.postgres.session",
     "backends.postgres.executors",
     "backends.postgres.lane",
+    "backends.postgres.line",
     "backends.postgres.own_connections",
     "backends.postgres.publisher",
     "backends.postgres.history.schema",

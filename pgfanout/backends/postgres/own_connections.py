@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import psycopg
@@ -15,6 +16,7 @@ from ...threads import lock_time
 from . import conninfo
 from .executors import Call
 from .lane import Lane, OwnConnection
+from .line import Line
 
 __all__ = ["OwnConnections"]
 
@@ -23,7 +25,10 @@ logger = logging.getLogger("pgfanout")
 
 PATIENCE: Final = 0.02
 """Seconds that a publish waits for a connection that is there before it opens another one. Opening one takes longer
-than most publishes. Also how long a waiting thread may miss a lane that has become free."""
+than most publishes. Also how long the first thread in the line may miss a lane that has become free."""
+
+LOOK_AGAIN: Final = 0.5
+"""Seconds that a thread in the line may miss that it is the first."""
 
 REFUSAL_TIME: Final = 1.0
 """Seconds until another connection is tried after the server has refused one more."""
@@ -37,26 +42,25 @@ class OwnConnections:
     """One connection at rest, up to `size` under load. So a publish that waits for a lock holds up no other.
 
     Each connection has a **lane**. The thread that holds a lane's `turn` publishes there, over its I/O, in which
-    `LOCK_TIMEOUT` limits waits for locks. `_gate` orders the threads that come: the one that holds it is the next to
-    get a lane. It tries the turns of the lanes, and never waits for one, so that the first lane that becomes free will
-    do. Threads that wait for the gate hold nothing. A thread leaves a lane by releasing its turn, and then wakes the
-    thread at the gate with `_freed`, a lock that is used as a signal. The thread at the gate sets `_awaited` before it
-    tries the turns. So either it finds the turn released, or it is woken. It looks again after `PATIENCE` in any case,
-    since an exception may come between the two steps of a thread that leaves.
+    `LOCK_TIMEOUT` limits waits for locks. Other threads stand in `_line`. The first one tries the turns of the lanes,
+    and never waits for one, so that any lane that becomes free will do. It leaves the line with a lane, and wakes the
+    next thread. A thread that leaves a lane releases its turn first, and then wakes the first thread of the line. That
+    one sleeps only after it has tried all turns. So either it finds the turn released, or it is woken. It looks again
+    after `PATIENCE` in any case, since an exception may come between the two steps. Threads in the line hold nothing.
 
     A publish takes the first lane that is free and has a connection. After `PATIENCE` it opens a connection in another
     lane. The last publish of a crowd gets the turns of all lanes, and closes all connections but one. `_tidying` lets
-    one thread at a time try that. It holds no lock that another one could wait for, and waits for nothing.
+    one thread at a time try that. Its owner waits for no other lock.
 
     A signal handler (Celery's soft time limit) or a gevent time-out may raise an exception between any two instructions
-    of a publish. Three rules make up for that. A publish ends with `_leave`, whatever was raised, which releases all
-    locks that its thread has: only the owner can release an RLock, and it can ask whether it is the owner. If the
-    exception is raised in `_leave`, that is called again. A connection is in `lane.own` only while it is idle. What
-    else a lane has opened is closed at the end of its turn.
+    of a publish. Three rules make up for that. A publish ends with `_leave`, whatever was raised, which leaves the line
+    and releases all locks that its thread has: only the owner can release an RLock, and it can ask whether it is the
+    owner. If the exception is raised in `_leave`, that is called again. A connection is in `lane.own` only while it is
+    idle. What else a lane has opened is closed at the end of its turn.
 
     A signal handler may publish while its thread publishes. It uses its thread's lane, without waiting, through another
-    connection if the lane's is in use. If its thread has no lane, but the gate or `_tidying`, the handler goes to the
-    gate as well, and leaves the thread these locks.
+    connection if the lane's is in use. If its thread is in the line, the handler takes any lane that becomes free. If
+    its thread has `_tidying`, the handler leaves it that.
 
     Connections that nobody has closed are closed when this object is garbage-collected, or at the latest when the
     interpreter exits. So a script that publishes and ends leaves no `ResourceWarning`.
@@ -65,10 +69,8 @@ class OwnConnections:
     def __init__(self, parameters: conninfo.Parameters, size: int) -> None:
         self._parameters = parameters
         self._lanes = tuple(Lane() for _ in range(size))
-        self._gate = threading.RLock()
-        self._freed = threading.Lock()
+        self._line = Line()
         self._tidying = threading.RLock()
-        self._awaited = False
         self._closed = False
         self._unreachable_at = float("-inf")
         self._refused_until = float("-inf")
@@ -81,16 +83,17 @@ class OwnConnections:
         if lane is not None:  # in a signal handler
             self._send_through(lane, call)
             return
-        kept = [lock for lock in (self._tidying, self._gate) if _is_held(lock)]  # in a signal handler, too
+        ticket = None if self._line.has_this_thread() else threading.Lock()  # None: in a signal handler, too
+        leave = partial(self._leave, ticket, [self._tidying] if _is_held(self._tidying) else [])
         try:
             try:
-                while not self._send_in_turn(call, arrived):
-                    self._leave(kept)
+                while not self._send_in_turn(call, arrived, ticket):
+                    leave()
             finally:
-                self._leave(kept)
-                self._close_surplus(kept)
+                leave()
+                self._close_surplus(leave)
         except BaseException:
-            self._leave(kept)  # again: it may have been raised in the first one
+            leave()  # again: it may have been raised in the first one
             raise
 
     def close(self, timeout: float) -> None:
@@ -119,9 +122,9 @@ class OwnConnections:
             for connection in list(lane.opened):
                 conninfo.abandon(connection)
 
-    def _send_in_turn(self, call: Call, arrived: float) -> bool:
+    def _send_in_turn(self, call: Call, arrived: float, ticket: threading.Lock | None) -> bool:
         """Send through a free lane. Return False if the server refuses another connection: one is there."""
-        lane = self._enter(arrived)
+        lane = self._enter(arrived, ticket)
         try:
             self._send_through(lane, call)
             return True
@@ -142,21 +145,28 @@ class OwnConnections:
             raise
         lane.put_back(own)
 
-    def _enter(self, arrived: float) -> Lane:
+    def _enter(self, arrived: float, ticket: threading.Lock | None) -> Lane:
         """Return a lane whose turn this thread now has."""
-        with self._gate:
-            try:
-                while True:
-                    self._awaited = True
-                    if self._unreachable_at > arrived:
-                        # Another thread has tried while this one waited. This one need not try as well.
-                        raise psycopg.OperationalError("the server can't be reached, as another publish has found")
-                    for lane in self._lanes_to_try(arrived):
-                        if lane.turn.acquire(blocking=False):
-                            return lane
-                    self._freed.acquire(timeout=PATIENCE)
-            finally:
-                self._awaited = False
+        if ticket is None:
+            pause = threading.Lock()
+            pause.acquire()
+            while (lane := self._free_lane(arrived)) is None:
+                pause.acquire(timeout=PATIENCE)
+            return lane
+        self._line.join(ticket)
+        while True:
+            is_first = self._line.is_first(ticket)
+            if is_first and (lane := self._free_lane(arrived)) is not None:
+                self._line.leave(ticket)
+                self._line.wake_first()
+                return lane
+            ticket.acquire(timeout=PATIENCE if is_first else LOOK_AGAIN)
+
+    def _free_lane(self, arrived: float) -> Lane | None:
+        if self._unreachable_at > arrived:
+            # Another thread has tried while this one waited. This one need not try as well.
+            raise psycopg.OperationalError("the server can't be reached, as another publish has found")
+        return next((lane for lane in self._lanes_to_try(arrived) if lane.turn.acquire(blocking=False)), None)
 
     def _lanes_to_try(self, arrived: float) -> Sequence[Lane]:
         now = time.monotonic()
@@ -176,12 +186,12 @@ class OwnConnections:
             self._unreachable_at = time.monotonic()
             raise
 
-    def _close_surplus(self, kept: Sequence[threading.RLock]) -> None:
+    def _close_surplus(self, leave: Callable[[], None]) -> None:
         """Close all connections but one if no publish is under way.
 
         Of two threads that leave together, one comes second to `_tidying`, and finds all turns free.
         """
-        if self._awaited or sum(lane.own is not None for lane in self._lanes) < 2:
+        if self._line or sum(lane.own is not None for lane in self._lanes) < 2:
             return
         try:
             self._tidying.acquire()
@@ -189,19 +199,20 @@ class OwnConnections:
                 for lane in [lane for lane in self._lanes if lane.own is not None][1:]:
                     lane.close_all()
         finally:
-            self._leave(kept)
+            leave()
 
-    def _leave(self, kept: Sequence[threading.RLock]) -> None:
-        """Release all locks that this thread has, but not those of the publish that a signal handler interrupts."""
-        locks = [*(lane.turn for lane in self._lanes), self._tidying, self._gate]
+    def _leave(self, ticket: threading.Lock | None, kept: Sequence[threading.RLock]) -> None:
+        """Release all locks that this thread has, leave the line, and wake the next thread.
+
+        A signal handler leaves alone what the publish has that it interrupts.
+        """
+        locks = [*(lane.turn for lane in self._lanes), self._tidying]
         for lock in [lock for lock in locks if lock not in kept]:
             while _is_held(lock):
                 lock.release()
-        if self._awaited:
-            try:
-                self._freed.release()
-            except RuntimeError:
-                pass  # it has been signalled already
+        if ticket is not None:
+            self._line.leave(ticket)
+        self._line.wake_first()
 
 
 def _close_idle(lanes: Sequence[Lane]) -> None:

@@ -149,43 +149,44 @@ def test_an_exception_raised_anywhere_inside_a_publish_leaves_the_next_one_its_c
     own = own_connections_of(hub)
     with ThreadPoolExecutor(1) as other:  # to the thread that owns a lock it never looks held
         assert not any(other.submit(is_busy, lane).result(LONG) for lane in own._lanes)
-        assert other.submit(own._gate.acquire, False).result(LONG)
+        assert not own._line
         assert other.submit(own._tidying.acquire, False).result(LONG)
     gc.collect()  # nobody has the connections that were given up
     eventually(lambda: len(publishers(connection)) == 1)
 
 
-@pytest.mark.parametrize("name", ["turn", "_gate"])
-def test_an_exception_between_the_lock_and_its_block_does_not_leave_it_locked(
-    hub: PostgresHub, subscription: Subscription, name: str
+@pytest.mark.parametrize("step", ["acquire", "join", "leave"])
+def test_an_exception_right_after_a_step_leaves_nothing_locked(
+    hub: PostgresHub, subscription: Subscription, step: str
 ) -> None:
-    """As it may be raised on Python 3.14, between `__enter__` and the block."""
-
-    class Lock:
-        def __init__(self) -> None:
-            self.lock, self.fails = threading.RLock(), True
-            self.release = self.lock.release
-            self._is_owned = self.lock._is_owned  # type: ignore[attr-defined]
-
-        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-            taken = self.lock.acquire(blocking, timeout)
-            if self.fails:
-                raise InterruptError
-            return taken
-
-        __enter__ = acquire
-
-        def __exit__(self, *_: object) -> None:
-            self.lock.release()
-
-    lock: Any = Lock()
+    """Where a signal handler may raise it, and seldom does: a turn is taken, and the line joined or left."""
     own = own_connections_of(hub)
-    setattr(own._lanes[0] if name == "turn" else own, name, lock)
+    interrupted = 0
+
+    class Interrupts:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        def __getattr__(self, name: str) -> Any:
+            method = getattr(self.inner, name)
+            return method if name != step else lambda *args, **kwargs: self.interrupt(method(*args, **kwargs))
+
+        def interrupt(self, result: Any) -> Any:
+            nonlocal interrupted
+            interrupted += 1
+            if interrupted == 1:
+                raise InterruptError
+            return result
+
+    place, name = (own._lanes[0], "turn") if step == "acquire" else (own, "_line")
+    setattr(place, name, Interrupts(getattr(place, name)))
     with pytest.raises(InterruptError):
         hub.publish("orders", TENANT, 1)
-    lock.fails = False
+    setattr(place, name, getattr(place, name).inner)
+    assert interrupted
     with ThreadPoolExecutor(1) as other:
         other.submit(hub.publish, "orders", TENANT, 2).result(LONG)
+    assert not own._line
     assert subscription.get(LONG).json() == 2
 
 

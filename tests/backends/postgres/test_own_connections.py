@@ -288,22 +288,30 @@ def publish_some(hub: PostgresHub, number: int) -> None:
 def test_a_crowd_opens_no_more_connections_than_it_may_and_leaves_one(
     fresh_database_url: str, connection: psycopg.Connection, freeze: Any
 ) -> None:
-    with PostgresHub(fresh_database_url, publisher_connections=3, buffer_size=1000) as hub:
+    with (
+        PostgresHub(fresh_database_url, publisher_connections=3, buffer_size=1000) as hub,
+        ThreadPoolExecutor(15) as pool,
+    ):
+        own = own_connections_of(hub)
         subscription = hub.subscribe("orders", TENANT)
-        with ThreadPoolExecutor(12) as pool:
-            for _ in range(3):
+        stuck = []
+        try:
+            for lane in own._lanes:  # each publish is stuck in its lane, and the next one opens a connection
                 hub.publish("noise", TENANT, 0)
                 thaw = freeze(*publishers(connection))
-                futures = [pool.submit(publish_some, hub, number) for number in range(12)]
-                eventually(lambda: len(publishers(connection)) == 3)
-                thaw()
-                for future in futures:
-                    future.result(LONG)
-                assert len(publishers(connection)) <= 3
-                eventually(lambda: len(publishers(connection)) == 1)
-        arrived = [subscription.get(LONG).json() for _ in range(180)]
+                stuck.append(pool.submit(hub.publish, "noise", TENANT, 1))
+                eventually(lambda: is_busy(lane))  # noqa: B023
+            crowd = [pool.submit(publish_some, hub, number) for number in range(12)]
+            eventually(lambda: len(own._line._tickets) == 12)
+            assert len(publishers(connection)) == 3
+        finally:
+            thaw()
+        for future in stuck + crowd:
+            future.result(LONG)
+        eventually(lambda: len(publishers(connection)) == 1)
+        arrived = [subscription.get(LONG).json() for _ in range(60)]
     for number in range(12):
-        assert [each for who, each in arrived if who == number] == list(range(5)) * 3
+        assert [each for who, each in arrived if who == number] == list(range(5))
 
 
 def test_a_server_that_refuses_another_connection_makes_publishes_wait_for_one_that_is_there(

@@ -24,7 +24,6 @@ from .response import StreamResponse, whole_response
 
 __all__ = ["close", "current", "cursor", "get_hub", "publish", "publish_many", "stream"]
 
-
 _json_default = DjangoJSONEncoder().default
 """Payloads may have what `JsonResponse` takes: dates, decimals, UUIDs, lazy translations."""
 
@@ -54,10 +53,9 @@ class Current:
             if self._endpoint is not None and self._made_of == now:
                 return self._endpoint
             settings = Settings({**now[0], "URL": hub_url()}, setting_name)
-            hub = settings.new_hub(DjangoJSONEncoder().default)
-            before, self._endpoint = self._endpoint, settings.new_endpoint(hub)
+            endpoint = settings.new_endpoint(settings.new_hub(_json_default))
+            before, self._endpoint = self._endpoint, endpoint
             self._made_of = now
-            endpoint = self._endpoint
         if before is not None:
             before.hub.close()
         return endpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -110,7 +111,7 @@ class PublishTable(_SqlOperation):
 
     @property
     def migration_name_fragment(self) -> str:
-        return f"publish_{self.trigger.table.lower()}"
+        return "publish_" + re.sub(r"\W+", "_", self.trigger.table.lower())
 
     def _trigger(self) -> TableTrigger:
         return replace(self.trigger, schema=_schema().name)

@@ -165,7 +165,7 @@ class TestPublishTable:
 
 @pytest.mark.parametrize(
     "operation",
-    [InstallHistory(), InstallHistory(readers=["hub"]), PublishTable("Parcel", tenant="shop", key=["id"])],
+    [InstallHistory(), InstallHistory(readers=["hub"]), PublishTable("sales.Parcel", tenant="shop", key=["id"])],
 )
 def test_a_squashed_migration_has_it_as_it_was_written(operation: Any) -> None:
     text, imports = OperationWriter(operation, indentation=0).serialize()
@@ -174,4 +174,4 @@ def test_a_squashed_migration_has_it_as_it_was_written(operation: Any) -> None:
     assert scope["made"].script() == operation.script()
     assert operation.reversible
     assert operation.describe()
-    assert operation.migration_name_fragment in ("install_history", "publish_parcel")
+    assert operation.migration_name_fragment in ("install_history", "publish_sales_parcel")

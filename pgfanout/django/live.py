@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connections
@@ -23,6 +23,9 @@ from .database import alias, given_settings, hub_url, setting_name
 from .response import StreamResponse, whole_response
 
 __all__ = ["close", "current", "cursor", "get_hub", "publish", "publish_many", "stream"]
+
+_READ_COMMITTED: Final = 2
+"""The number of psycopg's `IsolationLevel`. Those above keep one snapshot for a transaction."""
 
 _json_default = DjangoJSONEncoder().default
 """Payloads may have what `JsonResponse` takes: dates, decimals, UUIDs, lazy translations."""
@@ -159,9 +162,10 @@ def cursor(*, executor: Executor | None = None) -> str:
     listens, for `PGFANOUT["START_TIMEOUT"]` seconds at most.
 
     With an `executor` (Django's `connection`), return the cursor of its transaction's snapshot, as REPEATABLE READ
-    needs: see `NotifyHub.cursor`. This queries the database and raises the executor's errors.
+    needs: see `NotifyHub.cursor`. This queries the database and raises the executor's errors. With such an
+    `isolation_level` in the alias's OPTIONS, Django's connection is the executor in each transaction.
     """
-    return state.cursor(current.endpoint(), executor)
+    return state.cursor(current.endpoint(), _snapshot() if executor is None else executor)
 
 
 def _connection(hub: NotifyHub) -> Executor | None:
@@ -170,3 +174,13 @@ def _connection(hub: NotifyHub) -> Executor | None:
         return None
     connection: Executor = connections[alias()]
     return connection
+
+
+def _snapshot() -> Executor | None:
+    """Return Django's connection if it is in a transaction that keeps the snapshot of its first query."""
+    connection = connections[alias()]
+    # Django sets the attribute when it connects to PostgreSQL.
+    if connection.in_atomic_block and getattr(connection, "isolation_level", _READ_COMMITTED) > _READ_COMMITTED:
+        executor: Executor = connection
+        return executor
+    return None

@@ -13,6 +13,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.db import DatabaseError, InternalError, connection, connections, transaction
 from django.test import RequestFactory, override_settings
 from django.utils.translation import gettext_lazy
+from psycopg import IsolationLevel
 
 from pgfanout import HubConfigurationError, InvalidEventError, MemoryHub, PostgresHub, Subscription
 from pgfanout.django import close, cursor, get_hub, publish, publish_many, stream
@@ -215,3 +216,24 @@ class TestCursor:
             with get_hub().subscribe("orders", TENANT, after=before) as subscription:
                 assert subscription.get(timeout=20.0).json() == 1
             assert cursor(executor=connection) > before
+
+    def test_in_a_transaction_with_one_snapshot_it_is_where_that_ends(
+        self, database: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(connection.settings_dict, "OPTIONS", {"isolation_level": IsolationLevel.REPEATABLE_READ})
+        connection.close()
+        with (
+            override_settings(PGFANOUT={"HISTORY": True}),
+            contextlib.closing(connections.create_connection("default")) as other,
+            contextlib.closing(connection),
+        ):
+            hub = get_hub()
+            assert isinstance(hub, PostgresHub)
+            hub.install_history()
+            with hub.subscribe("orders", TENANT) as subscription, transaction.atomic():
+                sessions()  # the first query, and so the snapshot
+                publish("orders", TENANT, 1, executor=other)
+                assert subscription.get(timeout=20.0).json() == 1
+                rendered = cursor()
+            with hub.subscribe("orders", TENANT, after=rendered) as subscription:
+                assert subscription.get(timeout=20.0).json() == 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
-import contextlib
 import json
 import logging
 import sys
@@ -15,6 +13,7 @@ import click
 import flask
 
 from . import cli
+from .dropped import close_with
 from .errors import HubConfigurationError
 from .executor import Executor
 from .hub import NotifyHub
@@ -22,7 +21,6 @@ from .settings import Settings
 from .static import page_client
 from .streams import StreamEndpoint, StreamLimiter
 from .streams.state import cursor, health
-from .threads import start_thread
 from .topic import TenantId
 
 __all__ = ["PgFanout"]
@@ -30,7 +28,6 @@ __all__ = ["PgFanout"]
 logger = logging.getLogger("pgfanout")
 
 _PREFIX = "PGFANOUT_"
-_DROP_TIME = 1.0
 
 _CLIENT_PATH = "/_pgfanout/pgfanout.js"
 _CLIENT_ENDPOINT = "_pgfanout_client"
@@ -82,7 +79,7 @@ class PgFanout:
         app.cli.add_command(_command(settings))
         self._apps = [weakref.ref(each) for each in {*self._living(), app}]
         if brought is None:
-            weakref.finalize(app, _close_dropped, own).atexit = False
+            close_with(app, own)
 
     @property
     def hub(self) -> NotifyHub:
@@ -120,14 +117,9 @@ class PgFanout:
         most. If no stream can be opened, the response asks the browser to retry. Raise `InvalidEventError`, and
         `ValueError` for `detach` and `data`.
         """
+        environ = flask.request.environ
         answer = self._endpoint.answer(
-            flask.request.environ,
-            channels,
-            tenant_id,
-            user_id,
-            detach=detach,
-            data=data,
-            refresh_first=refresh_first,
+            environ, channels, tenant_id, user_id, detach=detach, data=data, refresh_first=refresh_first
         )
         if answer.endings is None:
             return flask.Response(answer.body, answer.status, answer.headers)
@@ -223,29 +215,6 @@ def _endpoint_of(app: flask.Flask) -> StreamEndpoint:
     if not isinstance(endpoint, StreamEndpoint):
         raise RuntimeError("this Flask application has no PgFanout: call fanout.init_app(app) first")
     return endpoint
-
-
-def _close_dropped(hub: NotifyHub) -> None:
-    """Close the hub of an application that is being freed. Block for `_DROP_TIME` at most.
-
-    The garbage collector calls this in any thread, which may hold any lock: one that `hub.close` needs, so that another
-    thread has to close the hub, or one that `Thread.start` needs, so that a third has to start that one. The wait is
-    bounded. There is a wait, so that the database has no session of this hub after `gc.collect`.
-    """
-    if hub.closed:  # a test suite has many such applications, and the waits would add up
-        return
-    closed = _thread.allocate_lock()
-    closed.acquire()
-
-    def close() -> None:
-        try:
-            hub.close()
-        finally:
-            closed.release()
-
-    with contextlib.suppress(RuntimeError):  # no thread can start at the interpreter's end
-        _thread.start_new_thread(start_thread, ("pgfanout-closer", close))
-        closed.acquire(timeout=_DROP_TIME)
 
 
 def _json_default(app: flask.Flask) -> Callable[[Any], Any]:

@@ -50,6 +50,7 @@ ORDER = [
     "backend",
     "core",
     "hub",
+    "dropped",
     "backends",
     "backends.after_commit",
     "backends.memory",

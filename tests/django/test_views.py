@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import Mock
 
-from django.test import RequestFactory, override_settings
+import pytest
+from django.db import OperationalError, connection
+from django.test import Client, RequestFactory, override_settings
 
 from pgfanout.django import healthz
 from pgfanout.django.views import client
@@ -37,3 +40,12 @@ def test_the_client_is_cached_by_its_content(project: None) -> None:
 
 def test_neither_needs_a_login() -> None:
     assert (client.login_required, healthz.login_required) == (False, False)  # type: ignore[attr-defined]
+
+
+def test_neither_needs_the_database(project: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection.close()
+    monkeypatch.setattr(connection, "connect", Mock(side_effect=OperationalError("away")))
+    assert connection.settings_dict["ATOMIC_REQUESTS"]
+    with override_settings(PGFANOUT={"URL": "postgresql://nobody@127.0.0.1:1/nothing"}):
+        assert Client().get("/healthz").status_code == 503
+    assert Client().get("/_pgfanout/pgfanout.js").status_code == 200

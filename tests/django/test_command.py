@@ -30,6 +30,17 @@ def test_an_event_is_published_in_the_projects_way(database: None) -> None:
         assert subscription.get(timeout=20.0).json() == {"id": 42}
 
 
+def test_djangos_options_may_follow_the_command(database: None, capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("pgfanout", "sql", "install", "--database", "default", "--settings=tests.django.project.settings")
+    assert "CREATE SCHEMA" in capsys.readouterr().out
+
+
+def test_an_unknown_alias_is_refused(project: None, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        call_command("pgfanout", "sql", "status", "--database", "replica")
+    assert "argument --database: invalid choice: 'replica'" in capsys.readouterr().err
+
+
 def test_a_refusal_is_its_exit_status(database: None, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="1"):
         call_command("pgfanout", "sql", "trigger", "no_such_table", "--tenant", "shop", "--apply")

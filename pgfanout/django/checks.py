@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.utils.module_loading import import_string
 
+from ..backends.postgres import PostgresHub
 from ..errors import PgFanoutError
 from ..settings import DEFAULTS
 from .database import alias, given_settings, setting_name
@@ -22,18 +23,27 @@ _KNOWN: Final = {*DEFAULTS, "USING"} - {"DATABASE_URL"}
 
 
 def check_settings(app_configs: object, **_: object) -> Sequence[CheckMessage]:
-    """Errors for settings that are unknown or make no hub, and a warning for a pooler that LISTEN can't pass."""
+    """Errors for settings that are unknown or make no hub, and warnings for a database that can't listen or publish."""
     try:
-        current.endpoint()
+        hub = current.endpoint().hub
         unknown = sorted(set(given_settings()) - _KNOWN)
-        connection = connections[alias()].settings_dict
+        connection = connections[alias()]
     except (PgFanoutError, ValueError, ImproperlyConfigured) as error:
         return [Error(f"pgfanout has no hub: {error}", id="pgfanout.E001")]
     found: list[CheckMessage] = [
         Error(f"PGFANOUT has no setting {name!r}", hint=f"There are: {', '.join(sorted(_KNOWN))}.", id="pgfanout.E002")
         for name in unknown
     ]
-    if connection.get("DISABLE_SERVER_SIDE_CURSORS") and not given_settings().get("URL"):
+    if isinstance(hub, PostgresHub) and connection.vendor != "postgresql":
+        found.append(
+            Warning(
+                f"the database {alias()!r} is {connection.display_name}, and publish goes through its connection, which"
+                " has to be PostgreSQL's",
+                hint=f"Name the alias of a PostgreSQL database in {setting_name('USING')}.",
+                id="pgfanout.W004",
+            )
+        )
+    if connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS") and not given_settings().get("URL"):
         found.append(
             Warning(
                 f"the database {alias()!r} seems to be behind a pooler in transaction mode"

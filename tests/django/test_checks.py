@@ -59,6 +59,10 @@ def test_a_database_that_is_not_postgresql(monkeypatch: pytest.MonkeyPatch) -> N
     assert "the database 'default' is SQLite, and the hub needs PostgreSQL" in found.msg
     with override_settings(PGFANOUT={"URL": "memory://"}):
         assert check_settings(None) == []
+    with override_settings(PGFANOUT={"URL": "postgresql://nobody@127.0.0.1:1/nothing"}):
+        (found,) = check_settings(None)
+    assert found.id == "pgfanout.W004"
+    assert "the database 'default' is SQLite, and publish goes through its connection" in found.msg
 
 
 def test_a_pooler_in_transaction_mode(monkeypatch: pytest.MonkeyPatch) -> None:

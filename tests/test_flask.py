@@ -386,8 +386,9 @@ def test_several_applications_share_a_hub_that_is_brought_but_no_caps(fanout: Pg
 
 
 def test_outside_a_context_several_applications_are_too_many(fanout: PgFanout) -> None:
-    for name in ("one", "other"):
-        fanout.init_app(flask.Flask(name))
+    apps = flask.Flask("one"), flask.Flask("other")  # the extension does not keep them
+    for app in apps:
+        fanout.init_app(app)
     with pytest.raises(RuntimeError, match=r"2 applications.*app_context"):
         fanout.publish("orders", TENANT, 1)
 

@@ -52,15 +52,30 @@ def hub_url() -> str:
     """Return the URL or connection string for the hub.
 
     A URL in the settings names the server that the hub listens at, such as the one behind a pooler. While tests run on
-    a database of another name, that name replaces the URL's. Raise `HubConfigurationError`.
+    a database of another name, that name replaces the URL's. Raise `HubConfigurationError`, and in a test that may not
+    use the database the error of the test's framework.
     """
     using = alias()
     url = given_settings().get("URL")
+    if not str(url or "").startswith("memory:"):
+        _respect_block(using)
     if not url:
         return url_of(using)
     name = connections[using].settings_dict["NAME"]
     is_tested = _names_at_start.get(using, name) != name
     return _with_database(str(url), str(name)) if is_tested else str(url)
+
+
+def _respect_block(using: str) -> None:
+    """Raise the test framework's own error in a test that may not use the database.
+
+    Such a test has no test database: the alias still names the project's own one. A `SimpleTestCase` replaces `connect`
+    on the connection, and pytest-django replaces `ensure_connection` on its class.
+    """
+    connection = connections[using]
+    by_django = type(vars(connection).get("connect")).__name__ == "_DatabaseFailure"
+    if by_django or type(connection).ensure_connection.__module__.startswith("pytest_django"):
+        connection.ensure_connection()
 
 
 def url_of(using: str) -> str:

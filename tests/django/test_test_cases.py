@@ -8,9 +8,9 @@ import json
 import pytest
 from django.apps import apps
 from django.db import connections, transaction
-from django.test import LiveServerTestCase, TestCase, TransactionTestCase, override_settings
+from django.test import LiveServerTestCase, SimpleTestCase, TestCase, TransactionTestCase, override_settings
 
-from pgfanout.django import close, get_hub, publish
+from pgfanout.django import close, cursor, get_hub, publish
 from pgfanout.testing import capture, read_events
 from tests.support.sse import EventSource
 
@@ -57,6 +57,21 @@ class TestTestCase(TestCase):
         with pytest.raises(TimeoutError):
             read_events(response, timeout=0.1)
         assert not apps.get_model("project", "Order").objects.exists()
+
+
+class TestSimpleTestCase(SimpleTestCase):
+    """It has no test database, so the settings name the project's own one, which a hub must not listen at."""
+
+    def test_a_hub_needs_a_database(self) -> None:
+        for ask in (get_hub, cursor):
+            with pytest.raises(AssertionError, match="not allowed in SimpleTestCase"):
+                ask()
+
+    def test_a_memory_hub_needs_none(self) -> None:
+        with override_settings(PGFANOUT={"URL": "memory://"}):
+            with get_hub().subscribe("orders", TENANT) as subscription:
+                get_hub().publish("orders", TENANT, 1)
+                assert subscription.get(timeout=20.0).json() == 1
 
 
 @pytest.mark.usefixtures("database")

@@ -12,7 +12,7 @@ from django.db import connections
 
 from ..errors import HubConfigurationError
 
-__all__ = ["alias", "given_settings", "hub_url", "remember_name", "setting_name", "url_of"]
+__all__ = ["alias", "given_settings", "hub_url", "remember_name", "respect_block", "setting_name", "url_of"]
 
 # What `psycopg.connect` takes besides libpq's parameters.
 _OF_THE_DRIVER: Final = ("autocommit", "context", "cursor_factory", "prepare_threshold", "row_factory")
@@ -52,13 +52,10 @@ def hub_url() -> str:
     """Return the URL or connection string for the hub.
 
     A URL in the settings names the server that the hub listens at, such as the one behind a pooler. While tests run on
-    a database of another name, that name replaces the URL's. Raise `HubConfigurationError`, and in a test that may not
-    use the database the error of the test's framework.
+    a database of another name, that name replaces the URL's. Raise `HubConfigurationError`.
     """
     using = alias()
     url = given_settings().get("URL")
-    if not str(url or "").startswith("memory:"):
-        _respect_block(using)
     if not url:
         return url_of(using)
     name = connections[using].settings_dict["NAME"]
@@ -66,7 +63,7 @@ def hub_url() -> str:
     return _with_database(str(url), str(name)) if is_tested else str(url)
 
 
-def _respect_block(using: str) -> None:
+def respect_block(using: str) -> None:
     """Raise the test framework's own error in a test that may not use the database.
 
     Such a test has no test database: the alias still names the project's own one. A `SimpleTestCase` replaces `connect`

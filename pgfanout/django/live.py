@@ -19,7 +19,7 @@ from ..hub import NotifyHub
 from ..settings import Settings
 from ..streams import StreamEndpoint, state
 from ..topic import TenantId
-from .database import alias, given_settings, hub_url, setting_name
+from .database import alias, given_settings, hub_url, respect_block, setting_name
 from .response import StreamResponse, whole_response
 
 __all__ = ["close", "current", "cursor", "get_hub", "publish", "publish_many", "stream"]
@@ -50,7 +50,16 @@ class Current:
         self._lock = threading.Lock()
 
     def endpoint(self) -> StreamEndpoint:
-        """Return the endpoint for the settings as they are now. Close the hub of earlier ones."""
+        """Return the endpoint for the settings as they are now. Close the hub of earlier ones.
+
+        Raise the test framework's error in a test that may not use the hub's database.
+        """
+        endpoint = self._endpoint_now()
+        if isinstance(endpoint.hub, PostgresHub):
+            respect_block(alias())
+        return endpoint
+
+    def _endpoint_now(self) -> StreamEndpoint:
         now = (dict(given_settings()), dict(connections[alias()].settings_dict))
         with self._lock:
             if self._endpoint is not None and self._made_of == now:

@@ -125,3 +125,29 @@ def test_djangos_tests_need_no_postgres(project: Path) -> None:
     (project / "test_memory.py").write_text(block(PAGE, "# test_memory.py\n"))
     # Without the first test of the other file, for which Django never commits.
     assert "3 passed" in run_tests(project, "-k", "test_memory or page")
+
+
+NO_DATABASE = """
+import pytest
+from django.test import SimpleTestCase
+from pgfanout.django import cursor, get_hub
+
+@pytest.mark.parametrize("ask", [get_hub, cursor])
+def test_of_pytest(ask):
+    with pytest.raises(RuntimeError, match="Database access not allowed"):
+        ask()
+
+class TestOfDjango(SimpleTestCase):
+    def test(self):
+        for ask in (get_hub, cursor):
+            with pytest.raises((AssertionError, RuntimeError), match="not allowed"):
+                ask()
+"""
+
+
+def test_a_test_without_a_database_has_no_hub_at_the_projects_own(tmp_path: Path, fresh_database_url: str) -> None:
+    (tmp_path / "settings.py").write_text(SETTINGS.replace('"pgfanout.django", "shop"', '"pgfanout.django"'))
+    (tmp_path / "test_hub.py").write_text(NO_DATABASE)
+    given = {"TEST_SERVER_URL": fresh_database_url, "TEST_DATABASE": random_name()}
+    said = run_tests(tmp_path, "-p", "pytest_django", "--ds=settings", "-p", "no:cacheprovider", **given)
+    assert "3 passed" in said

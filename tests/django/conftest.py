@@ -16,13 +16,18 @@ from tests.support.postgres import PostgresServer, random_name
 
 @pytest.fixture(scope="session", autouse=True)
 def project() -> Iterator[None]:
-    """The settings of `project`. No database answers yet."""
+    """The settings of `project`. No database answers yet.
+
+    The browser tests' driver keeps an event loop in this thread, in which Django refuses to use a database.
+    """
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.django.project.settings"
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     django.setup()
     del os.environ["DJANGO_SETTINGS_MODULE"]  # child processes have their own
     setup_test_environment()
     yield
     teardown_test_environment()
+    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
 
 
 @pytest.fixture(scope="session")

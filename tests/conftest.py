@@ -29,6 +29,7 @@ _OF_FIXTURES = {
     "postgres": {"postgres_programs"},
     "server": {"load_client"},
     "browser": {"any_browser", "browser", "firefox"},
+    "each_browser": {"any_browser"},
 }
 _NOT_UNIT = ("postgres", "server", "browser", "faults", "slow")
 _OF_FOLDERS = {"acceptance": "server", "faults": "faults", "support": "server"}

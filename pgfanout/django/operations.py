@@ -76,7 +76,7 @@ class InstallHistory(_SqlOperation):
 
 
 class PublishTable(_SqlOperation):
-    """Publish each change of a table's rows as an event of the history, whoever makes it.
+    """Publish each change of a table's rows as an event of the history, also changes made outside of Django.
 
     `table` is the table's name in the database. `tenant` names the column that says whose a row is: without one, the
     events are for the tenant None. `key` names the columns that identify a row of a tenant (the primary key), `columns`
